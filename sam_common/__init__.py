@@ -1,0 +1,1 @@
+"""Infrastructure shared by the methods. It names none of them and never imports Detectron2."""

@@ -1,0 +1,187 @@
+"""Configuration: yacs nodes with Detectron2's keys and types, so that one YAML works under both engines.
+
+`get_cfg()` holds the keys every method shares; a method adds its own with `add_<method>_config(cfg)` and enters its
+builder in `META_ARCHITECTURES`. Only `config.py` files read a cfg; everything else takes explicit arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from fvcore.common.config import CfgNode as _CfgNode
+from torch import nn
+
+from sam_common.errors import UserError
+from sam_common.resources import resource
+
+META_ARCHITECTURES: dict[str, Callable[[CfgNode], nn.Module]] = {}
+"""`MODEL.META_ARCHITECTURE` -> builder; filled by each method's `register()`."""
+
+
+class CfgNode(_CfgNode):
+    """fvcore's node: `_BASE_` inheritance, safe YAML only, and errors that name the nearest known key."""
+
+    def merge_from_file(self, cfg_filename: str | os.PathLike, allow_unsafe: bool = False) -> None:
+        """Merges a YAML file. `allow_unsafe` exists for Detectron2's signature and must stay False.
+
+        Raises:
+            UserError: the file is missing, is not YAML, holds Python objects, an unknown key or a value of another type.
+        """
+        if allow_unsafe:
+            raise UserError("configuration files are read as plain YAML only: allow_unsafe is not supported")
+        path = find_config(cfg_filename)
+        try:
+            loaded = self.load_yaml_with_base(str(path), allow_unsafe=False)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path} is not plain YAML: {reason}") from error
+        self._merge(type(self)(loaded), str(path))
+
+    def merge_from_list(self, cfg_list: Sequence[str]) -> None:
+        """Merges `KEY VALUE KEY VALUE …` from a command line.
+
+        Raises:
+            UserError: an odd number of words, an unknown key or a value of another type.
+        """
+        if len(cfg_list) % 2:
+            raise UserError(f"overrides come as KEY VALUE pairs, got {len(cfg_list)} words: {' '.join(cfg_list)}")
+        for key in cfg_list[::2]:
+            self._check_known(str(key), "the command line")
+        try:
+            super().merge_from_list(list(cfg_list))
+        except (ValueError, AssertionError) as error:
+            raise UserError(f"the command line: {error}") from error
+
+    def _merge(self, other: CfgNode, source: str) -> None:
+        for key in _leaf_keys(other):
+            self._check_known(key, source)
+        try:
+            self.merge_from_other_cfg(other)
+        except (ValueError, AssertionError) as error:
+            raise UserError(f"{source}: {error}") from error
+
+    def _check_known(self, key: str, source: str) -> None:
+        node: object = self
+        for part in key.split("."):
+            if not isinstance(node, dict) or part not in node:
+                nearest = difflib.get_close_matches(key, list(_leaf_keys(self)), n=1, cutoff=0.0)
+                raise UserError(f"{source}: unknown configuration key {key}; the nearest known one is {nearest[0]}")
+            node = node[part]
+
+
+def _leaf_keys(node: dict, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _leaf_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def find_config(name: str | os.PathLike) -> Path:
+    """A configuration file by path, or by its name among the shipped ones (`configs/possam_T.yaml`).
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    try:
+        return resource(str(path))
+    except UserError:
+        raise UserError(f"there is no configuration file {path}") from None
+
+
+def build_model(cfg: CfgNode) -> nn.Module:
+    """The model that `MODEL.META_ARCHITECTURE` names, on the CPU, in training mode, frozen weights loaded.
+
+    Raises:
+        UserError: the name is not registered.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name not in META_ARCHITECTURES:
+        known = ", ".join(sorted(META_ARCHITECTURES)) or "none; call a method's register() first"
+        raise UserError(f"MODEL.META_ARCHITECTURE {name!r} is unknown; known: {known}")
+    return META_ARCHITECTURES[name](cfg)
+
+
+def resolve_device(name: str) -> torch.device:
+    """`MODEL.DEVICE` as a device: `auto` is CUDA where there is a GPU, else the CPU.
+
+    Raises:
+        UserError: CUDA was asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"MODEL.DEVICE is {name} but torch sees no CUDA device; use MODEL.DEVICE cpu")
+    return torch.device(name)
+
+
+def get_cfg() -> CfgNode:
+    """The keys every method shares, with Detectron2's names and types and this project's defaults."""
+    cfg = CfgNode()
+    cfg.VERSION = 2
+    cfg.SEED = 0  # one seed makes a run repeatable on CPU
+    cfg.OUTPUT_DIR = "./output"
+
+    cfg.MODEL = CfgNode()
+    cfg.MODEL.META_ARCHITECTURE = ""
+    cfg.MODEL.WEIGHTS = ""  # a checkpoint of this project: the trained part only
+    cfg.MODEL.DEVICE = "auto"  # auto | cpu | cuda
+    cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]  # RGB, 0..255: SAM's
+    cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
+
+    cfg.MODEL.SAM = CfgNode()
+    cfg.MODEL.SAM.SIZE = "B"  # T | B | L | H
+    cfg.MODEL.SAM.WEIGHTS = "sam_vit_b"  # official name | path | embedded (size T) | random
+
+    cfg.INPUT = CfgNode()
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.INPUT.IMAGE_SIZE = 1024  # training crop, pixels; images are padded to this square
+    cfg.INPUT.MIN_SCALE = 0.1  # large-scale jitter
+    cfg.INPUT.MAX_SCALE = 2.0
+    cfg.INPUT.RANDOM_FLIP = "horizontal"  # horizontal | none
+    cfg.INPUT.COLOR_AUG_SSD = False  # brightness, contrast, saturation, hue
+    cfg.INPUT.MIN_SIZE_TEST = 1024  # shortest side
+    cfg.INPUT.MAX_SIZE_TEST = 1024  # longest side; equal to MIN_SIZE_TEST it makes the longest side that long
+
+    cfg.DATASETS = CfgNode()
+    cfg.DATASETS.TRAIN = ()
+    cfg.DATASETS.TEST = ()
+    # The user's own: [{NAME: mine, FORMAT: coco_panoptic, JSON: a.json, IMAGES: images, PANOPTIC: masks}, …]
+    cfg.DATASETS.REGISTER = []
+
+    cfg.DATALOADER = CfgNode()
+    cfg.DATALOADER.NUM_WORKERS = 4
+
+    cfg.SOLVER = CfgNode()
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    cfg.SOLVER.BASE_LR = 1e-4
+    cfg.SOLVER.WEIGHT_DECAY = 0.05
+    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
+    cfg.SOLVER.IMS_PER_BATCH = 16  # over all processes
+    cfg.SOLVER.MAX_ITER = 250_000
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"  # or WarmupCosineLR
+    cfg.SOLVER.STEPS = (150_000, 200_000)
+    cfg.SOLVER.GAMMA = 0.1
+    cfg.SOLVER.WARMUP_ITERS = 10
+    cfg.SOLVER.WARMUP_FACTOR = 1.0 / 1000
+    cfg.SOLVER.CHECKPOINT_PERIOD = 5000
+    cfg.SOLVER.CLIP_GRADIENTS = CfgNode()
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"  # one norm over all gradients
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
+    cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
+    cfg.SOLVER.AMP = CfgNode()
+    cfg.SOLVER.AMP.ENABLED = True  # bf16 where the GPU has it; on a CPU float32
+
+    cfg.TEST = CfgNode()
+    cfg.TEST.EVAL_PERIOD = 0  # iterations; 0: at the end only
+    return cfg

@@ -1,0 +1,22 @@
+"""Files that travel with the project: `configs/` and `weights/`, in a clone or in an installed package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sam_common.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parent
+_ROOTS = (_PACKAGE.parent, _PACKAGE / "share")  # a clone, an installed wheel
+
+
+def resource(relative: str) -> Path:
+    """Path of a file that ships with the project, e.g. `weights/tiny_sam.safetensors`.
+
+    Raises:
+        UserError: no such file ships with it.
+    """
+    for root in _ROOTS:
+        if (root / relative).is_file():
+            return root / relative
+    raise UserError(f"{relative} does not ship with this installation (looked in {_ROOTS[0]} and {_ROOTS[1]})")

@@ -1,0 +1,26 @@
+"""Packaging. Nothing is compiled; the package list is explicit so that `datasets/` and `tests/` are never installed."""
+
+from setuptools import setup
+
+setup(
+    packages=[
+        "possam",
+        "sam_common",
+        "sam_common.data",
+        "sam_common.data.generated",
+        "sam_common.engine",
+        "sam_common.evaluation",
+        "sam_common.layers",
+        "sam_common.losses",
+        "sam_common.sam",
+        "sam_common.share.configs",
+        "sam_common.share.weights",
+    ],
+    # In an installed package configs and the embedded weights live under sam_common/share; in a clone at the top level.
+    package_dir={"sam_common.share.configs": "configs", "sam_common.share.weights": "weights"},
+    package_data={
+        "possam": ["vocabularies/*.txt"],
+        "sam_common.share.configs": ["*.yaml", "ablations/*.yaml"],
+        "sam_common.share.weights": ["*.safetensors", "*.json", "README.md"],
+    },
+)

@@ -1,0 +1,23 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of real samples; skips where `DETECTRON2_SAM_SAMPLES` names none."""
+    folder = os.environ.get("DETECTRON2_SAM_SAMPLES", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("real samples: set DETECTRON2_SAM_SAMPLES to their folder")
+    return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
