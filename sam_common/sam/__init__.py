@@ -1,0 +1,8 @@
+"""The Segment Anything Model in sizes T, B, L and H.
+
+Source: Kirillov et al., Segment Anything, arXiv 2304.02643; built on the modules of the `segment_anything` package.
+"""
+
+from sam_common.sam.build import Sam, build_image_encoder, build_sam
+
+__all__ = ["Sam", "build_image_encoder", "build_sam"]
