@@ -1,0 +1,1 @@
+"""PosSAM: open-vocabulary panoptic segmentation from an image and words (arXiv 2403.09620)."""

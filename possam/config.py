@@ -1,0 +1,207 @@
+"""The only file of this method that reads a cfg: its keys, and the model they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from possam.classifier import CosineClassifier
+from possam.clip_encoder import ClipEncoder, build_clip
+from possam.criterion import Criterion
+from possam.feature_pyramid import FeaturePyramid, ResizedFeatures
+from possam.iou_head import IoUHead, PerfectIoU
+from possam.local_discriminative_pooling import (
+    ClipMaskPooling,
+    CrossAttentionPooling,
+    LocalDiscriminativePooling,
+    SamMaskPooling,
+)
+from possam.mask_aware_selective_ensemble import ClipOnly, GeometricEnsemble, LdpOnly, SelectiveEnsemble
+from possam.masked_transformer_decoder import MaskedTransformerDecoder
+from possam.matcher import HungarianMatcher
+from possam.pixel_decoder import PixelDecoder
+from possam.possam import Inference, PosSAM
+from possam.two_way_decoder import TwoWayDecoder
+from possam.vocabulary import VILD_TEMPLATES, TextEmbeddings
+from sam_common.config import META_ARCHITECTURES, CfgNode
+from sam_common.errors import UserError
+from sam_common.sam import build_image_encoder, load_sam_weights
+
+POOLINGS: dict[str, Callable[..., nn.Module]] = {
+    "ldp": LocalDiscriminativePooling,
+    "maskpool_sam": SamMaskPooling,
+    "maskpool_clip": ClipMaskPooling,
+    "cross_attention": CrossAttentionPooling,
+}
+FEATURE_PYRAMIDS: dict[str, Callable[..., nn.Module]] = {"simple": FeaturePyramid, "resized": ResizedFeatures}
+
+
+def register() -> None:
+    """Enters PosSAM in the table of meta-architectures; calling it again changes nothing."""
+    META_ARCHITECTURES["PosSAM"] = build_possam
+
+
+def add_possam_config(cfg: CfgNode) -> None:
+    """Adds `MODEL.CLIP` and `MODEL.POSSAM` with the paper's values; calling it again changes nothing."""
+    if "POSSAM" in cfg.MODEL:
+        return
+    cfg.MODEL.CLIP = CfgNode()
+    cfg.MODEL.CLIP.NAME = "convnext_large_d_320"  # an OpenCLIP model | tiny
+    cfg.MODEL.CLIP.WEIGHTS = "laion2b_s29b_b131k_ft_soup"  # official tag | path | embedded (tiny) | random
+    cfg.MODEL.CLIP.PIXEL_MEAN = [122.771, 116.746, 104.094]  # RGB, 0..255
+    cfg.MODEL.CLIP.PIXEL_STD = [68.501, 66.632, 70.323]
+    cfg.MODEL.CLIP.TEXT_CACHE = ""  # folder for text embeddings; "" = ~/.cache/detectron2_sam/text
+
+    possam = cfg.MODEL.POSSAM = CfgNode()
+    possam.WIDTH = 256
+    possam.NUM_QUERIES = 100  # 250 for large vocabularies
+    possam.FEATURE_PYRAMID = "simple"  # simple | resized (Table 4, without FPN)
+    possam.PIXEL_DECODER = CfgNode()
+    possam.PIXEL_DECODER.NUM_LAYERS = 6
+    possam.PIXEL_DECODER.NUM_HEADS = 8
+    possam.PIXEL_DECODER.NUM_POINTS = 4
+    possam.PIXEL_DECODER.FFN_WIDTH = 1024
+    possam.DECODER = CfgNode()
+    possam.DECODER.NAME = "masked"  # masked | two_way (Table 6)
+    possam.DECODER.NUM_LAYERS = 9  # two_way: 1 or 9 supervised blocks
+    possam.DECODER.NUM_HEADS = 8
+    possam.DECODER.FFN_WIDTH = 2048
+    possam.IOU_HEAD = True  # False: p_iou = 1 (Table 4)
+    possam.POOLING = "ldp"  # ldp | maskpool_sam | maskpool_clip | cross_attention (Table 5)
+    possam.ENSEMBLE = CfgNode()
+    possam.ENSEMBLE.NAME = "mase"  # mase | geometric | ldp | clip (Table 7)
+    possam.ENSEMBLE.ALPHA = 0.4  # weight of CLIP for seen classes
+    possam.ENSEMBLE.BETA = 0.8  # weight of CLIP for unseen classes
+    possam.ENSEMBLE.STRENGTH = 1.0  # tau: how far the two confidences move the weight
+    possam.ENSEMBLE.GRANULARITY = "group"  # group | mask | element
+
+    possam.LOSS = CfgNode()
+    possam.LOSS.CLASS_WEIGHT = 2.0
+    possam.LOSS.MASK_WEIGHT = 5.0
+    possam.LOSS.DICE_WEIGHT = 5.0  # the paper names BCE only; 0 is its reading
+    possam.LOSS.IOU_WEIGHT = 1.0
+    possam.LOSS.VOID_WEIGHT = 0.1
+    possam.LOSS.NUM_POINTS = 12544
+    possam.LOSS.OVERSAMPLE_RATIO = 3.0
+    possam.LOSS.IMPORTANCE_RATIO = 0.75
+
+    possam.TEST = CfgNode()
+    possam.TEST.PANOPTIC_ON = True
+    possam.TEST.SEMANTIC_ON = False
+    possam.TEST.INSTANCE_ON = False
+    possam.TEST.OVERLAP_THRESHOLD = 0.8
+    possam.TEST.MASK_THRESHOLD = 0.5
+    possam.TEST.SCORE_THRESHOLD = 0.0
+    possam.TEST.MAX_INSTANCES = 100
+
+
+def build_possam(cfg: CfgNode) -> PosSAM:
+    """The model of a cfg with its frozen weights loaded."""
+    model = build_possam_network(cfg)
+    load_sam_weights(model.image_encoder, cfg.MODEL.SAM.WEIGHTS)
+    model.clip.load_weights(cfg.MODEL.CLIP.WEIGHTS)
+    return model
+
+
+def build_possam_network(cfg: CfgNode) -> PosSAM:
+    """The model of a cfg without any weights read: works on the meta device, as for counting parameters."""
+    possam = cfg.MODEL.POSSAM
+    image_encoder = build_image_encoder(cfg.MODEL.SAM.SIZE)
+    clip = build_clip(cfg.MODEL.CLIP.NAME)
+    return PosSAM(
+        image_encoder,
+        clip,
+        feature_pyramid=_choose("FEATURE_PYRAMID", possam.FEATURE_PYRAMID, FEATURE_PYRAMIDS)(
+            image_encoder.out_channels
+        ),
+        pixel_decoder=PixelDecoder(
+            image_encoder.out_channels,
+            possam.WIDTH,
+            num_layers=possam.PIXEL_DECODER.NUM_LAYERS,
+            num_heads=possam.PIXEL_DECODER.NUM_HEADS,
+            num_points=possam.PIXEL_DECODER.NUM_POINTS,
+            ffn_width=possam.PIXEL_DECODER.FFN_WIDTH,
+        ),
+        decoder=_decoder(possam),
+        iou_head=IoUHead(possam.WIDTH) if possam.IOU_HEAD else PerfectIoU(),
+        pooling=_choose("POOLING", possam.POOLING, POOLINGS)(possam.WIDTH, clip.embed_dim, clip_channels=clip.channels),
+        classifier=CosineClassifier(clip.embed_dim),
+        ensemble=_ensemble(possam.ENSEMBLE),
+        criterion=_criterion(possam),
+        text_embeddings=_text_embeddings(cfg, clip),
+        sam_pixels=(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
+        clip_pixels=(cfg.MODEL.CLIP.PIXEL_MEAN, cfg.MODEL.CLIP.PIXEL_STD),
+        image_size=cfg.INPUT.IMAGE_SIZE,
+        inference=Inference(
+            panoptic=possam.TEST.PANOPTIC_ON,
+            semantic=possam.TEST.SEMANTIC_ON,
+            instances=possam.TEST.INSTANCE_ON,
+            overlap_threshold=possam.TEST.OVERLAP_THRESHOLD,
+            mask_threshold=possam.TEST.MASK_THRESHOLD,
+            score_threshold=possam.TEST.SCORE_THRESHOLD,
+            max_instances=possam.TEST.MAX_INSTANCES,
+        ),
+    )
+
+
+def _decoder(possam: CfgNode) -> nn.Module:
+    options = {
+        "num_queries": possam.NUM_QUERIES,
+        "num_heads": possam.DECODER.NUM_HEADS,
+        "ffn_width": possam.DECODER.FFN_WIDTH,
+    }
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "masked": lambda: MaskedTransformerDecoder(possam.WIDTH, num_layers=possam.DECODER.NUM_LAYERS, **options),
+        "two_way": lambda: TwoWayDecoder(possam.WIDTH, num_blocks=possam.DECODER.NUM_LAYERS, **options),
+    }
+    return _choose("DECODER.NAME", possam.DECODER.NAME, builders)()
+
+
+def _ensemble(ensemble: CfgNode) -> nn.Module:
+    weights = {"alpha": ensemble.ALPHA, "beta": ensemble.BETA}
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "mase": lambda: SelectiveEnsemble(strength=ensemble.STRENGTH, granularity=ensemble.GRANULARITY, **weights),
+        "geometric": lambda: GeometricEnsemble(**weights),
+        "ldp": LdpOnly,
+        "clip": ClipOnly,
+    }
+    return _choose("ENSEMBLE.NAME", ensemble.NAME, builders)()
+
+
+def _criterion(possam: CfgNode) -> Criterion:
+    loss = possam.LOSS
+    matcher = HungarianMatcher(
+        class_weight=loss.CLASS_WEIGHT,
+        bce_weight=loss.MASK_WEIGHT,
+        dice_weight=loss.DICE_WEIGHT,
+        num_points=loss.NUM_POINTS,
+    )
+    return Criterion(
+        matcher,
+        class_weight=loss.CLASS_WEIGHT,
+        bce_weight=loss.MASK_WEIGHT,
+        dice_weight=loss.DICE_WEIGHT,
+        # Without an IoU head there is nothing to supervise.
+        iou_weight=loss.IOU_WEIGHT if possam.IOU_HEAD else 0.0,
+        void_weight=loss.VOID_WEIGHT,
+        num_points=loss.NUM_POINTS,
+        oversample_ratio=loss.OVERSAMPLE_RATIO,
+        importance_ratio=loss.IMPORTANCE_RATIO,
+    )
+
+
+def _text_embeddings(cfg: CfgNode, clip: ClipEncoder) -> TextEmbeddings:
+    folder = cfg.MODEL.CLIP.TEXT_CACHE
+    return TextEmbeddings(
+        clip,
+        templates=VILD_TEMPLATES,
+        cache_dir=Path(folder) if folder else Path.home() / ".cache" / "detectron2_sam" / "text",
+    )
+
+
+def _choose(key: str, name: str, choices: dict[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:
+    if name not in choices:
+        raise UserError(f"MODEL.POSSAM.{key} is {name!r}; choose one of {', '.join(choices)}")
+    return choices[name]

@@ -1,0 +1,226 @@
+"""PosSAM: Panoptic Open-vocabulary Segment Anything (arXiv 2403.09620), Figure 3.
+
+    image -> frozen SAM encoder -> feature pyramid -> pixel decoder -> masked transformer decoder
+                                                                    -> queries, masks -> IoU head, LDP
+    image -> frozen CLIP encoder ------------------------------------> LDP, MASE
+    words -> frozen CLIP text encoder -> text embeddings; LDP · text -> class logits
+
+Shapes: B images, Q queries, P prediction points (decoder layers + 1 in training, 1 otherwise), C classes, E the
+dimension of CLIP's embedding, [H, W] the padded image, h4 = H/4, w4 = W/4.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from possam.classifier import CosineClassifier, cosine_logits
+from possam.clip_encoder import ClipEncoder
+from possam.criterion import Criterion, Predictions
+from possam.local_discriminative_pooling import masked_average_pool
+from possam.panoptic_inference import instances, panoptic, semantic
+from possam.vocabulary import ClassEmbeddings, TextEmbeddings
+from sam_common.data.categories import seen_classes
+from sam_common.errors import UserError
+from sam_common.padding import crop_and_resize, normalize_and_pad, pad, padded_size
+from sam_common.structures import Category, Segments, Vocabulary
+
+SIZE_DIVISOR = 32  # the coarsest stride of the pyramid and of CLIP
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Which outputs are made and with which thresholds (spec section 5)."""
+
+    panoptic: bool = True
+    semantic: bool = False
+    instances: bool = False
+    overlap_threshold: float = 0.8
+    mask_threshold: float = 0.5
+    score_threshold: float = 0.0
+    max_instances: int = 100
+
+
+class PosSAM(nn.Module):
+    """Image and words in, panoptic, semantic or instance segmentation out.
+
+    `forward(batch)` takes a list of dictionaries:
+        image: [3, h, w] uint8 RGB, any size.
+        vocabulary: the classes to find, the same for the whole batch.
+        height, width: the size to return masks at (evaluation).
+        segments, seed, file_name: ground truth, key of the random draws, name for messages (training).
+
+    In training it returns a dictionary of weighted scalar losses; else a list of dictionaries with
+        panoptic_seg: ([height, width] int32 ids, 0 = void; list of id, category_id, isthing, score).
+        sem_seg: [C, height, width] class scores.
+        instances: `Instances`, best first.
+    as far as `inference` asks for them.
+    """
+
+    def __init__(
+        self,
+        image_encoder: nn.Module,
+        clip: ClipEncoder,
+        *,
+        feature_pyramid: nn.Module,
+        pixel_decoder: nn.Module,
+        decoder: nn.Module,
+        iou_head: nn.Module,
+        pooling: nn.Module,
+        classifier: CosineClassifier,
+        ensemble: nn.Module,
+        criterion: Criterion,
+        text_embeddings: TextEmbeddings,
+        sam_pixels: tuple[Sequence[float], Sequence[float]],
+        clip_pixels: tuple[Sequence[float], Sequence[float]],
+        image_size: int,
+        inference: Inference,
+    ) -> None:
+        """Args: the parts of Figure 3; mean and std (0..255, RGB) for SAM and for CLIP; the least padded side."""
+        super().__init__()
+        self.image_encoder = image_encoder.requires_grad_(False)
+        self.clip = clip.requires_grad_(False)
+        self.feature_pyramid = feature_pyramid
+        self.pixel_decoder = pixel_decoder
+        self.decoder = decoder
+        self.iou_head = iou_head
+        self.pooling = pooling
+        self.classifier = classifier
+        self.ensemble = ensemble
+        self.criterion = criterion
+        self.text_embeddings = text_embeddings
+        self.image_size = image_size
+        self.inference = inference
+        self.training_vocabulary: Vocabulary = ()
+        for name, values in zip(
+            ("sam_mean", "sam_std", "clip_mean", "clip_std"), (*sam_pixels, *clip_pixels), strict=True
+        ):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.sam_mean.device
+
+    def train(self, mode: bool = True) -> PosSAM:
+        """Training mode for all but the frozen encoders."""
+        super().train(mode)
+        self.image_encoder.eval()
+        self.clip.eval()
+        return self
+
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+        vocabulary = common_vocabulary(batch)
+        text = self.text_embeddings(vocabulary).to(self.device)
+        images = [entry["image"].to(self.device) for entry in batch]
+        size = padded_size([(image.shape[1], image.shape[2]) for image in images], self.image_size, SIZE_DIVISOR)
+
+        image_embeddings, clip_features = self.encode(images, size)
+        predictions, clip_embeddings = self.predict(image_embeddings, clip_features, text)
+        if self.training:
+            self.training_vocabulary = tuple(dict.fromkeys((*self.training_vocabulary, *vocabulary)))
+            targets = [pad_segments(entry["segments"].to(self.device), size) for entry in batch]
+            seeds, file_names = [entry["seed"] for entry in batch], [entry["file_name"] for entry in batch]
+            return self.criterion(predictions, targets, seeds, file_names)
+
+        final = predictions[-1]
+        clip_logits = cosine_logits(clip_embeddings, text, self.clip.temperature)
+        seen = seen_classes(vocabulary, self.training_vocabulary).to(self.device)
+        scores = self.ensemble(final.class_logits, clip_logits, final.iou, seen)  # [B, Q, C + 1]
+        return [
+            self.postprocess(scores[b], final.mask_logits[b], size, batch[b], vocabulary) for b in range(len(batch))
+        ]
+
+    @torch.no_grad()
+    def encode(self, images: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The two frozen encoders: [B, C, H/16, W/16] of SAM and [B, C', H/32, W/32] of CLIP."""
+        image_embeddings = self.image_encoder(normalize_and_pad(images, self.sam_mean, self.sam_std, size))
+        clip_features = self.clip.features(normalize_and_pad(images, self.clip_mean, self.clip_std, size))
+        return image_embeddings, clip_features
+
+    def predict(
+        self, image_embeddings: Tensor, clip_features: Tensor, text: ClassEmbeddings
+    ) -> tuple[list[Predictions], Tensor]:
+        """Predictions at every prediction point, and CLIP's own embeddings [B, Q, E] of the last masks."""
+        mask_features, multi_scale = self.pixel_decoder(self.feature_pyramid(image_embeddings))
+        decoded = self.decoder(multi_scale, mask_features)
+        predictions = []
+        for queries, mask_logits in zip(decoded.query_embeddings, decoded.mask_logits, strict=True):
+            with torch.no_grad():
+                clip_embeddings = self.clip.project(masked_average_pool(clip_features, mask_logits))
+            mask_embeddings = self.pooling(
+                query_embeddings=queries,
+                mask_logits=mask_logits,
+                mask_features=mask_features,
+                clip_features=clip_features,
+                clip_embeddings=clip_embeddings,
+            )
+            class_logits = self.classifier(mask_embeddings, text)
+            predictions.append(Predictions(class_logits, mask_logits, self.iou_head(queries)))
+        return predictions, clip_embeddings
+
+    def postprocess(
+        self,
+        scores: Tensor,
+        mask_logits: Tensor,
+        padded: tuple[int, int],
+        entry: dict[str, Any],
+        vocabulary: Vocabulary,
+    ) -> dict[str, Any]:
+        """Scores [Q, C + 1] and masks [Q, h4, w4] of one image -> the outputs asked for, at its original size."""
+        valid = (entry["image"].shape[1], entry["image"].shape[2])
+        masks = crop_and_resize(mask_logits.float(), valid, padded, (entry["height"], entry["width"]))
+        is_thing = torch.tensor([category.is_thing for category in vocabulary], device=masks.device)
+        ask = self.inference
+        outputs: dict[str, Any] = {}
+        if ask.panoptic:
+            outputs["panoptic_seg"] = panoptic(
+                scores,
+                masks,
+                is_thing,
+                overlap_threshold=ask.overlap_threshold,
+                mask_threshold=ask.mask_threshold,
+                score_threshold=ask.score_threshold,
+            )
+        if ask.semantic:
+            outputs["sem_seg"] = semantic(scores, masks)
+        if ask.instances:
+            outputs["instances"] = instances(scores, masks, is_thing, max_instances=ask.max_instances)
+        return outputs
+
+    def get_extra_state(self) -> dict[str, str]:
+        """The classes trained on travel with the weights: they decide which classes are *seen* later."""
+        return {
+            "training_vocabulary": json.dumps(
+                [[c.name, list(c.synonyms), c.is_thing, c.id] for c in self.training_vocabulary]
+            )
+        }
+
+    def set_extra_state(self, state: dict[str, str]) -> None:
+        self.training_vocabulary = tuple(
+            Category(name, tuple(synonyms), is_thing, identifier)
+            for name, synonyms, is_thing, identifier in json.loads(state["training_vocabulary"])
+        )
+
+
+def common_vocabulary(batch: list[dict[str, Any]]) -> Vocabulary:
+    """The vocabulary of a batch.
+
+    Raises:
+        UserError: images of one batch ask for different vocabularies.
+    """
+    vocabulary = batch[0]["vocabulary"]
+    for entry in batch[1:]:
+        if entry["vocabulary"] != vocabulary:
+            names = f"{batch[0].get('file_name')} and {entry.get('file_name')}"
+            raise UserError(f"one batch holds two vocabularies ({names}); data sets trained together must share one")
+    return vocabulary
+
+
+def pad_segments(segments: Segments, size: tuple[int, int]) -> Segments:
+    """Ground truth with its masks padded to the size of the batch."""
+    return Segments(segments.gt_classes, pad(segments.gt_masks, size))

@@ -1,0 +1,107 @@
+"""Configuration: what a user's mistakes in a YAML file or on the command line lead to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sam_common.config import META_ARCHITECTURES, build_model, find_config, get_cfg, resolve_device
+from sam_common.errors import UserError
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_an_unknown_key_names_its_nearest_neighbour(tmp_path: Path) -> None:
+    """A misspelt key is an error that says which file and which key was probably meant."""
+    path = write(tmp_path / "a.yaml", "SOLVER: {BASE_LRR: 0.1}")
+    with pytest.raises(UserError, match=r"a\.yaml: unknown configuration key SOLVER\.BASE_LRR.*SOLVER\.BASE_LR$"):
+        get_cfg().merge_from_file(path)
+
+
+def test_an_unknown_key_on_the_command_line(tmp_path: Path) -> None:
+    """Overrides are checked like files."""
+    with pytest.raises(UserError, match=r"unknown configuration key SOLVER\.MAX_ITERS.*SOLVER\.MAX_ITER$"):
+        get_cfg().merge_from_list(["SOLVER.MAX_ITERS", "5"])
+
+
+def test_a_key_that_is_a_section_or_goes_below_a_value() -> None:
+    """Neither a path through a value nor a half path becomes a traceback."""
+    with pytest.raises(UserError):
+        get_cfg().merge_from_list(["SOLVER.MAX_ITER.X", "5"])
+    with pytest.raises(UserError):
+        get_cfg().merge_from_list(["SOLVER", "5"])
+
+
+def test_a_value_of_another_type_is_refused(tmp_path: Path) -> None:
+    """The type of the default decides; the message names the file."""
+    path = write(tmp_path / "a.yaml", "SOLVER: {MAX_ITER: many}")
+    with pytest.raises(UserError, match="a.yaml"):
+        get_cfg().merge_from_file(path)
+
+
+def test_an_odd_number_of_overrides() -> None:
+    """KEY without VALUE is named."""
+    with pytest.raises(UserError, match="KEY VALUE"):
+        get_cfg().merge_from_list(["SOLVER.MAX_ITER"])
+
+
+def test_yaml_that_builds_python_objects_is_refused(tmp_path: Path) -> None:
+    """No tag runs code: not `!!python/object/apply`, not in a `_BASE_` either."""
+    marker = tmp_path / "ran"
+    evil = write(tmp_path / "evil.yaml", f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{marker}']")
+    with pytest.raises(UserError, match="not plain YAML"):
+        get_cfg().merge_from_file(evil)
+    child = write(tmp_path / "child.yaml", "_BASE_: evil.yaml")
+    with pytest.raises(UserError, match="not plain YAML"):
+        get_cfg().merge_from_file(child)
+    assert not marker.exists()
+
+
+def test_base_files_are_inherited(tmp_path: Path) -> None:
+    """A file overrides its `_BASE_`."""
+    write(tmp_path / "base.yaml", "SOLVER: {MAX_ITER: 7, BASE_LR: 0.5}")
+    cfg = get_cfg()
+    cfg.merge_from_file(write(tmp_path / "child.yaml", "_BASE_: base.yaml\nSOLVER: {MAX_ITER: 9}"))
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR) == (9, 0.5)
+
+
+def test_a_dumped_configuration_reads_back_equal(tmp_path: Path) -> None:
+    """`config.yaml` of an output folder restores every key, the user's own data sets included."""
+    cfg = get_cfg()
+    cfg.DATASETS.REGISTER = [{"NAME": "mine", "FORMAT": "coco_panoptic", "JSON": "a.json"}]
+    again = get_cfg()
+    again.merge_from_file(write(tmp_path / "config.yaml", cfg.dump()))
+    assert again == cfg
+
+
+def test_a_missing_file_is_named() -> None:
+    """One line with the path, not a FileNotFoundError from the depths."""
+    with pytest.raises(UserError, match=r"nowhere\.yaml"):
+        get_cfg().merge_from_file("nowhere.yaml")
+
+
+def test_shipped_configurations_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`configs/possam_T.yaml` works whatever the current folder is."""
+    monkeypatch.chdir(tmp_path)
+    assert find_config("configs/possam_T.yaml").is_file()
+
+
+def test_an_unknown_meta_architecture_lists_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error tells what could be written instead."""
+    monkeypatch.setitem(META_ARCHITECTURES, "Known", lambda cfg: None)
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "Knwon"
+    with pytest.raises(UserError, match="Knwon.*Known"):
+        build_model(cfg)
+
+
+def test_cuda_without_a_gpu_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An explicit `cuda` is not silently replaced; `auto` is."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert resolve_device("auto").type == "cpu"
+    with pytest.raises(UserError, match="MODEL.DEVICE cpu"):
+        resolve_device("cuda")

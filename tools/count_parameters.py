@@ -1,0 +1,51 @@
+"""Counts a model's parameters without building it in memory: one JSON line, trainable, frozen and total.
+
+python tools/count_parameters.py --config-file configs/possam_H.yaml [--parts] [KEY VALUE …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from possam.config import add_possam_config, build_possam_network
+from sam_common.config import get_cfg
+from sam_common.errors import UserError
+
+
+def count_parameters(module: nn.Module) -> dict[str, int]:
+    """Numbers of parameters that train, that are frozen, and of both."""
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in module.parameters())
+    return {"trainable": trainable, "frozen": total - trainable, "total": total}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--parts", action="store_true", help="one more line for each part of the model")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    args = parser.parse_args(argv)
+
+    cfg = get_cfg()
+    add_possam_config(cfg)
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    with torch.device("meta"):
+        model = build_possam_network(cfg)
+    print(json.dumps(count_parameters(model)))
+    if args.parts:
+        for name, part in model.named_children():
+            print(json.dumps({name: count_parameters(part)}))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
