@@ -1,0 +1,6 @@
+"""The generated world: a deterministic data set that any machine can make, in the official formats."""
+
+from sam_common.data.generated.scene import Scene, Thing, generate_scene
+from sam_common.data.generated.vocabulary import seen_vocabulary, world_vocabulary
+
+__all__ = ["Scene", "Thing", "generate_scene", "seen_vocabulary", "world_vocabulary"]
