@@ -98,24 +98,17 @@ def add_possam_config(cfg: CfgNode) -> None:
 
 
 def build_possam(cfg: CfgNode) -> PosSAM:
-    """The model of a cfg with its frozen weights loaded."""
-    model = build_possam_network(cfg)
-    load_sam_weights(model.image_encoder, cfg.MODEL.SAM.WEIGHTS)
-    model.clip.load_weights(cfg.MODEL.CLIP.WEIGHTS)
-    return model
-
-
-def build_possam_network(cfg: CfgNode) -> PosSAM:
-    """The model of a cfg without any weights read: works on the meta device, as for counting parameters."""
+    """The model of a cfg with its frozen weights loaded; on the meta device with both weights `random`."""
     possam = cfg.MODEL.POSSAM
     image_encoder = build_image_encoder(cfg.MODEL.SAM.SIZE)
-    clip = build_clip(cfg.MODEL.CLIP.NAME)
+    load_sam_weights(image_encoder, cfg.MODEL.SAM.WEIGHTS)
+    clip = build_clip(cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.WEIGHTS)
+    feature_pyramid = _choose("FEATURE_PYRAMID", possam.FEATURE_PYRAMID, FEATURE_PYRAMIDS)
+    pooling = _choose("POOLING", possam.POOLING, POOLINGS)
     return PosSAM(
         image_encoder,
         clip,
-        feature_pyramid=_choose("FEATURE_PYRAMID", possam.FEATURE_PYRAMID, FEATURE_PYRAMIDS)(
-            image_encoder.out_channels
-        ),
+        feature_pyramid=feature_pyramid(image_encoder.out_channels),
         pixel_decoder=PixelDecoder(
             image_encoder.out_channels,
             possam.WIDTH,

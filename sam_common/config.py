@@ -30,7 +30,7 @@ class CfgNode(_CfgNode):
         """Merges a YAML file. `allow_unsafe` exists for Detectron2's signature and must stay False.
 
         Raises:
-            UserError: the file is missing, is not YAML, holds Python objects, an unknown key or a value of another type.
+            UserError: the file is missing or no plain YAML, or holds an unknown key or a value of another type.
         """
         if allow_unsafe:
             raise UserError("configuration files are read as plain YAML only: allow_unsafe is not supported")

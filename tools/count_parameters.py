@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from possam.config import add_possam_config, build_possam_network
-from sam_common.config import get_cfg
+from possam.config import add_possam_config, register
+from sam_common.config import build_model, get_cfg
 from sam_common.errors import UserError
 
 
@@ -32,12 +32,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args(argv)
 
+    register()
     cfg = get_cfg()
     add_possam_config(cfg)
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
+    cfg.MODEL.SAM.WEIGHTS = cfg.MODEL.CLIP.WEIGHTS = "random"  # nothing is read to be counted
     with torch.device("meta"):
-        model = build_possam_network(cfg)
+        model = build_model(cfg)
     print(json.dumps(count_parameters(model)))
     if args.parts:
         for name, part in model.named_children():

@@ -38,7 +38,7 @@ def test_without_padding_it_is_an_ordinary_resize() -> None:
 
 
 def test_padding_is_cropped_before_resizing() -> None:
-    """Where the valid part is whole cells, it equals cropping them and resizing the rest (but for its last half cell)."""
+    """Where the valid part is whole cells, it equals cropping them and resizing (but for the last half cell)."""
     masks = torch.randn(3, 16, 16)
     ours = crop_and_resize(masks, (32, 48), (64, 64), (32, 48))
     expected = F.interpolate(masks[None, :, :8, :12], (32, 48), mode="bilinear")[0]
