@@ -1,0 +1,267 @@
+"""The frozen CLIP image and text towers, through open_clip.
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021; ConvNeXt towers of
+OpenCLIP (Ilharco et al., 2021). The image tower is kept convolutional, so that one pass gives a feature map for any
+image size and a mask can be pooled in it (FC-CLIP, Yu et al., NeurIPS 2023):
+
+    F = norm_pre(stages(stem(image)))          features  [B, C, h, w]
+    e = head(norm(mean of F inside a mask))    project   [..., C] -> [..., E]
+
+With the full image as the mask, e is CLIP's own `encode_image`.
+
+Shapes: B images, C channels of the feature map, E width of the joint embedding, N words or sentences.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+from open_clip import CLIP, SimpleTokenizer, get_model_config
+from open_clip.factory import load_state_dict
+from timm.models import build_model_with_cfg, is_model, register_model
+from timm.models.convnext import ConvNeXt
+from torch import Tensor, nn
+
+from sam_common.errors import UserError
+from sam_common.resources import resource
+
+# timm's registration writes the registered function into the module's `__all__`, so that list is stated here.
+__all__ = ["ClipEncoder", "build_clip", "possam_tiny_convnext"]
+
+PIXEL_MEAN = (122.7709383, 116.7460125, 104.09373615)  # RGB, 0..255: CLIP's own
+PIXEL_STD = (68.5005327, 66.6321579, 70.32316305)
+
+
+@dataclass(frozen=True)
+class _HubFile:
+    """One file of a model hub at a fixed revision: what is downloaded can't change under a user."""
+
+    repository: str
+    revision: str
+    name: str
+
+    @property
+    def url(self) -> str:
+        return f"https://huggingface.co/{self.repository}/resolve/{self.revision}/{self.name}"
+
+
+_OFFICIAL = {
+    ("convnext_large_d_320", "laion2b_s29b_b131k_ft_soup"): _HubFile(
+        "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup",
+        "34c7ae1b1232c7b6d66988f54d89e0b6e4e246e3",
+        "open_clip_pytorch_model.safetensors",
+    )
+}
+
+_TINY_CONFIG = {
+    "embed_dim": 128,
+    "vision_cfg": {
+        "timm_model_name": "possam_tiny_convnext",
+        "timm_pool": "",
+        "timm_proj": "mlp",
+        "image_size": 256,
+    },
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
+}
+_EMBEDDED = {"tiny": "weights/tiny_clip.safetensors"}
+
+
+class ClipEncoder(nn.Module):
+    """Image features, their projection and text embeddings of a frozen CLIP.
+
+    Always in evaluation mode and without gradients to its weights: `train()` leaves it as it is.
+
+    Args:
+        clip: open_clip's model with a timm ConvNeXt as its image tower.
+        tokenizer: list of N sentences -> [N, L] int64 token ids.
+        name: the architecture, for cache keys and messages.
+        known_tokens: ids of the tokens the text tower was taught; None: all of them.
+    """
+
+    def __init__(
+        self, clip: CLIP, tokenizer: SimpleTokenizer, *, name: str, known_tokens: frozenset[int] | None = None
+    ) -> None:
+        super().__init__()
+        self.clip = clip
+        self.tokenizer = tokenizer
+        self.name = name
+        self.known_tokens = known_tokens
+        self.channels: int = clip.visual.trunk.num_features
+        self.embed_dim: int = clip.text_projection.shape[1]
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> ClipEncoder:
+        """Stays in evaluation mode whatever is asked: the towers are frozen."""
+        return super().train(False)
+
+    @property
+    def temperature(self) -> float:
+        """CLIP's own logit scale, exp(logit_scale): 14.3 when randomly initialised, 100 in the official weights."""
+        return self.clip.logit_scale.exp().item()
+
+    def features(self, images: Tensor) -> Tensor:
+        """Dense image features before CLIP's pooling.
+
+        Args:
+            images: [B, 3, H, W], normalised with `PIXEL_MEAN` and `PIXEL_STD`; H, W multiples of 32.
+
+        Returns:
+            [B, C, H/32, W/32] (the tiny CLIP: H/16, W/16).
+        """
+        return self.clip.visual.trunk.forward_features(images)
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Takes averages of `features` into the joint space with CLIP's own pooling norm and projection head.
+
+        Args:
+            pooled: [..., C].
+
+        Returns:
+            [..., E], not normalised.
+        """
+        columns = pooled.reshape(-1, self.channels, 1, 1)  # one pixel: the trunk's average pooling changes nothing
+        embeddings = self.clip.visual.head(self.clip.visual.trunk.forward_head(columns))
+        return embeddings.unflatten(0, pooled.shape[:-1])
+
+    def encode_text(self, sentences: Sequence[str]) -> Tensor:
+        """[N, E] L2-normalised embeddings of N sentences; what is longer than the context is cut."""
+        tokens = self.tokenizer(list(sentences)).to(self.clip.logit_scale.device)
+        return self.clip.encode_text(tokens, normalize=True)
+
+    def unknown_words(self, words: Sequence[str]) -> list[str]:
+        """Those of `words` that hold a token the text tower was never taught; none for the official CLIPs.
+
+        The embedded tiny CLIP knows the words of the generated world only. Others still get an embedding of their
+        own, but one without meaning: tools warn.
+        """
+        if self.known_tokens is None:
+            return []
+        return [word for word in words if not self.known_tokens.issuperset(self.tokenizer.encode(word))]
+
+    def text_fingerprint(self) -> str:
+        """SHA-256 of the text tower's weights, of what determines `encode_text`."""
+        digest = hashlib.sha256(self.name.encode())
+        for name, parameter in self.clip.named_parameters():
+            if not name.startswith("visual.") and name != "logit_scale":
+                digest.update(name.encode())
+                digest.update(parameter.detach().float().cpu().contiguous().numpy())
+        return digest.hexdigest()
+
+
+def build_clip(name: str, weights: str) -> ClipEncoder:
+    """A CLIP by name, frozen, with its weights loaded. Works under `torch.device("meta")` with weights `random`.
+
+    Args:
+        name: `convnext_large_d_320`, or `tiny` for size T.
+        weights: an official tag (`laion2b_s29b_b131k_ft_soup`, downloaded once to the hub cache), the path of a
+            file, `embedded` (`tiny` only), or `random`.
+
+    Raises:
+        UserError: unknown name or weights, no network, a damaged file, or a file of another model.
+    """
+    architectures = sorted({*_EMBEDDED, *(known for known, _ in _OFFICIAL)})
+    if name not in architectures:
+        raise UserError(f"there is no CLIP {name!r}; known: {', '.join(architectures)}")
+    if name == "tiny":
+        _register_tiny_convnext()
+        config: dict[str, Any] = _TINY_CONFIG
+    else:
+        config = get_model_config(name)
+    # open_clip.create_model moves the model to a device, which the meta device can't; its class doesn't.
+    clip = CLIP(config["embed_dim"], dict(config["vision_cfg"]), dict(config["text_cfg"]))
+    tokenizer = SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
+    if weights == "random":
+        return ClipEncoder(clip, tokenizer, name=name)
+    known_tokens = _load_weights(clip, _weights_file(name, weights))
+    return ClipEncoder(clip, tokenizer, name=name, known_tokens=known_tokens)
+
+
+def possam_tiny_convnext(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
+    """The image tower of the tiny CLIP: a ConvNeXt with stride 16 (its last stage is dilated), 1.9M parameters.
+
+    Stride 16 gives 256-pixel images a 16×16 map, in which objects of 50 pixels still cover several cells. No layer
+    scale: it's there for depth, and slows a short training down.
+    """
+    kwargs |= {"depths": (2, 2, 4, 2), "dims": (32, 64, 128, 256), "output_stride": 16, "ls_init_value": None}
+    kwargs["pretrained_cfg"] = {"url": "", "num_classes": 0, "input_size": (3, 256, 256), "pool_size": (16, 16)}
+    return build_model_with_cfg(ConvNeXt, "possam_tiny_convnext", pretrained, **kwargs)
+
+
+def _register_tiny_convnext() -> None:
+    """Enters the tiny tower in timm's registry, through which open_clip builds its image towers."""
+    if not is_model("possam_tiny_convnext"):
+        register_model(possam_tiny_convnext)
+
+
+def _weights_file(name: str, weights: str) -> Path:
+    if weights == "embedded":
+        if name not in _EMBEDDED:
+            raise UserError(f"CLIP {name!r} has no embedded weights; give an official tag or the path of a file")
+        return resource(_EMBEDDED[name])
+    if (name, weights) in _OFFICIAL:
+        return _download(_OFFICIAL[name, weights])
+    if Path(weights).is_file():
+        return Path(weights)
+    tags = [tag for known, tag in _OFFICIAL if known == name] + ["embedded"] * (name in _EMBEDDED) + ["random"]
+    raise UserError(f"CLIP weights {weights!r} are neither a file nor one of {', '.join(tags)}")
+
+
+def _download(file: _HubFile) -> Path:
+    try:
+        return Path(hf_hub_download(file.repository, file.name, revision=file.revision))
+    except (OSError, HfHubHTTPError) as error:
+        reason = type(error).__name__
+        raise UserError(
+            f"cannot download the CLIP weights ({reason}): fetch {file.url} on a machine with network "
+            "and give the path of the file as MODEL.CLIP.WEIGHTS"
+        ) from error
+
+
+def _load_weights(clip: CLIP, path: Path) -> frozenset[int] | None:
+    """Loads a file strictly and returns the tokens it knows (None: all)."""
+    try:
+        state = load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # a damaged file fails in many ways: zip, pickle, header, key
+        raise UserError(f"{path} cannot be read as CLIP weights: {' '.join(str(error).split())[:200]}") from error
+    known_tokens = None
+    if "token_ids" in state:
+        known_tokens = frozenset(state["token_ids"].tolist())
+        state = _with_full_token_table(state, clip.vocab_size)
+    expected = clip.state_dict()
+    problems = {
+        "missing": [key for key in expected if key not in state],
+        "unexpected": [key for key in state if key not in expected],
+        "of another shape": [key for key in expected if key in state and state[key].shape != expected[key].shape],
+    }
+    if any(problems.values()):
+        found = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in problems.items() if keys)
+        raise UserError(f"{path} holds the weights of another CLIP ({found}); give the file of the model in use")
+    clip.load_state_dict(state)
+    return known_tokens
+
+
+def _with_full_token_table(state: dict[str, Tensor], vocabulary_size: int) -> dict[str, Tensor]:
+    """Replaces `token_ids` [K] and `token_rows` [K, D] by the whole table [V, D].
+
+    A small file stores only the rows its training met. The others are drawn from a fixed seed with the spread of
+    the stored ones, so that an unknown word has an embedding of its own, the same on every machine.
+    """
+    state = dict(state)
+    ids, rows = state.pop("token_ids").long(), state.pop("token_rows").float()
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(vocabulary_size, rows.shape[1], generator=generator, device="cpu") * rows.std()
+    table[ids] = rows
+    return {**state, "token_embedding.weight": table}
+
+
+def _some(keys: list[str], shown: int = 3) -> str:
+    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    return ", ".join(keys[:shown]) + more
