@@ -1,0 +1,67 @@
+"""Reading pictures and panoptic id maps, with one clear line for every file that cannot be read.
+
+A panoptic PNG is 8-bit RGB and stores the id of each pixel's segment as R + 256 G + 65536 B; id 0 is void
+(https://cocodataset.org/#format-data, "Panoptic Segmentation").
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from sam_common.errors import UserError
+
+MAX_SEGMENT_ID = 256**3 - 1
+
+
+def read_image(path: str | os.PathLike) -> Tensor:
+    """A picture as uint8 RGB [3, H, W], upright: an EXIF orientation is applied.
+
+    Raises:
+        UserError: the file is missing, truncated or no image.
+    """
+    with _open(path) as image:
+        pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def read_segment_ids(path: str | os.PathLike) -> Tensor:
+    """The segment ids of a panoptic PNG, int32 [H, W], 0 where void.
+
+    Raises:
+        UserError: the file is missing, truncated, no image or not RGB.
+    """
+    with _open(path) as image:
+        if image.mode != "RGB":
+            raise UserError(f"{path}: a panoptic PNG is 8-bit RGB (id = R + 256 G + 65536 B), this one is {image.mode}")
+        pixels = np.array(image)
+    red, green, blue = torch.from_numpy(pixels).to(torch.int32).unbind(-1)
+    return red + 256 * green + 65536 * blue
+
+
+def write_segment_ids(path: str | os.PathLike, ids: Tensor) -> None:
+    """Writes an id map [H, W] of any integer type, ids in 0..2²⁴-1, as a panoptic PNG; parents are made."""
+    ids = ids.cpu()
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= MAX_SEGMENT_ID:
+        raise ValueError(f"segment ids must lie in 0..{MAX_SEGMENT_ID}, got {int(ids.min())}..{int(ids.max())}")
+    rgb = torch.stack((ids % 256, ids // 256 % 256, ids // 65536), dim=-1).to(torch.uint8)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rgb.numpy()).save(path)
+
+
+def _open(path: str | os.PathLike) -> Image.Image:
+    """Opens and decodes, so that every way in which a file can be broken shows here."""
+    try:
+        image = Image.open(path)
+        image.load()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such image file") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as an image, it may be truncated: {reason}") from error
+    return image
