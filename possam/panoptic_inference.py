@@ -1,0 +1,148 @@
+"""From mask scores and mask logits to panoptic, semantic and instance segmentation: pure functions of one image.
+
+PosSAM, arXiv 2403.09620, Section 4 follows Mask2Former (arXiv 2112.01527) here. Two things differ from Mask2Former: scores
+are final (the ensemble has already normalised them; a second softmax would flatten them), and no query is dropped for a
+low score (`score_threshold` 0).
+
+Shapes: Q queries, C classes, H and W the pixels of the image the masks were resized to.
+    scores: [Q, C+1] in [0, 1], void last.
+    mask_logits: [Q, H, W]; a sigmoid makes them probabilities.
+    is_thing: [C] bool, countable objects; the others are stuff.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sam_common.structures import Instances
+
+
+def panoptic(
+    scores: Tensor,
+    mask_logits: Tensor,
+    is_thing: Tensor,
+    *,
+    overlap_threshold: float = 0.8,
+    mask_threshold: float = 0.5,
+    score_threshold: float = 0.0,
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """Every pixel's segment: queries compete by score × mask probability, the first of equals wins.
+
+    A query's label is its best column; void queries take no part. A query that won much less than its own mask is mostly
+    hidden behind better ones, and its pixels become void. Regions of one stuff class become one segment.
+
+    Args:
+        scores, mask_logits, is_thing: as in the file's header.
+        overlap_threshold: a query is kept if (pixels won) / (pixels of its own mask) is at least this. As in
+            Mask2Former, the pixels won include those below `mask_threshold`.
+        mask_threshold: mask probability from which a pixel belongs to a mask, in (0, 1).
+        score_threshold: queries take part with a score above this.
+
+    Returns:
+        [H, W] int32 segment ids on the masks' device (0 is void, ids count from 1 in the order of the queries), and one
+        dictionary for each id: `id`, `category_id` (index in the vocabulary), `isthing`, `score` (of several queries of
+        one stuff class, the best).
+    """
+    height, width = mask_logits.shape[-2:]
+    best_scores = scores.amax(dim=-1)
+    labels, query_scores, thing = scores.argmax(dim=-1).tolist(), best_scores.tolist(), is_thing.tolist()
+    void = scores.shape[-1] - 1
+    kept = [q for q in range(len(labels)) if labels[q] != void and query_scores[q] > score_threshold]
+    if not kept:
+        return torch.zeros((height, width), dtype=torch.int32, device=mask_logits.device), []
+
+    winner, inside, areas = _compete(best_scores[kept], mask_logits[kept], mask_threshold)
+    segments: list[dict[str, Any]] = []
+    stuff: dict[int, dict[str, Any]] = {}
+    ids = [0] * len(kept)
+    for k, (won, own, visible) in enumerate(areas.tolist()):
+        label, score = labels[kept[k]], query_scores[kept[k]]
+        if visible == 0 or won < overlap_threshold * own:
+            continue
+        if label in stuff:
+            segment = stuff[label]
+            segment["score"] = max(segment["score"], score)
+        else:
+            segment = {"id": len(segments) + 1, "category_id": label, "isthing": thing[label], "score": score}
+            segments.append(segment)
+            if not thing[label]:
+                stuff[label] = segment
+        ids[k] = segment["id"]
+    id_of_query = torch.tensor(ids, dtype=torch.int32, device=mask_logits.device)
+    return id_of_query[winner] * inside, segments
+
+
+def _compete(scores: Tensor, mask_logits: Tensor, mask_threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Who wins each pixel, for K queries.
+
+    Args:
+        scores: [K].
+        mask_logits: [K, H, W].
+        mask_threshold: mask probability from which a pixel belongs to a mask.
+
+    Returns:
+        [H, W] int64 winning query; [H, W] bool, whether the pixel is inside the winner's own mask; [K, 3] int64 areas in
+        pixels: won, own mask, won and inside the own mask.
+    """
+    num_queries = len(scores)
+    probs = mask_logits.float().sigmoid()
+    winner = (scores.float()[:, None, None] * probs).argmax(dim=0)
+    inside_masks = probs >= mask_threshold
+    inside = inside_masks.gather(0, winner[None])[0]
+    counts = torch.zeros(2 * num_queries, dtype=torch.int64, device=scores.device)
+    cells = (2 * winner + inside).flatten()
+    outside_area, visible = counts.scatter_add_(0, cells, torch.ones_like(cells)).view(num_queries, 2).unbind(dim=1)
+    own = inside_masks.flatten(1).sum(dim=1)
+    return winner, inside, torch.stack([outside_area + visible, own, visible], dim=1)
+
+
+def semantic(scores: Tensor, mask_logits: Tensor) -> Tensor:
+    """[C, H, W] class scores Σ_q scores[q, c] · sigmoid(mask_logits[q]); void is left out, a pixel's class is the argmax."""
+    return torch.einsum("qc,qhw->chw", scores[:, :-1].float(), mask_logits.float().sigmoid())
+
+
+def instances(scores: Tensor, mask_logits: Tensor, is_thing: Tensor, *, max_instances: int = 100) -> Instances:
+    """Things as independent, possibly overlapping masks.
+
+    The best (query, class) pairs are taken, then those of stuff are dropped, so stuff uses up places as in Mask2Former.
+    A pair's score is multiplied by the mean mask probability inside its mask.
+
+    Args:
+        scores, mask_logits, is_thing: as in the file's header.
+        max_instances: how many pairs are taken.
+
+    Returns:
+        Instances sorted by score, best first, ties in the order of (query, class); a mask is `mask_logits > 0`.
+    """
+    num_classes = scores.shape[-1] - 1
+    # A stable sort, as topk leaves the order of equal scores open.
+    pair_scores, pairs = scores[:, :-1].float().flatten().sort(descending=True, stable=True)
+    pair_scores, pairs = pair_scores[:max_instances], pairs[:max_instances]
+    things = is_thing[pairs % num_classes]
+    pair_scores, pairs = pair_scores[things], pairs[things]
+    queries, classes = pairs // num_classes, pairs % num_classes
+
+    masks = mask_logits > 0
+    inside = (mask_logits.float().sigmoid() * masks).flatten(1).sum(dim=1)
+    mask_quality = inside / masks.flatten(1).sum(dim=1).clamp(min=1)
+    final_scores, order = (pair_scores * mask_quality[queries]).sort(descending=True, stable=True)
+    queries, classes = queries[order], classes[order]
+    height, width = mask_logits.shape[-2:]
+    return Instances((height, width), masks[queries], final_scores, classes, tight_boxes(masks)[queries])
+
+
+def tight_boxes(masks: Tensor) -> Tensor:
+    """[N, 4] float32 XYXY pixels around [N, H, W] bool masks; column 0 alone spans x from 0 to 1, an empty mask is zeros."""
+    x_start, x_stop = _extent(masks.any(dim=1))
+    y_start, y_stop = _extent(masks.any(dim=2))
+    return torch.stack([x_start, y_start, x_stop, y_stop], dim=1).float()
+
+
+def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """First index and one past the last of the true entries of [N, S] bool; 0 and 0 where there are none."""
+    positions = torch.arange(occupied.shape[1], device=occupied.device)
+    stop = ((positions + 1) * occupied).amax(dim=1)
+    return occupied.int().argmax(dim=1), stop
