@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from possam.classifier import CosineClassifier
-from possam.clip_encoder import ClipEncoder, build_clip
+from possam.clip_encoder import PIXEL_MEAN, PIXEL_STD, ClipEncoder, build_clip
 from possam.criterion import Criterion
 from possam.feature_pyramid import FeaturePyramid, ResizedFeatures
 from possam.iou_head import IoUHead, PerfectIoU
@@ -50,8 +50,8 @@ def add_possam_config(cfg: CfgNode) -> None:
     cfg.MODEL.CLIP = CfgNode()
     cfg.MODEL.CLIP.NAME = "convnext_large_d_320"  # an OpenCLIP model | tiny
     cfg.MODEL.CLIP.WEIGHTS = "laion2b_s29b_b131k_ft_soup"  # official tag | path | embedded (tiny) | random
-    cfg.MODEL.CLIP.PIXEL_MEAN = [122.771, 116.746, 104.094]  # RGB, 0..255
-    cfg.MODEL.CLIP.PIXEL_STD = [68.501, 66.632, 70.323]
+    cfg.MODEL.CLIP.PIXEL_MEAN = list(PIXEL_MEAN)  # RGB, 0..255
+    cfg.MODEL.CLIP.PIXEL_STD = list(PIXEL_STD)
     cfg.MODEL.CLIP.TEXT_CACHE = ""  # folder for text embeddings; "" = ~/.cache/detectron2_sam/text
 
     possam = cfg.MODEL.POSSAM = CfgNode()
@@ -119,7 +119,7 @@ def build_possam(cfg: CfgNode) -> PosSAM:
         ),
         decoder=_decoder(possam),
         iou_head=IoUHead(possam.WIDTH) if possam.IOU_HEAD else PerfectIoU(),
-        pooling=_choose("POOLING", possam.POOLING, POOLINGS)(possam.WIDTH, clip.embed_dim, clip_channels=clip.channels),
+        pooling=pooling(possam.WIDTH, clip.embed_dim, clip_channels=clip.channels),
         classifier=CosineClassifier(clip.embed_dim),
         ensemble=_ensemble(possam.ENSEMBLE),
         criterion=_criterion(possam),
