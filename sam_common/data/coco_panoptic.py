@@ -90,11 +90,8 @@ def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
     return list(records.values())
 
 
-def read_ground_truth(record: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """The annotation of one record.
-
-    Returns:
-        The id map, int32 [H, W], and the mask of every segment, bool [N, H, W], in the order of `segments_info`.
+def read_ground_truth(record: dict[str, Any]) -> Tensor:
+    """The annotation of one record: int64 [H, W], k+1 where `segments_info[k]` is, 0 where void.
 
     Raises:
         UserError: the PNG cannot be read, is of another size than the record says, holds an id that `segments_info`
@@ -106,14 +103,29 @@ def read_ground_truth(record: dict[str, Any]) -> tuple[Tensor, Tensor]:
         height, width = ids.shape
         raise UserError(f"{path} is {width}×{height} but its JSON says {record['width']}×{record['height']}")
     listed = torch.tensor([segment["id"] for segment in record["segments_info"]], dtype=torch.int32)
-    masks = ids == listed[:, None, None]
-    areas = masks.flatten(1).sum(1)
-    if int(areas.sum()) != int((ids != 0).sum()):
-        unknown = sorted(set(ids.unique().tolist()) - {0, *listed.tolist()})
+    labels, unknown = index_segments(ids, listed)
+    if len(unknown):
         raise UserError(f"{path} disagrees with its JSON: segments_info lacks the ids {_some(unknown)}")
+    areas = torch.bincount(labels.flatten(), minlength=len(listed) + 1)[1:]
     if not areas.all():
-        raise UserError(f"{path} disagrees with its JSON: no pixel has the ids {_some(listed[areas == 0].tolist())}")
-    return ids, masks
+        raise UserError(f"{path} disagrees with its JSON: no pixel has the ids {_some(listed[areas == 0])}")
+    return labels
+
+
+def index_segments(ids: Tensor, listed: Tensor) -> tuple[Tensor, Tensor]:
+    """Replaces segment ids by their place in a list.
+
+    Args:
+        ids: [H, W] int32, 0 where void.
+        listed: [N] int32, distinct, none of them 0.
+
+    Returns:
+        int64 [H, W], k+1 where `listed[k]` is, 0 where void; and the ids that are not listed, sorted.
+    """
+    table, place = torch.cat([listed.new_zeros(1), listed]).sort()
+    position = torch.searchsorted(table, ids).clamp_(max=len(listed))
+    unknown = table[position] != ids
+    return place[position], ids[unknown].unique()
 
 
 def words_from_name(name: str, is_thing: bool) -> tuple[str, ...]:
@@ -213,5 +225,5 @@ def _missing(name: str, what: str, path: str) -> str:
     )
 
 
-def _some(ids: list[int]) -> str:
-    return ", ".join(map(str, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+def _some(ids: Tensor) -> str:
+    return ", ".join(map(str, ids[:5].tolist())) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")

@@ -1,0 +1,171 @@
+"""From a data set's record to what a model takes: the one mapper, for training and for testing.
+
+Training: large-scale jitter (Ghiasi et al., "Simple Copy-Paste", CVPR 2021; parameters as in Mask2Former), a crop of
+at most image_size², a horizontal flip and SSD's colour jitter (Liu et al., ECCV 2016). Testing: a resize by the
+shortest side. Nothing is padded or normalised here: the model does both.
+
+Every draw comes from one generator seeded by the caller, so an item depends on its record and seed alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from sam_common.data.coco_panoptic import read_ground_truth
+from sam_common.data.images import read_image
+from sam_common.errors import UserError
+from sam_common.structures import Segments, Vocabulary
+
+
+class SegmentationMapper:
+    """Reads one record and makes a model input of it.
+
+    Called with a record (see `DatasetSpec.load`) and a seed, it returns a dict with `image` (uint8 RGB [3, h, w]),
+    `height` and `width` (of the original image), `file_name`, `image_id`, `vocabulary`, and in training also `segments`
+    (at h × w; regions marked as crowd and segments that the crop leaves without a pixel are no targets) and `seed`.
+
+    Args:
+        vocabulary: the classes that the records' category_id index.
+        training: jitter and read the annotation, or resize for testing.
+        image_size: side of the training crop, pixels.
+        min_scale, max_scale: range of the jitter; at 1 the image just fits into the crop.
+        flip: mirror every second image, by chance.
+        color: apply the colour jitter.
+        min_size_test, max_size_test: the shortest side in testing, and what the longest must not exceed, pixels.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        training: bool,
+        image_size: int,
+        min_scale: float,
+        max_scale: float,
+        flip: bool,
+        color: bool,
+        min_size_test: int,
+        max_size_test: int,
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.training = training
+        self.image_size = image_size
+        self.scale_range = (min_scale, max_scale)
+        self.flip = flip
+        self.color = color
+        self.min_size_test = min_size_test
+        self.max_size_test = max_size_test
+
+    def __call__(self, record: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+        """The model input of one record.
+
+        Raises:
+            UserError: a file of the record cannot be read, or contradicts the record.
+        """
+        image = read_image(record["file_name"])
+        _check_size(image, record)
+        item = {key: record[key] for key in ("height", "width", "file_name", "image_id")}
+        item["vocabulary"] = self.vocabulary
+        if not self.training:
+            size = shortest_edge_size(image.shape[-2:], self.min_size_test, self.max_size_test)
+            return item | {"image": _resize(image, size)}
+        image, segments = self._jitter(image, record, torch.Generator().manual_seed(seed))
+        return item | {"image": image, "segments": segments, "seed": seed}
+
+    def _jitter(self, image: Tensor, record: dict[str, Any], generator: Generator) -> tuple[Tensor, Segments]:
+        targets = [index for index, segment in enumerate(record["segments_info"]) if not segment["iscrowd"]]
+        classes = torch.tensor([record["segments_info"][index]["category_id"] for index in targets], dtype=torch.int64)
+        labels = _target_map(read_ground_truth(record), targets)
+
+        low, high = self.scale_range
+        scale = low + (high - low) * _uniform(generator)
+        size = fit_size(image.shape[-2:], self.image_size * scale)
+        image, labels = _resize(image, size), F.resize(labels, size, InterpolationMode.NEAREST_EXACT)
+        image, labels = self._crop(image, labels, generator)
+        if self.flip and _uniform(generator) < 0.5:
+            image, labels = F.horizontal_flip(image), F.horizontal_flip(labels)
+        if self.color:
+            image = photometric_distort(image, generator)
+
+        masks = labels == torch.arange(1, len(targets) + 1)[:, None, None]
+        visible = masks.flatten(1).any(1)
+        return image.contiguous(), Segments(classes[visible], masks[visible])
+
+    def _crop(self, image: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """The same window of both, at most image_size², uniform over all positions."""
+        height, width = image.shape[-2:]
+        top = int(_uniform(generator) * (max(height - self.image_size, 0) + 1))
+        left = int(_uniform(generator) * (max(width - self.image_size, 0) + 1))
+        window = (..., slice(top, top + self.image_size), slice(left, left + self.image_size))
+        return image[window], labels[window]
+
+
+def shortest_edge_size(size: tuple[int, int] | torch.Size, shortest: int, longest: int) -> tuple[int, int]:
+    """(height, width) with the shortest side at `shortest`, or less where the longest would exceed `longest`.
+
+    Detectron2's ResizeShortestEdge rule, rounding included; no side falls below 1.
+    """
+    scale = shortest / min(size)
+    if max(size) * scale > longest:
+        scale = longest / max(size)
+    return max(int(size[0] * scale + 0.5), 1), max(int(size[1] * scale + 0.5), 1)
+
+
+def fit_size(size: tuple[int, int] | torch.Size, side: float) -> tuple[int, int]:
+    """(height, width) of an image scaled to just fit into a square of this side; no side falls below 1."""
+    scale = side / max(size)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+
+def photometric_distort(image: Tensor, generator: Generator) -> Tensor:
+    """SSD's colour jitter, each step by a chance of 1/2, in the ranges of torchvision's RandomPhotometricDistort.
+
+    Brightness, then contrast either before or after saturation and hue. uint8 [3, H, W] to the same.
+    """
+    apply = torch.rand(4, generator=generator) < 0.5
+    contrast_first = _uniform(generator) < 0.5
+    amount = torch.rand(4, generator=generator)
+    steps = [
+        (F.adjust_brightness, 0.875 + 0.25 * amount[0]),
+        (F.adjust_contrast, 0.5 + amount[1]),
+        (F.adjust_saturation, 0.5 + amount[2]),
+        (F.adjust_hue, -0.05 + 0.1 * amount[3]),
+    ]
+    for index in (0, 1, 2, 3) if contrast_first else (0, 2, 3, 1):
+        if apply[index]:
+            adjust, value = steps[index]
+            image = adjust(image, float(value))
+    return image
+
+
+def _target_map(labels: Tensor, targets: list[int]) -> Tensor:
+    """Renumbers a map of segments: [H, W] with k+1 for segment k, to [1, H, W] with j+1 for segment targets[j], else 0.
+
+    Segments are disjoint, so this one map is resized in place of N masks.
+    """
+    dtype = torch.uint8 if len(targets) < 256 else torch.float32  # the types that nearest resizing knows
+    new_value = torch.zeros(int(labels.max()) + 1, dtype=dtype)
+    new_value[torch.tensor(targets, dtype=torch.int64) + 1] = torch.arange(1, len(targets) + 1, dtype=dtype)
+    return new_value[labels][None]
+
+
+def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
+
+
+def _check_size(image: Tensor, record: dict[str, Any]) -> None:
+    height, width = image.shape[-2:]
+    if (height, width) != (record["height"], record["width"]):
+        raise UserError(
+            f"{record['file_name']} is {width}×{height} (upright, by its EXIF orientation) but its annotation says "
+            f"{record['width']}×{record['height']}"
+        )
+
+
+def _uniform(generator: Generator) -> float:
+    return float(torch.rand((), generator=generator))
