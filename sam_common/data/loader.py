@@ -1,0 +1,160 @@
+"""Loaders that keep no state: what iteration i trains on is a function of (seed, i), for any number of processes.
+
+Training walks through one infinite sequence of positions p = iteration · batch_size + slot. Epoch p // len(records)
+has its own permutation, drawn from (seed, epoch); of R ranks, rank r takes the slots r·b … (r+1)·b - 1, where
+b = batch_size / R. So a run resumes at any iteration without replay, and the number of processes changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sam_common.errors import UserError
+
+Record = dict[str, Any]
+Mapper = Callable[[Record, int], dict[str, Any]]
+Batch = list[dict[str, Any]]
+
+
+class BatchLoader:
+    """Yields batches, lists of model inputs. Iterating again starts again; a training loader never ends.
+
+    A UserError raised by the mapper in a worker process reaches the caller as it is, in one line.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            for item in batch:
+                if isinstance(item, UserError):
+                    raise item
+            yield batch
+
+    def __len__(self) -> int:
+        """Number of batches of a test loader; a training loader has none (TypeError)."""
+        return len(self._loader)
+
+
+def build_train_loader(
+    records: Sequence[Record],
+    mapper: Mapper,
+    *,
+    seed: int,
+    batch_size: int,
+    start_iteration: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+) -> BatchLoader:
+    """The infinite sequence of this rank's batches, from `start_iteration` on.
+
+    Args:
+        records: the training set.
+        mapper: called with a record and the seed of the item.
+        batch_size: images per iteration over all ranks.
+
+    Raises:
+        UserError: there are no records, or the batch does not divide among the ranks.
+    """
+    if not records:
+        raise UserError("the training set is empty; check DATASETS.TRAIN")
+    if batch_size <= 0 or batch_size % world_size:
+        raise UserError(f"SOLVER.IMS_PER_BATCH {batch_size} must be a positive multiple of the {world_size} processes")
+    dataset = _MappedRecords(records, mapper, seed)
+    sampler = _TrainBatches(len(records), seed, batch_size, start_iteration, rank, world_size)
+    return _loader(dataset, sampler, num_workers)
+
+
+def build_test_loader(
+    records: Sequence[Record],
+    mapper: Mapper,
+    *,
+    batch_size: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+) -> BatchLoader:
+    """Every `world_size`-th record from `rank` on, once, in order: together the ranks see each record exactly once."""
+    indices = [(0, index) for index in range(rank, len(records), world_size)]
+    batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+    return _loader(_MappedRecords(records, mapper, seed=0), batches, num_workers)
+
+
+def item_seed(seed: int, iteration: int, image_id: int | str) -> int:
+    """The 63-bit seed of everything drawn for one image in one iteration, the same on every machine."""
+    return _hash(seed, iteration, image_id)
+
+
+def epoch_order(length: int, seed: int, epoch: int) -> Tensor:
+    """[length] int64: the order in which an epoch visits the records."""
+    return torch.randperm(length, generator=torch.Generator().manual_seed(_hash(seed, "epoch", epoch)))
+
+
+def _hash(*parts: int | str) -> int:
+    digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class _TrainBatches:
+    """Yields, per iteration, this rank's list of (iteration, index of the record)."""
+
+    def __init__(self, length: int, seed: int, batch_size: int, start: int, rank: int, world_size: int) -> None:
+        self.length, self.seed, self.batch_size, self.start = length, seed, batch_size, start
+        share = batch_size // world_size
+        self.slots = range(rank * share, (rank + 1) * share)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, torch.empty(0)
+        for iteration in count(self.start):
+            batch = []
+            for slot in self.slots:
+                position = iteration * self.batch_size + slot
+                if position // self.length != epoch:
+                    epoch = position // self.length
+                    order = epoch_order(self.length, self.seed, epoch)
+                batch.append((iteration, int(order[position % self.length])))
+            yield batch
+
+
+class _MappedRecords(Dataset):
+    """(iteration, index) -> model input, or the UserError that it met.
+
+    Records are kept as JSON in one flat tensor: as Python objects, reference counting would copy all of them into
+    every worker process.
+    """
+
+    def __init__(self, records: Sequence[Record], mapper: Mapper, seed: int) -> None:
+        packed = [json.dumps(record).encode() for record in records]
+        self.ends = torch.tensor([0, *map(len, packed)]).cumsum(0)
+        self.bytes = torch.frombuffer(bytearray(b"".join(packed) or b"\0"), dtype=torch.uint8)
+        self.mapper, self.seed = mapper, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | UserError:
+        iteration, index = key
+        start, end = self.ends[index : index + 2].tolist()
+        record = json.loads(self.bytes[start:end].numpy().tobytes())
+        try:
+            return self.mapper(record, item_seed(self.seed, iteration, record["image_id"]))
+        except UserError as error:
+            return error
+
+
+def _loader(dataset: _MappedRecords, batches: Any, num_workers: int) -> BatchLoader:
+    generator = torch.Generator()  # else each start would draw from the global one
+    return BatchLoader(
+        DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=_as_list, generator=generator)
+    )
+
+
+def _as_list(items: list) -> list:
+    return items
