@@ -1,9 +1,9 @@
 """SAM's image encoder for any input size, on segment-anything's modules with official parameter names.
 
-Only attention and windowing differ from segment-anything: attention runs in bounded memory (see `attention.py`), and the
-projections of a windowed block see real tokens only. segment-anything pads a feature map with zeros *before* the qkv
-projection, so a padded token's query, key and value are the projection's bias, and padded keys take part in the softmax.
-Here the map is padded after the projection, with that bias: the same numbers, without computing them.
+Only attention and windowing differ from segment-anything: attention runs in bounded memory (see `attention.py`), and
+the projections of a windowed block see real tokens only. segment-anything pads a feature map with zeros *before* the
+qkv projection, so a padded token's query, key and value are the projection's bias, and padded keys take part in the
+softmax. Here the map is padded after the projection, with that bias: the same numbers, without computing them.
 
 Symbols: B images, H × W tokens (image height / 16, width / 16), C channels, S window size.
 """

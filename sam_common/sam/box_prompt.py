@@ -1,0 +1,41 @@
+"""Masks from boxes with SAM, for batches of images of any size; differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sam_common.sam.build import Sam
+
+
+def predict_masks_from_boxes(
+    sam: Sam, images: Tensor, boxes: Sequence[Tensor], *, multimask: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Predicts the mask of each box. N is the number of boxes of the whole batch, at least one.
+
+    Args:
+        sam: any size.
+        images: [B, 3, H, W], normalised with SAM's mean and standard deviation, H and W multiples of 16.
+        boxes: per image [n, 4] XYXY in pixels of `images`; n may be zero.
+        multimask: three masks of different extent for each box instead of one.
+
+    Returns:
+        mask logits [N, 1 or 3, H / 4, W / 4] and predicted IoU [N, 1 or 3] (a regression, not bounded to [0, 1]), the
+        boxes of the first image first.
+    """
+    prompt_encoder = sam.prompt_encoder.at(*images.shape[-2:])
+    image_embeddings = sam.image_encoder(images)
+    sparse, dense = prompt_encoder(points=None, boxes=torch.cat(list(boxes)), masks=None)
+    # The mask decoder adds the dense embeddings of its prompts to the embedding of one image. Prompts of several images
+    # go through in one call when each brings its own image's embedding along, and the one image is zero.
+    counts = torch.tensor([len(of_image) for of_image in boxes], device=images.device)
+    dense = dense + image_embeddings.repeat_interleave(counts, dim=0)
+    return sam.mask_decoder(
+        image_embeddings=torch.zeros_like(image_embeddings[:1]),
+        image_pe=prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=multimask,
+    )

@@ -1,0 +1,117 @@
+"""Loading SAM's weights strictly: every name and shape must agree, and what does not is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from sam_common.errors import UserError
+from sam_common.resources import resource
+from sam_common.sam.build import SIZES, Sam
+from sam_common.sam.image_encoder import ImageEncoder
+from sam_common.weights import OFFICIAL, official_weights, read_weights, state_sha256
+
+EMBEDDED = "weights/tiny_sam.safetensors"
+_OFFICIAL_SIZE = {"sam_vit_b": "B", "sam_vit_l": "L", "sam_vit_h": "H"}
+_NAMED_KEYS = 3  # of each kind, in an error
+
+
+def load_sam_weights(sam: Sam | ImageEncoder, source: str | Path) -> str:
+    """Loads weights in place, whatever floating-point type the file has.
+
+    Args:
+        sam: a whole SAM, or its image encoder alone; then the other parts of the file are left out knowingly.
+        source: `sam_vit_b`, `sam_vit_l` or `sam_vit_h` (downloaded once), a path (`.pth` or `.safetensors`, with the
+            official names), `embedded` (size T, ships with the project), or `random`.
+
+    Returns:
+        The SHA-256 of the loaded module's state dict.
+
+    Raises:
+        UserError: the file cannot be had or read, is for another size, or a key is missing, unexpected or mis-shaped.
+    """
+    if source == "random":
+        draw_positions(sam.image_encoder if isinstance(sam, Sam) else sam)
+        return state_sha256(sam.state_dict())
+    path = _find(sam, source)
+    state = read_weights(path)
+    prefix, left_out = ("", ()) if isinstance(sam, Sam) else ("image_encoder.", ("prompt_encoder.", "mask_decoder."))
+    wanted = {prefix + name: tensor for name, tensor in sam.state_dict().items()}
+    given = {name: tensor for name, tensor in state.items() if not name.startswith(left_out)}
+    _check_size(wanted, given, path)
+    _check_keys(wanted, given, path)
+    sam.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in given.items()})
+    return state_sha256(sam.state_dict())
+
+
+def draw_positions(encoder: ImageEncoder) -> None:
+    """Draws the position tables, which start as zeros: a random encoder that ignores position would be degenerate."""
+    for name, parameter in encoder.named_parameters():
+        if name == "pos_embed" or name.endswith((".rel_pos_h", ".rel_pos_w")):
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+
+def _find(sam: Sam | ImageEncoder, source: str | Path) -> Path:
+    if source == "embedded":
+        return resource(EMBEDDED)
+    if source not in OFFICIAL:
+        path = Path(source)
+        if not path.is_file():
+            names = ", ".join((*OFFICIAL, "embedded", "random"))
+            raise UserError(f"MODEL.SAM.WEIGHTS: there is no file {source}; give a path or one of {names}")
+        return path
+    # Known by name, so that the wrong gigabytes are not downloaded first.
+    encoder = sam.image_encoder if isinstance(sam, Sam) else sam
+    official = SIZES[_OFFICIAL_SIZE[str(source)]]
+    asked = (encoder.pos_embed.shape[-1], len(encoder.blocks))
+    if asked != (official.dim, official.depth):
+        raise _another_size(str(source), (official.dim, official.depth), asked)
+    return official_weights(str(source))
+
+
+def _check_size(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
+    asked, found = _measure(wanted), _measure(given)
+    if found is not None and asked is not None and found != asked:
+        raise _another_size(str(path), found, asked)
+
+
+def _measure(state: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """(dim, depth) of the image encoder of a state dict; None where there is no image encoder in it."""
+    if "image_encoder.pos_embed" not in state:
+        return None
+    blocks = {name.split(".")[2] for name in state if name.startswith("image_encoder.blocks.")}
+    return state["image_encoder.pos_embed"].shape[-1], len(blocks)
+
+
+def _another_size(source: str, found: tuple[int, int], asked: tuple[int, int]) -> UserError:
+    return UserError(
+        f"{source} looks like {_describe(found)} but {_describe(asked)} was asked for; "
+        "change MODEL.SAM.SIZE or MODEL.SAM.WEIGHTS"
+    )
+
+
+def _describe(measure: tuple[int, int]) -> str:
+    names = [name for name, size in SIZES.items() if (size.dim, size.depth) == measure]
+    return f"SAM size {names[0] if names else 'unknown'} (dim {measure[0]}, depth {measure[1]})"
+
+
+def _check_keys(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
+    wrong_shape = [
+        f"{name} {tuple(given[name].shape)} for {tuple(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & given.keys())
+        if given[name].shape != wanted[name].shape
+    ]
+    faults = {
+        "missing": sorted(wanted.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - wanted.keys()),
+        "of another shape": wrong_shape,
+    }
+    if any(faults.values()):
+        parts = [f"{len(names)} {fault} ({_first(names)})" for fault, names in faults.items() if names]
+        raise UserError(f"{path} does not fit this SAM: keys {'; '.join(parts)}; give weights with the official layout")
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED_KEYS]) + (", …" if len(names) > _NAMED_KEYS else "")

@@ -1,0 +1,158 @@
+"""Weight files: official ones by name, downloaded once and verified; reading them safely; the hash of what was loaded.
+
+The names and addresses are segment-anything's (README, "Model Checkpoints"). The hash in Meta's file names is the start
+of the file's MD5. A file is checked against the full SHA-256, as micro-sam and others publish it for the same files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import IO
+from urllib.request import urlopen
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from sam_common.errors import UserError
+
+CACHE_VARIABLE = "DETECTRON2_SAM_CACHE"
+_CHUNK = 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """A published file: where it is, and the SHA-256 of its bytes."""
+
+    url: str
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+
+_BASE = "https://dl.fbaipublicfiles.com/segment_anything/"
+OFFICIAL = {
+    "sam_vit_b": OfficialFile(
+        _BASE + "sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"
+    ),
+    "sam_vit_l": OfficialFile(
+        _BASE + "sam_vit_l_0b3195.pth", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622"
+    ),
+    "sam_vit_h": OfficialFile(
+        _BASE + "sam_vit_h_4b8939.pth", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e"
+    ),
+}
+
+
+def cache_folder() -> Path:
+    """Where downloaded files are kept: `$DETECTRON2_SAM_CACHE`, else `~/.cache/detectron2_sam`."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "detectron2_sam")
+
+
+def official_weights(name: str) -> Path:
+    """The local, verified file of official weights, downloaded where the cache does not hold it.
+
+    Args:
+        name: a key of `OFFICIAL`.
+
+    Raises:
+        UserError: the name is unknown, the download fails, or the file is not the published one.
+    """
+    if name not in OFFICIAL:
+        raise UserError(f"there are no official weights named {name!r}; known: {', '.join(OFFICIAL)}")
+    official = OFFICIAL[name]
+    path = cache_folder() / official.file_name
+    if not path.is_file():
+        _download(official, path)
+    elif (found := _file_sha256(path)) != official.sha256:
+        raise UserError(
+            f"{path} is damaged: its SHA-256 is {found}, {name} has {official.sha256}; delete it to download it again"
+        )
+    return path
+
+
+def _download(official: OfficialFile, path: Path) -> None:
+    """Writes beside `path` and renames when complete and verified, so that `path` never holds part of a file."""
+    part = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            urlopen(official.url, timeout=30) as response,
+            tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file,
+        ):
+            part = Path(file.name)
+            found = _copy(response, file, official.file_name)
+        if found != official.sha256:
+            raise UserError(
+                f"{official.url} arrived damaged and was deleted: its SHA-256 is {found}, expected {official.sha256}; "
+                "try again"
+            )
+        os.replace(part, path)
+    except (OSError, HTTPException) as error:
+        raise UserError(f"cannot download {official.url} ({error}); fetch it yourself and put it at {path}") from error
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+def _copy(response: HTTPResponse, file: IO[bytes], description: str) -> str:
+    """Copies a response to a file with a progress bar; the SHA-256 of what went through."""
+    digest = hashlib.sha256()
+    total = int(response.headers.get("Content-Length", 0)) or None
+    with tqdm(total=total, unit="B", unit_scale=True, desc=description) as progress:
+        while chunk := response.read(_CHUNK):
+            file.write(chunk)
+            digest.update(chunk)
+            progress.update(len(chunk))
+    return digest.hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file, or of a `.pth` file that holds a flat state dict, on the CPU.
+
+    Nothing in the file is executed.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds anything but named tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no weight file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read as weights: {reason}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} is not a state dict: it must hold nothing but named tensors")
+    return state
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names (sorted), types, shapes and bytes of a state dict, whatever device it is on."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
