@@ -1,0 +1,165 @@
+"""From an image file or array and words to what is in the picture, with any model of the project.
+
+Symbols: H and W the height and width of the original image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as F
+
+from sam_common.config import CfgNode, build_model, get_cfg, resolve_device
+from sam_common.data.images import read_image
+from sam_common.data.mapper import shortest_edge_size
+from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
+from sam_common.errors import UserError
+from sam_common.structures import Vocabulary
+
+Panoptic = tuple[Tensor, list[dict[str, Any]]]
+"""The id map, int32 [H, W] with 0 where void, and per segment a dict of id, category_id, isthing and score."""
+
+
+class Predictor:
+    """Runs a model on one image at a time, at the size its configuration tests at.
+
+    Example:
+        predictor = Predictor.from_config("configs/possam_T.yaml", weights="output/demo/model_final.pth", cfg=cfg)
+        ids, segments = predictor("street.jpg", parse_vocabulary("dog|puppy, cat; sky, grass:stuff"))["panoptic_seg"]
+    """
+
+    def __init__(self, model: nn.Module, *, min_size: int, max_size: int, device: torch.device | str = "cpu") -> None:
+        """Args: the model; the shorter side to resize to and the bound of the longer one, pixels; where to run."""
+        self.model = model.to(device).eval()
+        self.min_size = min_size
+        self.max_size = max_size
+
+    @classmethod
+    def from_config(
+        cls,
+        config_file: str | os.PathLike,
+        *,
+        weights: str = "",
+        options: Sequence[str] = (),
+        cfg: CfgNode | None = None,
+    ) -> Predictor:
+        """Builds the model that a configuration file describes.
+
+        Args:
+            config_file: a path, or the name of a shipped one.
+            weights: a checkpoint of a training run, instead of `MODEL.WEIGHTS`; `random` leaves the trained part as
+                it is initialised.
+            options: `KEY VALUE` pairs that override the file.
+            cfg: the keys to start from, where a method has added its own; the shared ones by default.
+
+        Raises:
+            UserError: a key, a file or the weights cannot be used, or there are no weights.
+        """
+        cfg = (cfg or get_cfg()).clone()
+        cfg.merge_from_file(config_file)
+        cfg.merge_from_list(options)
+        weights = weights or cfg.MODEL.WEIGHTS
+        if not weights:
+            raise UserError(
+                f"{config_file} names no trained weights: give the model_final.pth of a training run as weights "
+                "or MODEL.WEIGHTS (`random` tries out an untrained model)"
+            )
+        model = build_model(cfg)
+        if weights != "random":
+            load_trained(model, read_checkpoint(weights), weights, frozen=frozen_sha256(model))
+        device = resolve_device(cfg.MODEL.DEVICE)
+        return cls(model, min_size=cfg.INPUT.MIN_SIZE_TEST, max_size=cfg.INPUT.MAX_SIZE_TEST, device=device)
+
+    @torch.inference_mode()
+    def __call__(
+        self, image: str | os.PathLike | np.ndarray | Tensor, vocabulary: Vocabulary | None = None
+    ) -> dict[str, Any]:
+        """What the model sees in an image, at the image's own size.
+
+        Args:
+            image: the path of a file, or uint8 RGB [H, W, 3] as an array; a tensor is [3, H, W].
+            vocabulary: the classes to find; by default those the model was trained on.
+
+        Returns:
+            The model's outputs for this image: `panoptic_seg` (see `Panoptic`), `sem_seg`, `instances`, as configured.
+
+        Raises:
+            UserError: the image cannot be read, or there is no vocabulary.
+        """
+        file_name = "" if isinstance(image, np.ndarray | Tensor) else os.fspath(image)
+        pixels = _as_tensor(image)
+        size = shortest_edge_size(pixels.shape[-2:], self.min_size, self.max_size)
+        inputs = {
+            "image": F.resize(pixels, list(size), antialias=True),
+            "height": pixels.shape[1],
+            "width": pixels.shape[2],
+            "file_name": file_name,
+            "image_id": file_name,
+            "vocabulary": self.vocabulary_or_default(vocabulary),
+        }
+        return self.model([inputs])[0]
+
+    def vocabulary_or_default(self, vocabulary: Vocabulary | None) -> Vocabulary:
+        """The vocabulary given, or else the one the model was trained on.
+
+        Raises:
+            UserError: there is neither.
+        """
+        chosen = vocabulary or cast("Vocabulary", self.model.training_vocabulary)
+        if not chosen:
+            raise UserError("no vocabulary was given, and this model has not been trained on one")
+        return chosen
+
+
+def keep_confident(panoptic: Panoptic, threshold: float) -> Panoptic:
+    """The prediction without the segments that score less than `threshold`; their pixels become void."""
+    ids, segments = panoptic
+    kept = [segment for segment in segments if segment["score"] >= threshold]
+    known = torch.tensor([segment["id"] for segment in kept], dtype=ids.dtype, device=ids.device)
+    return torch.where(torch.isin(ids, known), ids, 0), kept
+
+
+def coco_segments(panoptic: Panoptic, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """`segments_info` of the COCO panoptic format, with scores: class ids of the vocabulary, boxes XYWH in pixels."""
+    ids = panoptic[0].cpu().numpy()
+    found = []
+    for segment in panoptic[1]:
+        rows, columns = np.nonzero(ids == segment["id"])
+        if not len(rows):
+            continue
+        x, y = int(columns.min()), int(rows.min())
+        found.append(
+            {
+                "id": int(segment["id"]),
+                "category_id": vocabulary[segment["category_id"]].id,
+                "isthing": int(vocabulary[segment["category_id"]].is_thing),
+                "score": round(float(segment["score"]), 4),
+                "area": len(rows),
+                "bbox": [x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1],
+                "iscrowd": 0,
+            }
+        )
+    return found
+
+
+def coco_json(images: list[dict], annotations: list[dict], vocabulary: Vocabulary) -> dict[str, Any]:
+    """The content of a COCO panoptic JSON; `synonyms` is an addition that our own reader understands."""
+    categories = [
+        {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "synonyms": list(c.synonyms)} for c in vocabulary
+    ]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _as_tensor(image: str | os.PathLike | np.ndarray | Tensor) -> Tensor:
+    """uint8 RGB [3, H, W]."""
+    if not isinstance(image, np.ndarray | Tensor):
+        return read_image(image)
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, 0) if isinstance(image, np.ndarray) else image
+    if pixels.ndim != 3 or pixels.shape[0] != 3 or pixels.dtype != torch.uint8 or not pixels.numel():
+        raise UserError(f"an image is uint8 RGB [H, W, 3], this one is {pixels.dtype} {list(image.shape)}")
+    return pixels
