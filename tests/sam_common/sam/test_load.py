@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sam_common.errors import UserError
-from sam_common.sam import build_image_encoder, build_sam, load_sam_weights
+from sam_common.sam import build_image_encoder, build_sam, load, load_sam_weights
 from sam_common.weights import state_sha256
 
 
@@ -37,6 +37,19 @@ def test_float16_safetensors_load_as_float32(state: dict[str, Tensor], tmp_path:
     sam = build_sam("T")
     assert load_sam_weights(sam, str(tmp_path / "sam.safetensors")) == state_sha256(state)
     assert {tensor.dtype for tensor in sam.state_dict().values()} == {torch.float32}
+
+
+def test_embedded_weights_are_size_t(state: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`embedded` means the file that ships with the project; another size is refused as for any file."""
+    save_file(state, tmp_path / "tiny.safetensors")
+    asked: list[str] = []
+    monkeypatch.setattr(load, "resource", lambda name: asked.append(name) or tmp_path / "tiny.safetensors")
+    assert load_sam_weights(build_sam("T"), "embedded") == state_sha256(state)
+    assert asked == ["weights/tiny_sam.safetensors"]
+    with torch.device("meta"):
+        encoder = build_image_encoder("L")
+    with pytest.raises(UserError, match="looks like SAM size T .* but SAM size L"):
+        load_sam_weights(encoder, "embedded")
 
 
 def test_image_encoder_alone_takes_its_part(state: dict[str, Tensor], tmp_path: Path) -> None:
