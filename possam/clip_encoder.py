@@ -14,7 +14,6 @@ Shapes: B images, C channels of the feature map, E width of the joint embedding,
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +23,13 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 from open_clip import CLIP, SimpleTokenizer, get_model_config
-from open_clip.factory import load_state_dict
 from timm.models import build_model_with_cfg, is_model, register_model
 from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 
 from sam_common.errors import UserError
 from sam_common.resources import resource
+from sam_common.weights import read_weights, state_sha256
 
 # timm's registration writes the registered function into the module's `__all__`, so that list is stated here.
 __all__ = ["ClipEncoder", "build_clip", "possam_tiny_convnext"]
@@ -146,14 +145,10 @@ class ClipEncoder(nn.Module):
             return []
         return [word for word in words if not self.known_tokens.issuperset(self.tokenizer.encode(word))]
 
-    def text_fingerprint(self) -> str:
-        """SHA-256 of the text tower's weights, of what determines `encode_text`."""
-        digest = hashlib.sha256(self.name.encode())
-        for name, parameter in self.clip.named_parameters():
-            if not name.startswith("visual.") and name != "logit_scale":
-                digest.update(name.encode())
-                digest.update(parameter.detach().float().cpu().contiguous().numpy())
-        return digest.hexdigest()
+    def text_sha256(self) -> str:
+        """Hash of the text tower's weights: of what determines `encode_text`."""
+        state = self.clip.state_dict()
+        return state_sha256({name: state[name] for name in state if not name.startswith("visual.")})
 
 
 def build_clip(name: str, weights: str) -> ClipEncoder:
@@ -227,10 +222,7 @@ def _download(file: _HubFile) -> Path:
 
 def _load_weights(clip: CLIP, path: Path) -> frozenset[int] | None:
     """Loads a file strictly and returns the tokens it knows (None: all)."""
-    try:
-        state = load_state_dict(str(path), weights_only=True)
-    except Exception as error:  # a damaged file fails in many ways: zip, pickle, header, key
-        raise UserError(f"{path} cannot be read as CLIP weights: {' '.join(str(error).split())[:200]}") from error
+    state = read_weights(path)
     known_tokens = None
     if "token_ids" in state:
         known_tokens = frozenset(state["token_ids"].tolist())

@@ -1,0 +1,226 @@
+"""From words to text embeddings: the user's grammar, the sentence templates, and a cache.
+
+    "dog|puppy, cat; sky, grass:stuff"
+
+`;` separates groups, `,` the classes of a group and `|` the synonyms of a class; a suffix `:stuff` or `:thing` holds
+for its whole group, without one a group is things. A file has the same grammar; its lines are groups too, and `#`
+starts a comment.
+
+Each synonym is put into every template; its embedding is the normalised mean of the normalised sentence embeddings
+(Gu et al., "Open-vocabulary Object Detection via Vision and Language Knowledge Distillation" (ViLD), ICLR 2022).
+A class scores the best of its synonyms, so embeddings stay apart: S synonyms of C classes, E the embedding's width.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from possam.clip_encoder import ClipEncoder
+from sam_common.errors import UserError
+from sam_common.files import atomic_path
+from sam_common.structures import Category, Vocabulary
+from sam_common.weights import state_sha256
+
+logger = logging.getLogger(__name__)
+
+VILD_TEMPLATES = (
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    "a photo of a small {}.",
+    "a photo of a medium {}.",
+    "a photo of a large {}.",
+    "This is a photo of a small {}.",
+    "This is a photo of a medium {}.",
+    "This is a photo of a large {}.",
+    "There is a small {} in the scene.",
+    "There is a medium {} in the scene.",
+    "There is a large {} in the scene.",
+)
+"""The 14 sentences that ViLD's successors, FC-CLIP among them, average over."""
+
+_SENTENCES_AT_ONCE = 256
+
+
+def parse_vocabulary(text_or_path: str | os.PathLike) -> Vocabulary:
+    """Reads classes from a text in the grammar above, or from a file that holds one.
+
+    Args:
+        text_or_path: a string that names an existing file or ends in `.txt`, and any `Path`, is read as a file.
+
+    Raises:
+        UserError: no words, an empty or duplicate word, an unknown suffix, or an unreadable file.
+    """
+    text = str(text_or_path)
+    if isinstance(text_or_path, os.PathLike) or os.path.isfile(text) or text.endswith(".txt"):
+        lines = [line.split("#")[0] for line in _read(Path(text)).splitlines()]
+        places = [f"{text}, line {number}" for number in range(1, len(lines) + 1)]
+    else:
+        lines = text.splitlines()
+        places = [f"vocabulary {text!r}" for _ in lines]
+    categories: list[Category] = []
+    owners: dict[str, str] = {}
+    for place, line in zip(places, lines, strict=True):
+        for synonyms, is_thing in _parse_line(line, place):
+            for word in synonyms:
+                if word.lower() in owners:
+                    raise UserError(f"{place}: the word {word!r} is given twice; each word belongs to one class, once")
+                owners[word.lower()] = synonyms[0]
+            categories.append(Category(synonyms[0], synonyms, is_thing, id=len(categories)))
+    if not categories:
+        raise UserError(f'{text!r} holds no words; write a vocabulary like "dog|puppy, cat; sky, grass:stuff"')
+    return tuple(categories)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"vocabulary file {path} is not UTF-8 text; save it as plain text") from error
+    except OSError as error:
+        raise UserError(f"cannot read the vocabulary file {path}: {error.strerror}") from error
+
+
+def _parse_line(line: str, place: str) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """(synonyms, is_thing) of every class of a line; nothing for a blank one. A `;` may close the line."""
+    line = line.strip().removesuffix(";")
+    if not line:
+        return
+    for group in line.split(";"):
+        words, colon, suffix = group.rpartition(":")
+        suffix = suffix.strip().lower()
+        if colon and suffix not in ("thing", "stuff"):
+            raise UserError(f"{place}: the suffix {':' + suffix!r} is unknown; end the group with ':thing' or ':stuff'")
+        for entry in (words if colon else group).split(","):
+            synonyms = tuple(" ".join(word.split()) for word in entry.split("|"))
+            if not all(synonyms):
+                raise UserError(f"{place}: there is an empty word in {group.strip()!r}; remove the extra ',' or '|'")
+            yield synonyms, suffix != "stuff" or not colon
+
+
+@dataclass(frozen=True)
+class ClassEmbeddings:
+    """Text embeddings of a vocabulary.
+
+    Attributes:
+        embeddings: [S, E] float32, L2-normalised, one for each synonym.
+        class_index: [S] int64, the class that a synonym means, ascending; every class has at least one.
+    """
+
+    embeddings: Tensor
+    class_index: Tensor
+
+    @functools.cached_property
+    def num_classes(self) -> int:
+        """C; read from the device once."""
+        return int(self.class_index.max()) + 1
+
+    def to(self, device: torch.device | str) -> ClassEmbeddings:
+        """Itself where it is there already, so that `num_classes` stays known."""
+        if self.embeddings.device == torch.device(device):
+            return self
+        return ClassEmbeddings(self.embeddings.to(device), self.class_index.to(device))
+
+
+class TextEmbeddings:
+    """Vocabulary -> `ClassEmbeddings`, computed once: then from memory, and in later runs from the disk.
+
+    A file in the cache is named by what determines its content: the CLIP's name and text weights, the templates and
+    the words. So it never goes stale; one that can't be read is computed anew.
+
+    Args:
+        clip: the frozen text tower; its weights mustn't change afterwards.
+        templates: sentences with `{}` in the place of the word.
+        cache_dir: folder of the files; None: memory only.
+    """
+
+    def __init__(
+        self, clip: ClipEncoder, *, templates: Sequence[str] = VILD_TEMPLATES, cache_dir: Path | None = None
+    ) -> None:
+        self._clip = clip
+        self._templates = tuple(templates)
+        self._cache_dir = cache_dir
+        self._memory: dict[tuple[tuple[str, ...], ...], ClassEmbeddings] = {}
+
+    def __call__(self, vocabulary: Vocabulary) -> ClassEmbeddings:
+        """The embeddings of all synonyms, in their order, on the device that the CLIP is on."""
+        classes = tuple(category.synonyms for category in vocabulary)
+        if classes not in self._memory:
+            words = [word for synonyms in classes for word in synonyms]
+            counts = torch.tensor([len(synonyms) for synonyms in classes])
+            index = torch.repeat_interleave(torch.arange(len(classes)), counts)
+            self._memory[classes] = ClassEmbeddings(self._load_or_encode(words), index)
+        device = self._clip.clip.logit_scale.device
+        self._memory[classes] = self._memory[classes].to(device)
+        return self._memory[classes]
+
+    def _load_or_encode(self, words: list[str]) -> Tensor:
+        if self._cache_dir is None:
+            return self._encode(words)
+        path = self._cache_dir / f"{self._key(words)}.safetensors"
+        embeddings = _read_cached(path, (len(words), self._clip.embed_dim))
+        if embeddings is None:
+            embeddings = self._encode(words)
+            _write_cached(path, embeddings)
+        return embeddings
+
+    def _key(self, words: list[str]) -> str:
+        parts = [self._clip.name, self._text_sha256, self._templates, words]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @functools.cached_property
+    def _text_sha256(self) -> str:
+        return self._clip.text_sha256()
+
+    @torch.no_grad()
+    def _encode(self, words: list[str]) -> Tensor:
+        """[S, E] on the CPU. In full precision under autocast too: what is cached mustn't depend on who asked first."""
+        sentences = [template.format(word) for word in words for template in self._templates]
+        with torch.autocast(self._clip.clip.logit_scale.device.type, enabled=False):
+            chunks = [
+                self._clip.encode_text(sentences[start : start + _SENTENCES_AT_ONCE]).float().cpu()
+                for start in range(0, len(sentences), _SENTENCES_AT_ONCE)
+            ]
+        averaged = torch.cat(chunks).unflatten(0, (len(words), len(self._templates))).mean(1)
+        return F.normalize(averaged, dim=-1)
+
+
+def _read_cached(path: Path, shape: tuple[int, int]) -> Tensor | None:
+    """The embeddings of a cache file; None where there is none, or one that is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            embeddings, checksum = file.get_tensor("embeddings"), (file.metadata() or {}).get("sha256")
+    except (SafetensorError, OSError) as error:
+        logger.warning("%s is damaged (%s); its text embeddings are computed anew", path, error)
+        return None
+    if embeddings.shape != shape or checksum != state_sha256({"embeddings": embeddings}):
+        logger.warning("%s is damaged; its text embeddings are computed anew", path)
+        return None
+    return embeddings
+
+
+def _write_cached(path: Path, embeddings: Tensor) -> None:
+    """A cache that can't be written (a full disk, a read-only home) costs time in later runs, not this run."""
+    tensors = {"embeddings": embeddings.contiguous()}
+    try:
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata={"sha256": state_sha256(tensors)})
+    except (UserError, SafetensorError) as error:
+        logger.warning("text embeddings are not cached: %s", error)
