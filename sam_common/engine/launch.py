@@ -1,0 +1,180 @@
+"""Processes, devices, precision and signals, over lightning-fabric."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision, Precision
+from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.strategies import DDPStrategy
+
+from sam_common.errors import UserError
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(Exception):
+    """A run ended early because a signal asked for it, after a checkpoint was written.
+
+    Attributes:
+        signum: the signal; tools exit with 128 + signum, as shells report it.
+    """
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message, signum)
+        self.message, self.signum = message, signum
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class StopFlag:
+    """Set by SIGTERM or SIGINT inside `stop_on_signals`; `signum` is 0 until then."""
+
+    signum = 0
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[StopFlag]:
+    """Turns the first SIGTERM and SIGINT into a flag and passes it on to the processes that were spawned.
+
+    A second one of the same kind ends the process at once. Forked data workers inherit the handler, so a signal to the
+    whole process group does not kill them before the checkpoint is written. Outside the main thread, where Python
+    allows no handlers, the flag is never set.
+    """
+    flag = StopFlag()
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        flag.signum = signum
+        signal.signal(signum, signal.default_int_handler)
+        for child in multiprocessing.active_children():
+            if not child.daemon and child.pid is not None:
+                os.kill(child.pid, signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    previous = {signum: signal.signal(signum, handle) for signum in SIGNALS}
+    try:
+        yield flag
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+class _Autocast(MixedPrecision):
+    """Fabric's mixed precision without its conversion of inputs: batches hold bytes, bools and frozen dataclasses."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+def build_precision(device: torch.device, *, mixed: bool) -> Precision:
+    """float32 on a CPU or when not `mixed`; else bfloat16 where the GPU has it, float16 with a scaler where not."""
+    if not mixed or device.type != "cuda":
+        return Precision()
+    return _Autocast("bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed", device.type)
+
+
+def launch(
+    function: Callable[..., Any],
+    *args: Any,
+    device: torch.device,
+    processes: int = 1,
+    machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+    mixed_precision: bool = False,
+) -> Any:
+    """Runs `function(fabric, *args)` in `processes` processes on each of `machines` machines; rank 0's result.
+
+    Args:
+        function: importable by name (more than one process is started with "spawn"), results picklable.
+        device: kind of device; an index is kept when there is one process.
+        dist_url: `tcp://HOST:PORT` of machine 0, as in Detectron2; `auto` on one machine.
+
+    Raises:
+        UserError: raised by `function` in any process, or the machine lacks the devices.
+        Interrupted: raised by `function`.
+    """
+    _check_devices(device, processes)
+    if machines > 1:
+        _set_meeting_point(dist_url, machines, machine_rank)
+    several = processes * machines > 1
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=[device.index] if device.type == "cuda" and device.index is not None else processes,
+        num_nodes=machines,
+        strategy=DDPStrategy(start_method="spawn", broadcast_buffers=False) if several else "auto",
+        plugins=[build_precision(device, mixed=mixed_precision), LightningEnvironment()],
+    )
+    if not several:
+        return fabric.launch(lambda fabric: function(fabric, *args))
+    errors = multiprocessing.get_context("spawn").SimpleQueue()
+    try:
+        with stop_on_signals():  # this process only waits: it passes signals on to those that train
+            outcome = fabric.launch(partial(_guarded, errors=errors, function=function, args=args))
+    except (torch.multiprocessing.ProcessExitedException, torch.multiprocessing.ProcessRaisedException):
+        if errors.empty():
+            raise
+        raise errors.get() from None
+    if isinstance(outcome, Interrupted):
+        raise outcome
+    return outcome
+
+
+def _guarded(fabric: Fabric, *, errors: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """`function` in a spawned process, where an exception would reach the parent only as the text of a traceback."""
+    try:
+        return function(fabric, *args)
+    except UserError as error:
+        errors.put(error)
+        sys.exit(2)  # the parent then ends the other processes
+    except Interrupted as interrupted:
+        return interrupted
+    finally:
+        if torch.distributed.is_initialized() and sys.exc_info()[0] is None:
+            torch.distributed.destroy_process_group()
+
+
+def _check_devices(device: torch.device, processes: int) -> None:
+    if processes < 1:
+        raise UserError(f"--num-gpus is {processes}; give at least 1")
+    if device.type == "cuda" and processes > torch.cuda.device_count():
+        raise UserError(f"--num-gpus is {processes} but torch sees {torch.cuda.device_count()} GPUs; lower it")
+    if device.type == "cuda" and device.index is not None and processes > 1:
+        raise UserError(f"MODEL.DEVICE {device} names one GPU but --num-gpus is {processes}; use MODEL.DEVICE cuda")
+
+
+def _set_meeting_point(dist_url: str, machines: int, machine_rank: int) -> None:
+    url = urlsplit(dist_url)
+    if url.scheme != "tcp" or not url.hostname or not url.port:
+        raise UserError(f"--dist-url is {dist_url!r}; {machines} machines need tcp://HOST:PORT of machine 0")
+    if not 0 <= machine_rank < machines:
+        raise UserError(f"--machine-rank is {machine_rank}; with --num-machines {machines} it is 0 to {machines - 1}")
+    os.environ.update(MASTER_ADDR=url.hostname, MASTER_PORT=str(url.port), NODE_RANK=str(machine_rank))
+
+
+def run_tool(main: Callable[[], Any]) -> int:
+    """Runs a command line tool and returns its exit status: what went wrong is one line on stderr, no traceback."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return 128 + interrupted.signum
+    return 0
