@@ -66,7 +66,7 @@ class Scene:
     vocabulary: Vocabulary
 
     def segments(self) -> Iterator[tuple[int, BoolArray]]:
-        """(category, visible mask [S, S]) of every thing, then of every stuff region; together they tile the picture."""
+        """Yields (category, visible mask [S, S]) of every thing, then of every stuff region: each pixel is in one."""
         background = np.ones(self.stuff.shape, bool)
         for thing in self.things:
             background &= ~thing.visible
@@ -245,7 +245,8 @@ def _paint(
     y, x = np.mgrid[rows, columns][:, : window.shape[0], : window.shape[1]].astype(np.float32)
     dx, dy = ((x + 0.5) / size - pose.x) / pose.radius, ((y + 0.5) / size - pose.y) / pose.radius
 
-    drop = np.float32([[1, 0, -np.cos(light) * 0.014 * size], [0, 1, -np.sin(light) * 0.014 * size]])
+    fall = 0.014 * size
+    drop = np.array([[1, 0, -np.cos(light) * fall], [0, 1, -np.sin(light) * fall]], np.float32)
     cover = alpha[rows, columns]
     shadow = cv2.GaussianBlur(cv2.warpAffine(cover, drop, cover.shape[::-1]), (0, 0), 0.012 * size)
     window *= cv2.merge([1 - shadow * np.float32(0.4 / 255)] * 3)
@@ -254,8 +255,8 @@ def _paint(
     paint = thing_texture(rng, *texture, dx * cos + dy * sin, dy * cos - dx * sin)
     shade = 1 + 0.16 * (dx * np.float32(np.cos(light)) + dy * np.float32(np.sin(light)))
     rim = np.zeros_like(cover)
-    offset = (-columns.start * 16, -rows.start * 16)
-    contours = [points + np.int32(offset) for points in _contours(size, shape, pose)]
+    corner = np.array([columns.start, rows.start], np.int32) * 16
+    contours = [points - corner for points in _contours(size, shape, pose)]
     cv2.polylines(rim, contours, True, 255, max(1, round(0.008 * size)), cv2.LINE_AA, shift=4)
     paint *= cv2.merge([shade * (1 - rim * np.float32(0.55 / 255))] * 3)
 

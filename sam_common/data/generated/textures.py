@@ -7,12 +7,13 @@ Symbols: H, W pixels of the texture; `rng` the generator every random draw comes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+FloatArray = NDArray[Any]  # float32; OpenCV's stubs promise no type
 
 
 def smooth_noise(rng: np.random.Generator, size: int, cells_y: float, cells_x: float) -> FloatArray:

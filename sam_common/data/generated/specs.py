@@ -1,0 +1,67 @@
+"""The generated data sets: `generated_train_panoptic` shows seen classes only, `generated_test_panoptic` all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from sam_common.data.coco_panoptic import coco_panoptic_spec
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.generated.vocabulary import seen_vocabulary, world_vocabulary
+from sam_common.data.generated.writer import Split, write_split
+from sam_common.errors import UserError
+
+FOLDER = "generated"
+_FIRST_TEST_INDEX = 10_000_000  # of the same world, beyond any training split
+
+T = TypeVar("T")
+
+
+def prepare(root: Path, *, train: int, test: int, seed: int = 0, size: int = 256, workers: int = 2) -> None:
+    """Writes `root`/generated: `train` scenes of seen classes and `test` scenes of all; complete splits are kept.
+
+    Args:
+        root: the folder that holds the data sets.
+        train, test: scenes, at least one each.
+        seed: of the world, at least 0.
+        size: side of the pictures in pixels, at least 64.
+        workers: threads.
+
+    Raises:
+        UserError: a value is out of range, or the folder cannot be written to.
+    """
+    limits = {"train": (train, 1), "test": (test, 1), "seed": (seed, 0), "size": (size, 64), "workers": (workers, 1)}
+    for name, (value, least) in limits.items():
+        if value < least:
+            raise UserError(f"--{name} must be at least {least}, it is {value}")
+    folder = root / FOLDER
+    write_split(Split(folder, "train", seed, 0, train, size, seen_vocabulary()), workers=workers)
+    write_split(Split(folder, "test", seed, _FIRST_TEST_INDEX, test, size, world_vocabulary()), workers=workers)
+
+
+def generated_specs(root: Path) -> list[DatasetSpec]:
+    """The specs of both splits under `root`/generated. Nothing is read before they are used."""
+    return [_spec(root, "train"), _spec(root, "test")]
+
+
+def _spec(root: Path, split: str) -> DatasetSpec:
+    folder = root / FOLDER
+    spec = coco_panoptic_spec(
+        f"generated_{split}_panoptic",
+        json_file=folder / f"panoptic_{split}.json",
+        images=folder / "images" / split,
+        panoptic=folder / f"panoptic_{split}",
+    )
+
+    def if_prepared(read: Callable[[], T]) -> Callable[[], T]:
+        def checked() -> T:
+            if not Path(spec.files["json"]).is_file():
+                command = f"python datasets/prepare_generated.py --root {root}"
+                raise UserError(f"data set {spec.name}: there is no {spec.files['json']}; make it with: {command}")
+            return read()
+
+        return checked
+
+    return replace(spec, load=if_prepared(spec.load), load_vocabulary=if_prepared(spec.load_vocabulary))
