@@ -71,10 +71,14 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise UserError(f"there is no checkpoint {path}")
-    if not zipfile.is_zipfile(path):  # torch's older format has no checksums
-        raise UserError(f"{path} is not a checkpoint, or was cut off")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch writes checksums but does not compare them
+            damaged = archive.testzip()
+        if damaged:
+            raise UserError(f"{path} is damaged: the checksum of {damaged} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is not a checkpoint, or was cut off") from error
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} holds Python objects, which are never loaded") from error
     except (RuntimeError, EOFError, OSError) as error:
