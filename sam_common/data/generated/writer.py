@@ -115,7 +115,7 @@ def panoptic_annotation(scene: Scene, index: int) -> tuple[NDArray[np.int32], di
     segments = []
     for place, (category, mask) in enumerate(scene.segments()):
         category_id = scene.vocabulary[category].id
-        segment_id = 65536 * category_id + 256 * place + 255  # unique in the image, and its PNG is fit to look at
+        segment_id = _segment_id(category_id, place)
         ids[mask] = segment_id
         segments.append(
             {
@@ -127,6 +127,12 @@ def panoptic_annotation(scene: Scene, index: int) -> tuple[NDArray[np.int32], di
             }
         )
     return ids, {"image_id": index, "file_name": f"{index:08d}.png", "segments_info": segments}
+
+
+def _segment_id(category_id: int, place: int) -> int:
+    """Unique in the image and never 0; spread over all three bytes, so that the PNG can be looked at."""
+    red, green, blue = 37 * category_id % 256, 28 * place, 4 * category_id
+    return red + 256 * green + 65536 * blue
 
 
 def scene_record(scene: Scene, index: int) -> dict[str, Any]:
