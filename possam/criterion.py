@@ -2,15 +2,17 @@
 
     loss = λ_class CE + λ_bce BCE + λ_dice dice + λ_iou (p_iou - IoU(M > 0, m))²
 
-CE runs over all queries: matched ones towards their segment's class, the others towards void, which counts `void_weight`; it is
-the weighted mean. The rest runs over matched (query, segment) pairs and is divided by the number of segments. BCE and dice are
-taken at points (`sam_common/losses/point_sampling.py`). [ours] The IoU target is computed on all pixels of the mask logits, the
-ground truth area-averaged to their size: the points favour borders and would judge every mask too badly.
+CE runs over all queries: matched ones towards their segment's class, the others towards void, which counts
+`void_weight`; it is the weighted mean. The rest runs over matched (query, segment) pairs and is divided by the number
+of segments. BCE and dice are taken at points (`sam_common/losses/point_sampling.py`). [ours] The IoU target is computed
+on all pixels of the mask logits, the ground truth area-averaged to their size: the points favour borders and would
+judge every mask too badly.
 
 Both divisors are sums over all processes. DDP averages gradients over the W processes, so every process multiplies its
 losses by W: what is averaged is then what one process with the whole batch would compute.
 
-Symbols: P prediction points, B images, Q queries, C classes, T segments of the batch, n points; M `mask_logits`, m `gt_masks`.
+Symbols: P prediction points, B images, Q queries, C classes, T segments of the batch, n points; M `mask_logits`,
+m `gt_masks`, p_iou `iou`.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ POINTS_STREAM = 0x2F6C_8D41_9B3E_57A5
 class Predictions:
     """What the heads say at one prediction point.
 
-    Where the decoder stacks its prediction points, take them apart with `unbind(0)`: its backward is one stack, while that of
-    indexing writes a full tensor of zeros for each point.
+    Where the decoder stacks its prediction points, take them apart with `unbind(0)`: its backward is one stack, while
+    that of indexing writes a full tensor of zeros for each point.
 
     Attributes:
         class_logits: [B, Q, C+1], void last.
@@ -93,17 +95,18 @@ class Criterion(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses that only have to be added up. Computed in float32 under any autocast.
 
-        A loss that is not finite is returned as it is, for the training loop to skip the step; the log names the images.
+        A loss that is not finite is returned as it is: the training loop skips the step. The log names the images.
 
         Args:
             predictions: P prediction points, the last one is the final one.
-            targets: B ground truths on the predictions' device, masks padded to the padded image, which may be larger than h × w.
+            targets: B ground truths on the predictions' device, their masks padded to the one size H × W of the batch,
+                which need not be h × w.
             seeds: B 63-bit seeds; an image's random points depend on nothing else.
             file_names: B names for warnings.
 
         Returns:
             `loss_class`, `loss_mask`, `loss_dice`, `loss_iou` of the final prediction point, and the same with `_0` ...
-            `_{P-2}` for those before it. Every loss stays connected to its predictions, also where no image has segments.
+            `_{P-2}` for those before it. They stay connected to the predictions also where no image has segments.
         """
         device = predictions[0].mask_logits.device
         generators = [torch.Generator(device).manual_seed(seed ^ POINTS_STREAM) for seed in seeds]
@@ -131,7 +134,7 @@ class Criterion(nn.Module):
         return self._named(losses, file_names)
 
     def _divisors(self, counts: Sequence[int], class_logits: Tensor) -> Tensor:
-        """[2]: segments, and total weight in the class loss, over all processes, both divided by the number of processes."""
+        """[2]: number of segments and total weight in the class loss, means over all processes."""
         num_queries = class_logits.shape[1]
         matched = sum(min(count, num_queries) for count in counts)
         class_weight = matched + self.void_weight * (len(counts) * num_queries - matched)
@@ -219,7 +222,8 @@ def mask_iou(mask_logits: Tensor, gt_masks: Tensor) -> Tensor:
         [..., T] in [0, 1].
     """
     predicted = mask_logits > 0
-    truth = F.adaptive_avg_pool2d(gt_masks, mask_logits.shape[-2:]) >= 0.5
+    height, width = mask_logits.shape[-2:]
+    truth = F.adaptive_avg_pool2d(gt_masks, (height, width)) >= 0.5
     intersection = (predicted & truth).sum(dim=(-2, -1))
     union = (predicted | truth).sum(dim=(-2, -1))
     return intersection / union.clamp(min=1)

@@ -9,11 +9,11 @@ listing is not in the text we have; this is a reconstruction that contains the u
     4. r = (1 - w_g(c)) l_L + w_g(c) l_C;  P = softmax(r)
     5. score[:, c] = p_iou (1 - v) P_c;  score[:, void] = v
 
-Symbols: z_ldp `ldp_logits`, the trained classifier on LDP's embeddings, void last; z_clip `clip_logits`, frozen CLIP on its
-own mask-pooled features; p_iou `iou`, the predicted mask quality; α, β `alpha`, `beta`; τ `strength`; w `weights`.
+Symbols: z_ldp `ldp_logits`, the trained classifier on LDP's embeddings, void last; z_clip `clip_logits`, frozen CLIP on
+its own mask-pooled features; p_iou `iou`, the predicted mask quality; α, β `alpha`, `beta`; τ `strength`; w `weights`.
 The mask quality is applied after the softmax of step 4, which would cancel any factor a whole mask shares.
 
-The other ensembles replace steps 1-4 alone and share step 5 [ours], so comparing them compares nothing but the ensembling.
+The other ensembles replace steps 1-4 alone and share step 5 [ours]: comparing them compares the ensembling only.
 Shapes: ... any leading dimensions, Q masks, C classes.
 """
 
@@ -98,7 +98,7 @@ def ensemble_weights(
 
 
 def _group_max(log_probs: Tensor, group: Tensor) -> Tensor:
-    """[..., Q, 1] best log-probability in a group; for an empty group a finite value that is equal for both classifiers."""
+    """[..., Q, 1] best log-probability in a group; of an empty one a finite constant, so both classifiers are equal."""
     return log_probs.masked_fill(~group, torch.finfo(log_probs.dtype).min).amax(-1, keepdim=True)
 
 
@@ -137,7 +137,7 @@ class SelectiveEnsemble(nn.Module):
 
 
 class GeometricEnsemble(SelectiveEnsemble):
-    """`ENSEMBLE geometric`: fixed weights, P ∝ p_ldp^(1-a) p_clip^a with a = α for seen and β for unseen classes (τ = 0)."""
+    """`ENSEMBLE geometric`: τ = 0, so P ∝ p_ldp^(1-a) p_clip^a with a = α for seen and β for unseen classes."""
 
     def __init__(self, *, alpha: float = 0.4, beta: float = 0.8) -> None:
         super().__init__(alpha=alpha, beta=beta, strength=0.0)

@@ -1,11 +1,11 @@
 """Which query answers for which ground-truth segment: the cheapest one-to-one assignment.
 
-DETR, arXiv 2005.12872, Equation 1, with the costs of Mask2Former, arXiv 2112.01527, as PosSAM, arXiv 2403.09620, uses them:
+DETR, arXiv 2005.12872, Equation 1, with Mask2Former's costs (arXiv 2112.01527), which PosSAM (arXiv 2403.09620) keeps:
 
     cost(q, t) = λ_class · (-p_q(class of t)) + λ_bce · BCE(M_q, m_t) + λ_dice · dice(M_q, m_t)
 
-Symbols: p softmax of `class_logits`; M `mask_logits`, m `gt_masks`; λ the weights. BCE and dice are taken at random points that
-all queries and segments of an image share, and that are drawn anew for every prediction point.
+Symbols: p softmax of `class_logits`; M `mask_logits`, m `gt_masks`; λ the weights. BCE and dice are taken at random
+points that all queries and segments of an image share, and that are drawn anew for every prediction point.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class HungarianMatcher(nn.Module):
             class_logits: P tensors [B, Q, C+1], void last.
             mask_logits: P tensors [B, Q, h, w].
             gt_classes: B tensors [T_b] int64 class indices; T_b may be 0, or more than Q.
-            gt_masks: B float tensors [T_b, H, W] of 0 and 1; one size for the batch, not necessarily that of the logits.
+            gt_masks: B float tensors [T_b, H, W] of 0 and 1; H × W need not be h × w.
             generators: B generators on the logits' device, one for each image.
             file_names: B names for the warning about costs that are not finite.
 
@@ -108,7 +108,7 @@ class HungarianMatcher(nn.Module):
 
 
 def pairwise_bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """[..., Q, T] mean binary cross-entropy of every mask [..., Q, P] (logits) with every target [..., T, P] (in [0, 1]).
+    """[..., Q, T] mean binary cross-entropy of masks [..., Q, P] (logits) with targets [..., T, P] in [0, 1].
 
     BCE(x, t) = softplus(x) - x t, so the mean over points is a row's mean softplus less one matrix product.
     """

@@ -1,8 +1,8 @@
 """From mask scores and mask logits to panoptic, semantic and instance segmentation: pure functions of one image.
 
-PosSAM, arXiv 2403.09620, Section 4 follows Mask2Former (arXiv 2112.01527) here. Two things differ from Mask2Former: scores
-are final (the ensemble has already normalised them; a second softmax would flatten them), and no query is dropped for a
-low score (`score_threshold` 0).
+PosSAM, arXiv 2403.09620, Section 4 follows Mask2Former (arXiv 2112.01527) here. Two things differ from Mask2Former:
+scores are final (the ensemble has already normalised them; a second softmax would flatten them), and no query is
+dropped for a low score (`score_threshold` 0).
 
 Shapes: Q queries, C classes, H and W the pixels of the image the masks were resized to.
     scores: [Q, C+1] in [0, 1], void last.
@@ -31,8 +31,8 @@ def panoptic(
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """Every pixel's segment: queries compete by score × mask probability, the first of equals wins.
 
-    A query's label is its best column; void queries take no part. A query that won much less than its own mask is mostly
-    hidden behind better ones, and its pixels become void. Regions of one stuff class become one segment.
+    A query's label is its best column; void queries take no part. A query that won much less than its own mask is
+    mostly hidden behind better ones, and its pixels become void. Regions of one stuff class become one segment.
 
     Args:
         scores, mask_logits, is_thing: as in the file's header.
@@ -84,8 +84,8 @@ def _compete(scores: Tensor, mask_logits: Tensor, mask_threshold: float) -> tupl
         mask_threshold: mask probability from which a pixel belongs to a mask.
 
     Returns:
-        [H, W] int64 winning query; [H, W] bool, whether the pixel is inside the winner's own mask; [K, 3] int64 areas in
-        pixels: won, own mask, won and inside the own mask.
+        [H, W] int64 winning query; [H, W] bool, whether the pixel is inside the winner's own mask; [K, 3] int64 areas
+        in pixels: won, own mask, won and inside the own mask.
     """
     num_queries = len(scores)
     probs = mask_logits.float().sigmoid()
@@ -100,7 +100,7 @@ def _compete(scores: Tensor, mask_logits: Tensor, mask_threshold: float) -> tupl
 
 
 def semantic(scores: Tensor, mask_logits: Tensor) -> Tensor:
-    """[C, H, W] class scores Σ_q scores[q, c] · sigmoid(mask_logits[q]); void is left out, a pixel's class is the argmax."""
+    """[C, H, W] class scores Σ_q scores[q, c] · sigmoid(mask_logits[q]), no void; a pixel's class is the argmax."""
     return torch.einsum("qc,qhw->chw", scores[:, :-1].float(), mask_logits.float().sigmoid())
 
 
@@ -121,7 +121,7 @@ def instances(scores: Tensor, mask_logits: Tensor, is_thing: Tensor, *, max_inst
     # A stable sort, as topk leaves the order of equal scores open.
     pair_scores, pairs = scores[:, :-1].float().flatten().sort(descending=True, stable=True)
     pair_scores, pairs = pair_scores[:max_instances], pairs[:max_instances]
-    things = is_thing[pairs % num_classes]
+    things = is_thing.to(pairs.device)[pairs % num_classes]
     pair_scores, pairs = pair_scores[things], pairs[things]
     queries, classes = pairs // num_classes, pairs % num_classes
 
@@ -135,7 +135,7 @@ def instances(scores: Tensor, mask_logits: Tensor, is_thing: Tensor, *, max_inst
 
 
 def tight_boxes(masks: Tensor) -> Tensor:
-    """[N, 4] float32 XYXY pixels around [N, H, W] bool masks; column 0 alone spans x from 0 to 1, an empty mask is zeros."""
+    """[N, 4] float32 XYXY pixels around [N, H, W] bool masks; column 0 alone spans x 0 to 1, an empty mask is zeros."""
     x_start, x_stop = _extent(masks.any(dim=1))
     y_start, y_stop = _extent(masks.any(dim=2))
     return torch.stack([x_start, y_start, x_stop, y_stop], dim=1).float()

@@ -1,8 +1,8 @@
 """Losses on points instead of all pixels: where to look, and reading maps there.
 
-PointRend, arXiv 1912.08193, Section 3.1 (training): of k·n random points the β·n most uncertain ones, and (1 - β)·n more
-random ones; used for mask losses by Mask2Former, arXiv 2112.01527. Symbols: k `oversample_ratio`, β `importance_ratio`,
-n `num_points`; the uncertainty of a mask logit is -|logit|.
+PointRend, arXiv 1912.08193, Section 3.1 (training): of k·n random points the β·n most uncertain ones, and (1 - β)·n
+more random ones; used for mask losses by Mask2Former, arXiv 2112.01527. Symbols: k `oversample_ratio`,
+β `importance_ratio`, n `num_points`; the uncertainty of a mask logit is -|logit|.
 
 Points are (x, y) in [0, 1] × [0, 1]: (0, 0) is the upper left corner of the upper left pixel, (1, 1) the lower right
 corner of the lower right one, so one point means the same place in maps of any resolution.
@@ -39,8 +39,8 @@ def uncertain_points(
 ) -> Tensor:
     """Random points that favour the places where a mask is undecided.
 
-    The candidates are drawn once for every row and shared by its masks [ours]: each mask still chooses its own among them,
-    the masks' order changes nothing, and there are C times fewer random numbers to draw.
+    The candidates are drawn once for every row and shared by its masks [ours]: each mask still chooses its own among
+    them, the masks' order changes nothing, and there are C times fewer random numbers to draw.
 
     Args:
         logits: [N, C, H, W] mask logits of C masks in each of N rows.
