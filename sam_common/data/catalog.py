@@ -10,6 +10,7 @@ from typing import Any
 
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.generated import generated_specs
 from sam_common.errors import UserError
 
 _specs: dict[str, DatasetSpec] = {}
@@ -52,13 +53,6 @@ def register_builtin(root: str | os.PathLike | None = None) -> None:
 
     Called again with another root, its own entries move there; a name that others registered is left alone.
     """
-    try:
-        from sam_common.data.generated import generated_specs
-    except ImportError:
-
-        def generated_specs(root: Path) -> list[DatasetSpec]:
-            return []
-
     root = Path(root) if root is not None else datasets_root()
     for spec in (*_coco(root), *_ade20k(root), *generated_specs(root)):
         _put(spec, "builtin")

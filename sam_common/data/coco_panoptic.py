@@ -76,11 +76,11 @@ def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
             raise UserError(f"{where}: there are two")
         image, where_image = image_by_id[image_id], f"{source}, image {image_id!r}"
         records[image_id] = {
-            "file_name": os.path.join(files["images"], _field(image, "file_name", str, where_image)),
+            "file_name": _file(files["images"], image, where_image),
             "image_id": image_id,
             "height": _field(image, "height", int, where_image),
             "width": _field(image, "width", int, where_image),
-            "pan_seg_file_name": os.path.join(files["panoptic"], _field(annotation, "file_name", str, where)),
+            "pan_seg_file_name": _file(files["panoptic"], annotation, where),
             "segments_info": _parse_segments(annotation, index_of, where),
         }
     if not records:
@@ -202,6 +202,14 @@ def _field(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> A
     if not isinstance(entry[key], kind):
         raise UserError(f"{where}: {key!r} is of the wrong type, {type(entry[key]).__name__}")
     return entry[key]
+
+
+def _file(folder: str, entry: dict, where: str) -> str:
+    """The path of an entry's `file_name`, which must lie in the folder: results are written under that name."""
+    name = _field(entry, "file_name", str, where)
+    if not name or os.path.isabs(name) or ".." in Path(name).parts:
+        raise UserError(f"{where}: file_name {name!r} must be a path inside {folder}")
+    return os.path.join(folder, name)
 
 
 def _require_files(name: str, role: str, paths: list[str]) -> None:

@@ -1,0 +1,283 @@
+"""Panoptic quality: Kirillov et al., "Panoptic Segmentation", CVPR 2019 (arXiv 1801.00868), section 4.
+
+Per class, a predicted segment p and a true segment g of that class match iff IoU(p, g) > 0.5, strictly, which makes the
+matching unique. With TP the matched pairs, FP the unmatched predicted and FN the unmatched true segments:
+
+    PQ = Σ_TP IoU(p, g) / (|TP| + ½|FP| + ½|FN|) = SQ · RQ
+    SQ = Σ_TP IoU(p, g) / |TP|,    RQ = |TP| / (|TP| + ½|FP| + ½|FN|)
+
+Void and crowd, as in the reference evaluation (COCO's panopticapi): pixels that are void in the truth leave the union;
+a crowd segment is never matched and never an FN; an unmatched prediction is no FP if more than half of it lies on void
+or on the crowd segment of its class (of several crowds of one class the last listed counts).
+Means run over the classes that occur: those with TP + FP + FN > 0. Values are percentages.
+
+The evaluator below writes the official result files (https://cocodataset.org/#format-results).
+
+Symbols: G true and P predicted segments of an image, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from sam_common.data.categories import seen_classes
+from sam_common.data.coco_panoptic import index_segments, read_ground_truth
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.images import write_segment_ids
+from sam_common.evaluation.evaluator import Results, gather, is_main_process
+from sam_common.structures import Vocabulary
+
+IOU, TP, FP, FN = range(4)
+"""Columns of the counts [C, 4] float64: the sum of IoUs over matched pairs and the three numbers of segments."""
+
+GROUPS = {"all": "", "things": "_th", "stuff": "_st", "seen": "_seen", "unseen": "_unseen"}
+"""Name of a group of classes -> suffix of its metrics (`PQ_th` is the PQ of things)."""
+
+METRICS = ("PQ", "SQ", "RQ")
+
+
+def joint_areas(truth: Tensor, predicted: Tensor, num_true: int, num_predicted: int) -> Tensor:
+    """Pixels shared by every pair of segments.
+
+    Args:
+        truth, predicted: [H, W] int64, k+1 where segment k is, 0 where void.
+
+    Returns:
+        [G+1, P+1] int64; row 0 and column 0 are void.
+    """
+    pairs = truth * (num_predicted + 1) + predicted
+    areas = torch.bincount(pairs.flatten(), minlength=(num_true + 1) * (num_predicted + 1))
+    return areas.view(num_true + 1, num_predicted + 1)
+
+
+def match_segments(
+    areas: Tensor, true_classes: Tensor, is_crowd: Tensor, predicted_classes: Tensor, num_classes: int
+) -> Tensor:
+    """The counts of one image.
+
+    Args:
+        areas: [G+1, P+1] from `joint_areas`.
+        true_classes: [G] int64.
+        is_crowd: [G] bool.
+        predicted_classes: [P] int64. Predicted segments without a pixel count for nothing.
+
+    Returns:
+        [C, 4] float64, columns IOU, TP, FP, FN.
+    """
+    intersection, on_void = areas[1:, 1:], areas[0, 1:]
+    true_area, predicted_area = areas[1:].sum(1), areas[:, 1:].sum(0)
+    union = true_area[:, None] + predicted_area - intersection - on_void
+    same_class = true_classes[:, None] == predicted_classes
+    matched = same_class & ~is_crowd[:, None] & (2 * intersection > union)  # IoU > ½, exact in integers
+
+    on_crowd = torch.zeros_like(on_void)
+    for crowd in is_crowd.nonzero().flatten():
+        on_crowd = torch.where(same_class[crowd], intersection[crowd], on_crowd)
+    ignored = 2 * (on_void + on_crowd) > predicted_area
+
+    false_positive = ~matched.any(0) & ~ignored & (predicted_area > 0)
+    false_negative = ~matched.any(1) & ~is_crowd
+    row, column = matched.nonzero(as_tuple=True)
+
+    counts = torch.zeros(num_classes, 4, dtype=torch.float64)
+    counts[:, IOU].index_add_(0, true_classes[row], intersection[row, column].double() / union[row, column])
+    counts[:, TP] = torch.bincount(true_classes[row], minlength=num_classes).double()
+    counts[:, FP] = torch.bincount(predicted_classes[false_positive], minlength=num_classes).double()
+    counts[:, FN] = torch.bincount(true_classes[false_negative], minlength=num_classes).double()
+    return counts
+
+
+def panoptic_quality(counts: Tensor) -> Tensor:
+    """PQ, SQ and RQ of every class: counts [C, 4] -> [C, 3] percentages; NaN where it does not occur."""
+    iou, tp, fp, fn = counts.unbind(1)
+    segments = tp + (fp + fn) / 2
+    quality = torch.stack((iou / segments, iou / tp.clamp(min=1), tp / segments), dim=1)
+    return torch.where(segments[:, None] > 0, 100 * quality, torch.nan)
+
+
+def class_groups(vocabulary: Vocabulary, training_vocabulary: Vocabulary | None) -> dict[str, Tensor]:
+    """[C] bool per group of `GROUPS`; `seen` and `unseen` need the classes that the model was trained on."""
+    things = torch.tensor([category.is_thing for category in vocabulary], dtype=torch.bool)
+    groups = {"all": torch.ones_like(things), "things": things, "stuff": ~things}
+    if training_vocabulary is not None:
+        seen = seen_classes(vocabulary, training_vocabulary)
+        groups |= {"seen": seen, "unseen": ~seen}
+    return groups
+
+
+def summarize(counts: Tensor, vocabulary: Vocabulary, groups: dict[str, Tensor]) -> dict[str, float]:
+    """The flat metrics of a table.
+
+    Returns:
+        Per group of classes its mean PQ, SQ, RQ and `n`, the number of its classes that occur (a group with n = 0 is
+        left out, but not `all`, whose means then are NaN); and per class that occurs `PQ-name`, `SQ-name`, `RQ-name`.
+    """
+    quality = panoptic_quality(counts)
+    occurs = ~quality.isnan().any(1)
+    metrics: dict[str, float] = {}
+    for group, member in groups.items():
+        chosen = quality[member & occurs]
+        if len(chosen) or group == "all":
+            values = [*chosen.mean(0).tolist(), float(len(chosen))]
+            metrics |= {f"{key}{GROUPS[group]}": value for key, value in zip((*METRICS, "n"), values, strict=True)}
+    for index in occurs.nonzero().flatten().tolist():
+        values = quality[index].tolist()
+        metrics |= {f"{key}-{vocabulary[index].name}": value for key, value in zip(METRICS, values, strict=True)}
+    return metrics
+
+
+class PanopticQualityEvaluator:
+    """Compares `panoptic_seg` with the ground truth, image by image; keeps the counts and the segments' classes only.
+
+    Writes into `output_dir`: `predictions/*.png` and `predictions.json` with the data set's own category ids, together
+    a COCO panoptic data set; `panoptic_quality.json` with the results, the numbers per class and the rules they follow.
+
+    Args:
+        spec: the data set; its records and vocabulary are loaded here.
+        output_dir: made when needed; several machines must share it.
+        training_vocabulary: the classes the model was trained on; without it nothing is said of seen and unseen ones.
+    """
+
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        *,
+        output_dir: str | os.PathLike,
+        training_vocabulary: Vocabulary | None = None,
+    ) -> None:
+        self.spec = spec
+        self.vocabulary = spec.load_vocabulary()
+        self.output_dir = Path(output_dir)
+        self.groups = class_groups(self.vocabulary, training_vocabulary)
+        self._records = {record["image_id"]: record for record in spec.load()}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all images."""
+        self._counts = torch.zeros(len(self.vocabulary), 4, dtype=torch.float64)
+        self._annotations: list[dict[str, Any]] = []
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Counts and writes one batch.
+
+        Raises:
+            UserError: an annotation is damaged or contradicts its JSON.
+        """
+        for item, output in zip(inputs, outputs, strict=True):
+            ids, segments = output["panoptic_seg"]
+            self._process_image(self._records[item["image_id"]], ids.cpu().int(), segments)
+
+    def evaluate(self) -> Results:
+        """`{"panoptic_seg": metrics}` as `summarize` names them, over all ranks."""
+        counts = torch.stack(gather(self._counts)).sum(0)
+        annotations = [annotation for part in gather(self._annotations) for annotation in part]
+        metrics = summarize(counts, self.vocabulary, self.groups)
+        if is_main_process():
+            self._write_predictions(annotations)
+            self._write_quality(counts, metrics, len(annotations))
+        return {"panoptic_seg": metrics}
+
+    def _process_image(self, record: dict[str, Any], ids: Tensor, segments: list[dict[str, Any]]) -> None:
+        truth = read_ground_truth(record)
+        if ids.shape != truth.shape:
+            raise ValueError(f"the prediction of {record['file_name']} is {tuple(ids.shape)}, not {tuple(truth.shape)}")
+        predicted, unknown = index_segments(ids, _column(segments, "id").int())
+        if len(unknown):
+            raise ValueError(f"the prediction of {record['file_name']} has ids without segments_info: {unknown}")
+
+        true_segments = record["segments_info"]
+        areas = joint_areas(truth, predicted, len(true_segments), len(segments))
+        self._counts += match_segments(
+            areas,
+            _column(true_segments, "category_id"),
+            _column(true_segments, "iscrowd").bool(),
+            _column(segments, "category_id"),
+            len(self.vocabulary),
+        )
+        png = Path(record["pan_seg_file_name"]).relative_to(self.spec.files["panoptic"]).with_suffix(".png")
+        write_segment_ids(self.output_dir / "predictions" / png, ids)
+        predicted_areas = areas[:, 1:].sum(0).tolist()
+        self._annotations.append(
+            {
+                "image_id": record["image_id"],
+                "file_name": png.as_posix(),
+                "segments_info": [
+                    {"id": int(s["id"]), "category_id": self.vocabulary[s["category_id"]].id, "area": area}
+                    for s, area in zip(segments, predicted_areas, strict=True)
+                    if area
+                ],
+            }
+        )
+
+    def _write_predictions(self, annotations: list[dict[str, Any]]) -> None:
+        images = []
+        for annotation in annotations:
+            record = self._records[annotation["image_id"]]
+            file_name = Path(record["file_name"]).relative_to(self.spec.files["images"]).as_posix()
+            size = {"height": record["height"], "width": record["width"]}
+            images.append({"id": record["image_id"], "file_name": file_name} | size)
+        categories = [
+            {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "synonyms": list(c.synonyms)}
+            for c in self.vocabulary
+        ]
+        _write_json(
+            self.output_dir / "predictions.json",
+            {"images": images, "annotations": annotations, "categories": categories},
+        )
+
+    def _write_quality(self, counts: Tensor, metrics: dict[str, float], num_images: int) -> None:
+        seen = self.groups.get("seen")
+        per_class = [
+            {
+                "name": category.name,
+                "isthing": category.is_thing,
+                "seen": None if seen is None else bool(seen[index]),
+                **{key: metrics.get(f"{key}-{category.name}") for key in METRICS},
+                **{key: int(counts[index, column]) for key, column in (("tp", TP), ("fp", FP), ("fn", FN))},
+            }
+            for index, category in enumerate(self.vocabulary)
+        ]
+        rules = {
+            "dataset": self.spec.name,
+            "images": num_images,
+            "images_in_dataset": len(self._records),
+            "match": "IoU > 0.5, void and crowd as in panopticapi",
+            "mean": "over the classes that occur in truth or prediction",
+            "seen": "a class that shares a synonym with a training class",
+        }
+        means = {key: value for key, value in metrics.items() if "-" not in key and value == value}
+        _write_json(self.output_dir / "panoptic_quality.json", {"rules": rules, "means": means, "classes": per_class})
+
+
+def format_table(metrics: dict[str, float]) -> str:
+    """The table of the groups: one row each, columns PQ, SQ, RQ and n, the number of classes that occur."""
+    rows = [
+        [group, *(metrics[f"{key}{suffix}"] for key in METRICS), int(metrics[f"n{suffix}"])]
+        for group, suffix in GROUPS.items()
+        if f"n{suffix}" in metrics
+    ]
+    return tabulate(rows, ["classes", *METRICS, "n"], tablefmt="github", floatfmt=".1f")
+
+
+def format_class_table(metrics: dict[str, float]) -> str:
+    """The table of the classes that occur: one row each, columns PQ, SQ, RQ."""
+    names = [key.removeprefix("PQ-") for key in metrics if key.startswith("PQ-")]
+    rows = [[name, *(metrics[f"{key}-{name}"] for key in METRICS)] for name in names]
+    return tabulate(rows, ["class", *METRICS], tablefmt="github", floatfmt=".1f")
+
+
+def _column(segments: list[dict[str, Any]], key: str) -> Tensor:
+    return torch.tensor([int(segment[key]) for segment in segments], dtype=torch.int64)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
