@@ -24,6 +24,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from sam_common.errors import UserError
+
 Granularity = Literal["group", "mask", "element"]
 
 
@@ -80,7 +82,7 @@ def ensemble_weights(
         [..., Q, C] weights in [0, 1] (`mask` and `group` repeat a value over the classes it belongs to).
 
     Raises:
-        ValueError: `granularity` is none of the three.
+        UserError: `granularity` is none of the three.
     """
     seen = seen.bool()
     if granularity == "element":
@@ -92,7 +94,7 @@ def ensemble_weights(
         advantage_unseen = _group_max(clip_log_probs, ~seen) - _group_max(ldp_log_probs, ~seen)
         advantage = torch.where(seen, advantage_seen, advantage_unseen)
     else:
-        raise ValueError(f"granularity is one of {', '.join(get_args(Granularity))}, got {granularity!r}")
+        raise UserError(f"the ensemble's granularity is one of {', '.join(get_args(Granularity))}, got {granularity!r}")
     prior = torch.where(seen, alpha, beta).to(advantage)  # a_g
     return torch.sigmoid(torch.logit(prior) + strength * advantage)
 
@@ -112,7 +114,7 @@ class SelectiveEnsemble(nn.Module):
     """`ENSEMBLE mase`: `selective_ensemble` with its constants.
 
     Raises:
-        ValueError: alpha or beta outside [0, 1], a negative strength, or an unknown granularity.
+        UserError: alpha or beta outside [0, 1], a negative strength, or an unknown granularity.
     """
 
     def __init__(
@@ -120,11 +122,13 @@ class SelectiveEnsemble(nn.Module):
     ) -> None:
         super().__init__()
         if not (0 <= alpha <= 1 and 0 <= beta <= 1):
-            raise ValueError(f"alpha and beta are in [0, 1], got {alpha} and {beta}")
+            raise UserError(f"the ensemble's alpha and beta are in [0, 1], got {alpha} and {beta}")
         if strength < 0:
-            raise ValueError(f"strength is not negative, got {strength}")
+            raise UserError(f"the ensemble's strength is not negative, got {strength}")
         if granularity not in get_args(Granularity):
-            raise ValueError(f"granularity is one of {', '.join(get_args(Granularity))}, got {granularity!r}")
+            raise UserError(
+                f"the ensemble's granularity is one of {', '.join(get_args(Granularity))}, got {granularity!r}"
+            )
         self.alpha = alpha
         self.beta = beta
         self.strength = strength

@@ -15,6 +15,7 @@ from possam.mask_aware_selective_ensemble import (
     ensemble_weights,
     selective_ensemble,
 )
+from sam_common.errors import UserError
 
 GRANULARITIES = ("group", "mask", "element")
 SEEN = torch.tensor([True, True, True, False, False])
@@ -165,13 +166,13 @@ def test_classes_may_come_in_any_order():
 @pytest.mark.parametrize("bad", [{"alpha": 1.2}, {"beta": -0.1}, {"strength": -1.0}, {"granularity": "pixel"}])
 def test_wrong_constants_are_named(bad):
     """Constructing with a value that makes no sense names it."""
-    with pytest.raises(ValueError, match=next(iter(bad))):
+    with pytest.raises(UserError, match=next(iter(bad))):
         SelectiveEnsemble(**bad)
 
 
 def test_unknown_granularity_of_the_function():
     """The plain function refuses it as well."""
-    with pytest.raises(ValueError, match="pixel"):
+    with pytest.raises(UserError, match="pixel"):
         selective_ensemble(torch.zeros(1, 6), torch.zeros(1, 5), torch.ones(1), SEEN, granularity="pixel")
 
 
