@@ -1,0 +1,1 @@
+"""Training of the encoders that ship with the project, on generated scenes."""
