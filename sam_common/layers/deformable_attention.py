@@ -114,8 +114,8 @@ class MultiScaleDeformableAttention(nn.Module):
         batch, num_queries, _ = queries.shape
         per_head = (batch, num_queries, self.num_heads, self.num_levels, self.num_points)
         # Offsets are learned in cells. Everything stays in rows of heads·L·P·2 numbers: short rows are slow on a CPU.
-        cells = reference_points.new_tensor([[1 / w, 1 / h] for h, w in spatial_shapes])  # [L, 2]
-        cells = cells[:, None].expand(-1, self.num_points, -1).flatten().repeat(self.num_heads)
+        cells = torch.stack([reference_points.new_full((), 1 / size) for h, w in spatial_shapes for size in (w, h)])
+        cells = cells.view(-1, 1, 2).expand(-1, self.num_points, -1).flatten().repeat(self.num_heads)
         centres = reference_points.repeat(1, len(cells) // 2)
         locations = torch.addcmul(centres, self.offsets(queries).to(cells.dtype), cells)
         weights = self.weights(queries).view(*per_head[:3], -1).softmax(-1)
