@@ -47,7 +47,12 @@ def segment_color(name: str, is_thing: bool, instance: int = 0) -> RGB:
 
 
 def draw_panoptic(
-    image: np.ndarray, panoptic: np.ndarray, segments_info: Sequence[dict], vocabulary: Vocabulary
+    image: np.ndarray,
+    panoptic: np.ndarray,
+    segments_info: Sequence[dict],
+    vocabulary: Vocabulary,
+    *,
+    letters: float = 1.0,
 ) -> np.ndarray:
     """The image under its segments and their words.
 
@@ -56,6 +61,7 @@ def draw_panoptic(
         panoptic: [h, w] int, the id of the segment at each pixel; an id that `segments_info` lacks stays undrawn.
         segments_info: dicts with `id` and `category_id`, an index into `vocabulary`.
         vocabulary: gives each segment its word and says whether it is a thing.
+        letters: size of the words; 1 reads well where the picture fills a screen, more suits smaller display.
 
     Returns:
         [H, W, 3] uint8 RGB, (H, W) being (h, w) times a whole number: 1, or more if the image is small.
@@ -75,11 +81,12 @@ def draw_panoptic(
     for segment_id in sorted(categories, key=lambda segment_id: categories[segment_id].is_thing):
         opacity = 0.5 if categories[segment_id].is_thing else 0.4
         canvas = _paint(canvas, panoptic == segment_id, colors[segment_id], opacity)
-    labels = place_labels(panoptic, {segment_id: category.name for segment_id, category in categories.items()})
-    return _write(canvas, labels, colors)
+    font = _font(panoptic.shape[0], panoptic.shape[1], letters)
+    words = {segment_id: category.name for segment_id, category in categories.items()}
+    return _write(canvas, place_labels(panoptic, words, font), colors, font)
 
 
-def place_labels(panoptic: np.ndarray, words: dict[int, str]) -> dict[int, Label]:
+def place_labels(panoptic: np.ndarray, words: dict[int, str], font: Font | None = None) -> dict[int, Label]:
     """Finds a place for the word of each segment: on the segment where it has room, else just above it.
 
     Segments choose from the smallest to the largest, because a large one has more places to give up. A place is free if
@@ -88,12 +95,13 @@ def place_labels(panoptic: np.ndarray, words: dict[int, str]) -> dict[int, Label
     Args:
         panoptic: [H, W] id map of the picture that is drawn on.
         words: segment id -> word.
+        font: what they will be written in; by default one that suits the picture's size.
 
     Returns:
         Segment id -> label, for each id that the map holds.
     """
     height, width = panoptic.shape
-    font = _font(height, width)
+    font = font or _font(height, width)
     step = math.ceil(max(height, width) / _GRID_SIDE)
     grid = panoptic[::step, ::step]
     ids, areas = np.unique(grid, return_counts=True)
@@ -148,8 +156,7 @@ def _paint(canvas: np.ndarray, mask: np.ndarray, color: RGB, opacity: float) -> 
     return sv.PolygonAnnotator(swapped, thickness, sv.ColorLookup.INDEX).annotate(canvas, segment)
 
 
-def _write(canvas: np.ndarray, labels: dict[int, Label], colors: dict[int, RGB]) -> np.ndarray:
-    font = _font(*canvas.shape[:2])
+def _write(canvas: np.ndarray, labels: dict[int, Label], colors: dict[int, RGB], font: Font) -> np.ndarray:
     line = max(1, round(0.0025 * math.sqrt(canvas.shape[0] * canvas.shape[1])))
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
@@ -169,9 +176,9 @@ def _write(canvas: np.ndarray, labels: dict[int, Label], colors: dict[int, RGB])
     return np.asarray(picture)
 
 
-def _font(height: int, width: int) -> Font:
+def _font(height: int, width: int, letters: float = 1.0) -> Font:
     """Grows with the picture, and is never too small to read."""
-    return ImageFont.load_default(size=max(12, round(0.026 * math.sqrt(height * width))))
+    return ImageFont.load_default(size=max(12, round(letters * 0.026 * math.sqrt(height * width))))
 
 
 def _fit(text: str, font: Font, width: int, height: int) -> tuple[str, tuple[int, int]]:
