@@ -35,7 +35,10 @@ POOLINGS: dict[str, Callable[..., nn.Module]] = {
     "maskpool_clip": ClipMaskPooling,
     "cross_attention": CrossAttentionPooling,
 }
-FEATURE_PYRAMIDS: dict[str, Callable[..., nn.Module]] = {"simple": FeaturePyramid, "resized": ResizedFeatures}
+FEATURE_PYRAMIDS: dict[str, Callable[[int], nn.Module]] = {
+    "simple": FeaturePyramid,
+    "resized": lambda channels: ResizedFeatures(),
+}
 
 
 def register() -> None:

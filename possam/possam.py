@@ -62,6 +62,11 @@ class PosSAM(nn.Module):
     as far as `inference` asks for them.
     """
 
+    sam_mean: Tensor  # [3, 1, 1], as the three below: buffers, in 0..255
+    sam_std: Tensor
+    clip_mean: Tensor
+    clip_std: Tensor
+
     def __init__(
         self,
         image_encoder: nn.Module,

@@ -1,7 +1,7 @@
 """Weight files: official ones by name, downloaded once and verified; reading them safely; the hash of what was loaded.
 
 The names and addresses are segment-anything's (README, "Model Checkpoints"). The hash in Meta's file names is the start
-of the file's MD5. A file is checked against the full SHA-256, as micro-sam and others publish it for the same files.
+of the file's MD5. A file is checked against its full SHA-256, as projects that redistribute these files publish it.
 """
 
 from __future__ import annotations

@@ -11,14 +11,14 @@ from sam_common.errors import UserError
 from sam_common.resources import resource
 from sam_common.sam.build import SIZES, Sam
 from sam_common.sam.image_encoder import ImageEncoder
-from sam_common.weights import OFFICIAL, official_weights, read_weights, state_sha256
+from sam_common.weights import OFFICIAL, official_weights, read_weights
 
 EMBEDDED = "weights/tiny_sam.safetensors"
 _OFFICIAL_SIZE = {"sam_vit_b": "B", "sam_vit_l": "L", "sam_vit_h": "H"}
 _NAMED_KEYS = 3  # of each kind, in an error
 
 
-def load_sam_weights(sam: Sam | ImageEncoder, source: str | Path) -> str:
+def load_sam_weights(sam: Sam | ImageEncoder, source: str | Path) -> None:
     """Loads weights in place, whatever floating-point type the file has.
 
     Args:
@@ -26,15 +26,12 @@ def load_sam_weights(sam: Sam | ImageEncoder, source: str | Path) -> str:
         source: `sam_vit_b`, `sam_vit_l` or `sam_vit_h` (downloaded once), a path (`.pth` or `.safetensors`, with the
             official names), `embedded` (size T, ships with the project), or `random`.
 
-    Returns:
-        The SHA-256 of the loaded module's state dict.
-
     Raises:
         UserError: the file cannot be had or read, is for another size, or a key is missing, unexpected or mis-shaped.
     """
     if source == "random":
         draw_positions(sam.image_encoder if isinstance(sam, Sam) else sam)
-        return state_sha256(sam.state_dict())
+        return
     path = _find(sam, source)
     state = read_weights(path)
     prefix, left_out = ("", ()) if isinstance(sam, Sam) else ("image_encoder.", ("prompt_encoder.", "mask_decoder."))
@@ -43,7 +40,6 @@ def load_sam_weights(sam: Sam | ImageEncoder, source: str | Path) -> str:
     _check_size(wanted, given, path)
     _check_keys(wanted, given, path)
     sam.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in given.items()})
-    return state_sha256(sam.state_dict())
 
 
 def draw_positions(encoder: ImageEncoder) -> None:
