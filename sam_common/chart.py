@@ -57,7 +57,8 @@ def line_chart(curve: Curve) -> str:
     return (
         f'<figure class="chart"><figcaption>{html.escape(curve.caption)}</figcaption>'
         f'<div class="legend">{"".join(legend)}</div><div class="scroll">'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{"; ".join(described)}">{"".join(drawn)}</svg></div></figure>'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{"; ".join(described)}">'
+        f"{''.join(drawn)}</svg></div></figure>"
     )
 
 
