@@ -128,7 +128,7 @@ class ClipEncoder(nn.Module):
         """
         columns = pooled.reshape(-1, self.channels, 1, 1)  # one pixel: the trunk's average pooling changes nothing
         embeddings = self.clip.visual.head(self.clip.visual.trunk.forward_head(columns))
-        return embeddings.unflatten(0, pooled.shape[:-1])
+        return embeddings.reshape(*pooled.shape[:-1], self.embed_dim)
 
     def encode_text(self, sentences: Sequence[str]) -> Tensor:
         """[N, E] L2-normalised embeddings of N sentences; what is longer than the context is cut."""
@@ -185,7 +185,7 @@ def possam_tiny_convnext(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
     Stride 16 gives 256-pixel images a 16×16 map, in which objects of 50 pixels still cover several cells. No layer
     scale: it's there for depth, and slows a short training down.
     """
-    kwargs |= {"depths": (2, 2, 4, 2), "dims": (32, 64, 128, 256), "output_stride": 16, "ls_init_value": None}
+    kwargs |= {"depths": (1, 2, 4, 2), "dims": (32, 64, 128, 256), "output_stride": 16, "ls_init_value": None}
     kwargs["pretrained_cfg"] = {"url": "", "num_classes": 0, "input_size": (3, 256, 256), "pool_size": (16, 16)}
     return build_model_with_cfg(ConvNeXt, "possam_tiny_convnext", pretrained, **kwargs)
 
