@@ -152,10 +152,9 @@ def _parse_categories(content: dict, source: str) -> Vocabulary:
         is_thing = bool(_field(entry, "isthing", int, where))
         words = words_from_name(name, is_thing)
         if "synonyms" in entry:
-            given = _field(entry, "synonyms", list, where)
-            words = tuple(dict.fromkeys(word.strip() for word in given if isinstance(word, str) and word.strip()))
-        if not words:
-            raise UserError(f"{where}: a class needs at least one word, in name or in synonyms")
+            words = tuple(dict.fromkeys(str(word).strip() for word in _field(entry, "synonyms", list, where)))
+        if not words or "" in words:
+            raise UserError(f"{where}: a class needs at least one word, in name or in synonyms, and none may be empty")
         categories.append(Category(name, words, is_thing, _field(entry, "id", int, where)))
     if not categories:
         raise UserError(f"{source}: categories is empty")
@@ -180,8 +179,8 @@ def _parse_segments(annotation: dict, index_of: dict[int, int], where: str) -> l
         segments[segment_id] = {
             "id": segment_id,
             "category_id": index_of[category_id],
-            "iscrowd": int(entry.get("iscrowd", 0)),
-            "area": int(entry.get("area", 0)),
+            "iscrowd": int(bool(entry.get("iscrowd", 0))),
+            "area": _field({"area": 0} | entry, "area", (int, float), where),
         }
     return list(segments.values())
 
@@ -218,9 +217,12 @@ def _require_files(name: str, role: str, paths: list[str]) -> None:
     for path in paths:
         folder, file = os.path.split(path)
         if folder not in listings:
-            if not os.path.isdir(folder):
-                raise UserError(_missing(name, f"{role} folder", folder))
-            listings[folder] = set(os.listdir(folder))
+            try:
+                listings[folder] = set(os.listdir(folder))
+            except FileNotFoundError:
+                raise UserError(_missing(name, f"{role} folder", folder)) from None
+            except (OSError, ValueError) as error:
+                raise UserError(f"data set {name}: the {role} folder {folder} cannot be listed: {error}") from error
         if file not in listings[folder]:
             raise UserError(_missing(name, f"file of {role}", path))
 
