@@ -54,6 +54,12 @@ def test_shrinking_keeps_the_cells_mostly_inside():
     assert binary_masks(logits, (8, 8))[0, 0].sum(0).tolist() == [8] * 4 + [0] * 4
 
 
+def test_shrinking_averages():
+    """Cells inside but for the two pixel columns at their centre, all that a plain bilinear resize looks at, are on."""
+    logits = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, 1.0, 1.0, 1.0]).repeat(8).expand(1, 1, 64, 64)
+    assert binary_masks(logits, (8, 8)).all()
+
+
 @pytest.mark.parametrize("size", [(8, 8), (16, 16)])
 def test_small_object_is_never_lost(size):
     """One positive pixel of 64×64 pools from the cell that holds it, and from no other."""

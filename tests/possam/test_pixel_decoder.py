@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from possam.pixel_decoder import DeformableEncoderLayer, PixelDecoder
-from sam_common.layers.position_encoding import cell_centres
+from sam_common.layers.position_encoding import cell_centres, sine_encoding
 
 
 def pyramid(channels=16, batch=2, h=4, w=6):
@@ -38,6 +38,25 @@ def test_without_layers():
     up = F.interpolate(maps[2], scale_factor=2, mode="bilinear")
     expected = decoder.mask_projection(decoder.smooth(decoder.lateral(features["s4"]) + up))
     torch.testing.assert_close(mask_features, expected)
+
+
+def test_layer_equation():
+    """One layer by its definition: attention queried with sine + level embedding, added, normalised; then the FFN."""
+    features = pyramid()
+    decoder = PixelDecoder(16, 32, num_layers=1, ffn_width=16)
+    layer = decoder.layers[0]
+    torch.nn.init.normal_(layer.attention.offsets.weight)  # zero at the start, which would hide the positions
+    torch.nn.init.normal_(layer.attention.weights.weight)
+    shapes = [(2, 3), (4, 6), (8, 12)]
+    inputs = [decoder.projections[name](features[name]).flatten(2).mT for name in ("s32", "s16", "s8")]
+    centres = [cell_centres(h, w) for h, w in shapes]
+    positions = [sine_encoding(p, 32) + e for p, e in zip(centres, decoder.level_embeddings.weight, strict=True)]
+    tokens = torch.cat(inputs, dim=1)
+    attended = layer.attention(tokens + torch.cat(positions), torch.cat(centres), tokens, shapes)
+    tokens = layer.norm1(tokens + attended)
+    expected = layer.norm2(tokens + layer.ffn(tokens))
+    _, maps = decoder(features)
+    torch.testing.assert_close(torch.cat([x.flatten(2).mT for x in maps], dim=1), expected)
 
 
 def test_layer_looks_around_its_own_place():
