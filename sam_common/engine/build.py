@@ -1,0 +1,222 @@
+"""From a configuration to the parts of a run. Besides the tools, the only file of the engine that reads a cfg."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from sam_common.config import CfgNode
+from sam_common.data import catalog
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.loader import build_test_loader, build_train_loader
+from sam_common.data.mapper import SegmentationMapper
+from sam_common.engine.checkpoint import Checkpointer
+from sam_common.engine.evaluation import copypaste, evaluate, write_report
+from sam_common.engine.launch import grad_scaler
+from sam_common.engine.optimizer import build_adamw, cosine_factor, lr_factor, multistep_factor, parameter_groups
+from sam_common.engine.trainer import Plan, Trainer
+from sam_common.errors import UserError
+from sam_common.evaluation.evaluator import Evaluator, Results
+from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator, format_table
+from sam_common.structures import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+EVALUATORS: dict[str, tuple[Callable[..., Evaluator], Callable[[dict[str, float]], str]]] = {
+    "panoptic": (PanopticQualityEvaluator, format_table)
+}
+"""`DatasetSpec.evaluator` -> the evaluator, made with (spec, output_dir=, training_vocabulary=), and its table."""
+
+
+def register_datasets(cfg: CfgNode) -> None:
+    """Makes the builtin data sets and those of `DATASETS.REGISTER` known.
+
+    Raises:
+        UserError: an entry is wrong, or `DATASETS.TRAIN` or `.TEST` names an unknown data set.
+    """
+    catalog.register_builtin()
+    catalog.register_from_config(cfg.DATASETS.REGISTER)
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        catalog.get(name)
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
+    """AdamW over what trains, decay by kind of parameter."""
+    solver = cfg.SOLVER
+    _one_of("SOLVER.OPTIMIZER", solver.OPTIMIZER, ("ADAMW",))
+    groups = parameter_groups(
+        model,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
+    )
+    return build_adamw(groups, lr=solver.BASE_LR)
+
+
+def build_lr_factor(cfg: CfgNode) -> Callable[[int], float]:
+    """Iteration -> learning rate over `SOLVER.BASE_LR`."""
+    solver = cfg.SOLVER
+    schedules: dict[str, Callable[[int], float]] = {
+        "WarmupMultiStepLR": partial(multistep_factor, steps=solver.STEPS, gamma=solver.GAMMA),
+        "WarmupCosineLR": partial(cosine_factor, max_iter=solver.MAX_ITER),
+    }
+    _one_of("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, schedules)
+    return partial(
+        lr_factor,
+        schedule=schedules[solver.LR_SCHEDULER_NAME],
+        warmup_iters=solver.WARMUP_ITERS,
+        warmup_factor=solver.WARMUP_FACTOR,
+    )
+
+
+def build_plan(cfg: CfgNode) -> Plan:
+    """How long to train and what to do on the way."""
+    solver, clip = cfg.SOLVER, cfg.SOLVER.CLIP_GRADIENTS
+    _one_of("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip.CLIP_TYPE, ("full_model",))
+    return Plan(
+        max_iter=solver.MAX_ITER,
+        checkpoint_period=solver.CHECKPOINT_PERIOD,
+        eval_period=cfg.TEST.EVAL_PERIOD,
+        clip_norm=clip.CLIP_VALUE if clip.ENABLED else math.inf,
+        norm_type=clip.NORM_TYPE,
+        seed=cfg.SEED,
+    )
+
+
+def build_mapper(cfg: CfgNode, vocabulary: Vocabulary, *, training: bool) -> SegmentationMapper:
+    """The mapper of a data set with these classes."""
+    _one_of("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "none"))
+    return SegmentationMapper(
+        vocabulary,
+        training=training,
+        image_size=cfg.INPUT.IMAGE_SIZE,
+        min_scale=cfg.INPUT.MIN_SCALE,
+        max_scale=cfg.INPUT.MAX_SCALE,
+        flip=cfg.INPUT.RANDOM_FLIP == "horizontal",
+        color=cfg.INPUT.COLOR_AUG_SSD,
+        min_size_test=cfg.INPUT.MIN_SIZE_TEST,
+        max_size_test=cfg.INPUT.MAX_SIZE_TEST,
+    )
+
+
+def build_batches(cfg: CfgNode, fabric: Fabric) -> Callable[[int], Iterable[list[dict[str, Any]]]]:
+    """First iteration -> the training batches of this rank from there on, of all data sets of `DATASETS.TRAIN`.
+
+    Raises:
+        UserError: there are none, or they do not share one vocabulary.
+    """
+    specs = [catalog.get(name) for name in cfg.DATASETS.TRAIN]
+    if not specs:
+        raise UserError("DATASETS.TRAIN is empty; name a data set, or give --eval-only")
+    vocabularies = [spec.load_vocabulary() for spec in specs]
+    for spec, vocabulary in zip(specs, vocabularies, strict=True):
+        if vocabulary != vocabularies[0]:
+            raise UserError(f"DATASETS.TRAIN: {spec.name} has other classes than {specs[0].name}; train on one of them")
+    records = [record for spec in specs for record in spec.load()]
+    mapper = build_mapper(cfg, vocabularies[0], training=True)
+
+    def batches(start_iteration: int) -> Iterable[list[dict[str, Any]]]:
+        return build_train_loader(
+            records,
+            mapper,
+            seed=cfg.SEED,
+            batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            start_iteration=start_iteration,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
+
+    return batches
+
+
+def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file: str) -> Trainer:
+    """The trainer of a run that writes to `OUTPUT_DIR`."""
+    optimizer = build_optimizer(cfg, model)
+    checkpointer = Checkpointer(
+        model,
+        Path(cfg.OUTPUT_DIR),
+        optimizer=optimizer,
+        scaler=grad_scaler(fabric),
+        config=cfg.dump(),
+        config_file=config_file,
+    )
+    return Trainer(
+        fabric,
+        model,
+        optimizer,
+        plan=build_plan(cfg),
+        lr_factor=build_lr_factor(cfg),
+        batches=build_batches(cfg, fabric),
+        checkpointer=checkpointer,
+        evaluate=partial(evaluate_all, cfg, fabric, model, f"last of {cfg.OUTPUT_DIR}"),
+    )
+
+
+def evaluate_all(
+    cfg: CfgNode, fabric: Fabric, model: nn.Module, checkpoint: str, iteration: int, stopped: Callable[[], bool]
+) -> dict[str, Results] | None:
+    """Evaluates every data set of `DATASETS.TEST` as its spec asks, prints tables and writes reports.
+
+    Args:
+        model: the bare model, on its device.
+        checkpoint, iteration: what is evaluated, for the report; the iteration is -1 before the first.
+
+    Returns:
+        Data set -> results; None when `stopped()` ended it.
+    """
+    results: dict[str, Results] = {}
+    for name in cfg.DATASETS.TEST:
+        outcome = _evaluate_one(cfg, fabric, model, catalog.get(name), stopped)
+        if outcome is None:
+            return None
+        results[name] = outcome
+        if fabric.is_global_zero:
+            facts = {"dataset": name, "checkpoint": checkpoint, "iteration": iteration, "seed": cfg.SEED}
+            _report(cfg, catalog.get(name), outcome, facts)
+    return results
+
+
+def _evaluate_one(
+    cfg: CfgNode, fabric: Fabric, model: nn.Module, spec: DatasetSpec, stopped: Callable[[], bool]
+) -> Results | None:
+    _one_of(f"the evaluator of {spec.name}", spec.evaluator, EVALUATORS)
+    loader = build_test_loader(
+        spec.load(),
+        build_mapper(cfg, spec.load_vocabulary(), training=False),
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+    evaluator = EVALUATORS[spec.evaluator][0](
+        spec, output_dir=_inference(cfg, spec), training_vocabulary=model.training_vocabulary or None
+    )
+    return evaluate(model, loader, evaluator, name=spec.name, autocast=fabric.autocast(), stopped=stopped)
+
+
+def _report(cfg: CfgNode, spec: DatasetSpec, results: Results, facts: dict[str, Any]) -> None:
+    path = _inference(cfg, spec) / "results.json"
+    vocabulary = [category.name for category in spec.load_vocabulary()]
+    write_report(path, results, {**facts, "evaluator": spec.evaluator, "vocabulary": vocabulary})
+    described = ", ".join(f"{key} {value}" for key, value in facts.items())
+    for metrics in results.values():
+        logger.info("%s, %d classes:\n%s", described, len(vocabulary), EVALUATORS[spec.evaluator][1](metrics))
+    for line in copypaste(results):
+        logger.info(line)
+
+
+def _inference(cfg: CfgNode, spec: DatasetSpec) -> Path:
+    return Path(cfg.OUTPUT_DIR) / "inference" / spec.name
+
+
+def _one_of(key: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise UserError(f"{key} is {value!r}; choose one of {', '.join(known)}")

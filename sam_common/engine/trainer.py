@@ -1,0 +1,229 @@
+"""The training loop. One iteration is a function of (weights, optimizer, seed, iteration): resuming repeats nothing."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NoReturn, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sam_common.data.loader import item_seed
+from sam_common.engine.checkpoint import Checkpointer
+from sam_common.engine.evaluation import flatten
+from sam_common.engine.launch import Interrupted, StopFlag, stop_on_signals
+from sam_common.engine.logging import MetricsWriter
+from sam_common.engine.optimizer import trainable_parameters
+from sam_common.errors import UserError
+from sam_common.evaluation.evaluator import Results, gather
+
+logger = logging.getLogger(__name__)
+
+Batch = list[dict[str, Any]]
+Evaluate = Callable[[int, Callable[[], bool]], "dict[str, Results] | None"]
+
+MAX_SKIPPED_IN_A_ROW = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train, what to do on the way. Periods are in iterations; 0 means never.
+
+    Attributes:
+        clip_norm: largest norm of the gradient of the whole model; infinity does not clip.
+        norm_type: which norm.
+        seed: keys the random numbers of every iteration.
+    """
+
+    max_iter: int
+    checkpoint_period: int = 0
+    eval_period: int = 0
+    clip_norm: float = math.inf
+    norm_type: float = 2.0
+    seed: int = 0
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with every checkpoint.
+
+    Attributes:
+        iteration: the last one done, from 0; -1 before the first.
+        skipped: steps skipped for a loss or gradient that was not finite, in all and without interruption.
+        metrics: `last` results, and `best`: the greatest first metric of the first task of the first data set.
+    """
+
+    iteration: int = -1
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains `model` as `plan` says.
+
+    Args:
+        fabric: launched; gives device, precision and the other processes.
+        optimizer: over the model's parameters, each group with its `base_lr`.
+        lr_factor: iteration -> learning rate over base learning rate.
+        batches: first iteration -> this rank's batches from there on, without end.
+        checkpointer: of the same model and optimizer.
+        evaluate: (iteration, stopped) -> results of each data set, or None when `stopped()` ended it.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        plan: Plan,
+        lr_factor: Callable[[int], float],
+        batches: Callable[[int], Iterable[Batch]],
+        checkpointer: Checkpointer,
+        evaluate: Evaluate,
+    ) -> None:
+        self.fabric, self.plan, self.lr_factor = fabric, plan, lr_factor
+        self.batches, self.checkpointer, self.evaluate = batches, checkpointer, evaluate
+        self.parameters = trainable_parameters(model)
+        self.module, self.optimizer = fabric.setup(model, optimizer)
+        self.progress = Progress()
+
+    def resume(self, path: Path) -> None:
+        """Goes on from a checkpoint of this run. Raises UserError where it does not fit."""
+        content = self.checkpointer.load(path)
+        self.progress = Progress(**{entry.name: content[entry.name] for entry in fields(Progress)})
+        logger.info("resuming from %s at iteration %d", path, self.progress.iteration + 1)
+
+    def train(self, writer: MetricsWriter | None = None) -> dict[str, Results]:
+        """Trains to the end and evaluates; the results of each data set.
+
+        Args:
+            writer: of the metrics, on rank 0.
+
+        Raises:
+            Interrupted: a signal came; the state at the end of that iteration is saved.
+            UserError: from the data, or too many steps in a row were not finite; the state is saved then too.
+        """
+        with stop_on_signals() as stop:
+            for iteration in self._iterations(stop, writer):
+                last = iteration + 1 == self.plan.max_iter
+                if last or _due(iteration, self.plan.checkpoint_period):
+                    self._save("model_final" if last else "")
+                if not last and _due(iteration, self.plan.eval_period):
+                    self._evaluate(stop, writer)
+            return self._evaluate(stop, writer)
+
+    def _iterations(self, stop: StopFlag, writer: MetricsWriter | None) -> Iterator[int]:
+        """Does the iterations that are left and yields the number of each one done."""
+        start, end = self.progress.iteration + 1, self.plan.max_iter
+        if start >= end:
+            return
+        numbers = tqdm(range(start, end), "train", end, initial=start, leave=False, disable=None if writer else True)
+        begin = perf_counter()
+        for iteration, batch in zip(numbers, self.batches(start), strict=False):
+            data_time = perf_counter() - begin
+            losses, stopped = self._step(iteration, batch, stop)
+            if writer is not None:
+                times = {"time": perf_counter() - begin, "data_time": data_time}
+                lr = self.optimizer.param_groups[0]["lr"]
+                writer.step(iteration, losses, lr=lr, skipped=self.progress.skipped, **times)
+            if iteration == start:
+                self._warn_of_idle(iteration)
+            if stopped:
+                self._leave(stop)
+            yield iteration
+            begin = perf_counter()
+
+    def _step(self, iteration: int, batch: Batch, stop: StopFlag) -> tuple[dict[str, float], bool]:
+        """One iteration; the losses averaged over ranks, and whether any rank was asked to stop."""
+        torch.manual_seed(item_seed(self.plan.seed, iteration, self.fabric.global_rank))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * self.lr_factor(iteration)
+        self.optimizer.zero_grad()
+        losses: dict[str, Tensor] = self.module(batch)
+        self.fabric.backward(torch.stack(list(losses.values())).sum())
+        norm = self._clip()
+        # One reduction carries everything the ranks must agree on; a NaN of one rank is a NaN for all.
+        numbers = [*losses.values(), norm, torch.tensor(float(stop.signum > 0))]
+        shared = torch.stack([number.detach().float().to(self.fabric.device) for number in numbers])
+        *values, norm_value, stopped = cast(Tensor, self.fabric.all_reduce(shared, reduce_op="mean")).tolist()
+        reduced = dict(zip(losses, values, strict=True))
+        self.progress.iteration = iteration
+        bad = [name for name, value in {**reduced, "gradient": norm_value}.items() if not math.isfinite(value)]
+        if bad:
+            self._skip(batch, bad)
+        else:
+            self.progress.skipped_in_a_row = 0
+            self.optimizer.step()
+        return reduced, stopped > 0
+
+    def _clip(self) -> Tensor:
+        """Clips the gradient of the whole model and returns the norm that it had."""
+        clip = {"max_norm": self.plan.clip_norm, "norm_type": self.plan.norm_type}
+        norm = self.fabric.clip_gradients(self.module, self.optimizer, **clip, error_if_nonfinite=False)
+        return cast(Tensor, norm)
+
+    def _warn_of_idle(self, iteration: int) -> None:
+        idle = [name for name, parameter in self.parameters.items() if parameter.grad is None]
+        if idle:
+            logger.warning("iteration %d: no gradient reaches %s", iteration, ", ".join(idle))
+
+    def _skip(self, batch: Batch, bad: list[str]) -> None:
+        """Counts a step that is not taken and names its images; every rank comes here together."""
+        progress, scaler = self.progress, self.checkpointer.scaler
+        if scaler is not None:
+            scaler.update()  # the gradients were unscaled: a smaller scale if that is what overflowed
+        progress.skipped += 1
+        progress.skipped_in_a_row += 1
+        images = ", ".join(name for names in gather([str(entry["file_name"]) for entry in batch]) for name in names)
+        logger.warning("iteration %d skipped: %s not finite; images: %s", progress.iteration, ", ".join(bad), images)
+        if progress.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+            progress.skipped_in_a_row = 0
+            raise UserError(
+                f"{MAX_SKIPPED_IN_A_ROW} iterations in a row gave no finite loss and gradient, the last on {images}; "
+                f"the state is saved in {self._save()}: look at these images or lower SOLVER.BASE_LR, then --resume"
+            )
+
+    def _save(self, name: str = "") -> Path:
+        path = self.checkpointer.directory / f"{name or f'model_{self.progress.iteration:07d}'}.pth"
+        if self.fabric.is_global_zero:
+            self.checkpointer.save(path.stem, {"seed": self.plan.seed, **asdict(self.progress)})
+            logger.info("saved %s", path)
+        return path
+
+    def _evaluate(self, stop: StopFlag, writer: MetricsWriter | None) -> dict[str, Results]:
+        results = self.evaluate(self.progress.iteration, lambda: stop.signum > 0)
+        if results is None:
+            self._leave(stop)
+        scalars = flatten(results)
+        if scalars:
+            name, value = next(iter(scalars.items()))
+            best = self.progress.metrics.get("best", {"value": -math.inf})
+            entry = {"iteration": self.progress.iteration, "metric": name, "value": value}
+            self.progress.metrics = {"last": scalars, "best": entry if value > best["value"] else best}
+        if writer is not None and scalars:
+            writer.scalars(self.progress.iteration, scalars)
+        return results
+
+    def _leave(self, stop: StopFlag) -> NoReturn:
+        """Saves and ends the run because a signal came, here or at another rank."""
+        path = self._save()
+        signum = stop.signum or signal.SIGTERM
+        raise Interrupted(
+            f"stopped by {signal.Signals(signum).name} after iteration {self.progress.iteration + 1} of "
+            f"{self.plan.max_iter}; the state is saved in {path}: go on with the same command and --resume",
+            signum,
+        )
+
+
+def _due(iteration: int, period: int) -> bool:
+    return period > 0 and (iteration + 1) % period == 0

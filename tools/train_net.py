@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""Trains and evaluates a model, with Detectron2's flags.
+
+    python tools/train_net.py --config-file configs/possam_B.yaml --num-gpus 8
+    python tools/train_net.py --config-file configs/possam_B.yaml --eval-only MODEL.WEIGHTS output/model_final.pth
+
+Exit status: 0 done, 2 a mistake in what was given (one line on stderr), 128 + N stopped by signal N after a checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from lightning_fabric import Fabric
+
+from possam.config import add_possam_config, register
+from sam_common.config import CfgNode, build_model, get_cfg, resolve_device
+from sam_common.engine.build import build_trainer, evaluate_all, register_datasets
+from sam_common.engine.checkpoint import frozen_sha256, last_checkpoint, load_trained, read_checkpoint
+from sam_common.engine.launch import Interrupted, describe, launch, run_tool, stop_on_signals
+from sam_common.engine.logging import MetricsWriter, log_to
+from sam_common.errors import UserError
+from sam_common.evaluation.evaluator import Results
+from sam_common.files import write_text
+
+logger = logging.getLogger("tools.train_net")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; raises UserError where it makes no sense."""
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, help="a YAML file, or the name of a shipped one")
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes per machine; CPU ones with MODEL.DEVICE cpu")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS (with --resume: the last one)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of OUTPUT_DIR, if any")
+    parser.add_argument("--num-machines", type=int, default=1)
+    parser.add_argument("--machine-rank", type=int, default=0)
+    parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of machine 0")
+    parser.add_argument("--engine", default="auto", help="auto | fabric | detectron2")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override the configuration")
+    args = parser.parse_args(argv)
+    if args.engine == "detectron2":
+        raise UserError(
+            "--engine detectron2 comes with the Detectron2 plug-in, not in this version; use --engine fabric"
+        )
+    if args.engine not in ("auto", "fabric"):
+        raise UserError(f"--engine {args.engine} is unknown; choose auto, fabric or detectron2")
+    return args
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """The configuration, checked as far as the command line and the disk allow before any process starts."""
+    cfg = get_cfg()
+    add_possam_config(cfg)
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    register_datasets(cfg)
+    if cfg.MODEL.DEVICE == "auto" and resolve_device("auto").type == "cpu" and args.num_gpus > 1:
+        raise UserError(f"--num-gpus {args.num_gpus} but there is no GPU; for CPU processes add MODEL.DEVICE cpu")
+    output = Path(cfg.OUTPUT_DIR)
+    if output.is_dir() and any(output.iterdir()) and not (args.resume or args.eval_only):
+        raise UserError(f"OUTPUT_DIR {output} is not empty; go on with --resume, or choose another OUTPUT_DIR")
+    return cfg
+
+
+def run(fabric: Fabric, cfg: CfgNode, args: argparse.Namespace) -> dict[str, Results]:
+    """What every process does: train and evaluate, or only evaluate."""
+    register()
+    register_datasets(cfg)
+    directory = Path(cfg.OUTPUT_DIR) / ("inference" if args.eval_only else "")
+    with log_to(directory, fabric.global_rank):
+        logger.info(describe(fabric))
+        previous = last_checkpoint(Path(cfg.OUTPUT_DIR)) if args.resume else None
+        cfg.SEED = fabric.broadcast(_seed(cfg.SEED, previous))
+        if fabric.is_global_zero:
+            write_text(directory / "config.yaml", cfg.dump())
+        torch.manual_seed(cfg.SEED)
+        model = build_model(cfg)
+        if args.eval_only:
+            return _evaluate(fabric, cfg, model, str(previous or cfg.MODEL.WEIGHTS))
+        if previous is None and cfg.MODEL.WEIGHTS:
+            _load(model, cfg.MODEL.WEIGHTS)
+        trainer = build_trainer(cfg, fabric, model, config_file=args.config_file)
+        if previous is not None:
+            trainer.resume(previous)
+        if not fabric.is_global_zero:
+            return trainer.train()
+        start = trainer.progress.iteration + 1
+        with MetricsWriter(
+            directory, start_iteration=start, max_iter=cfg.SOLVER.MAX_ITER, device=fabric.device
+        ) as writer:
+            return trainer.train(writer)
+
+
+def _seed(seed: int, previous: Path | None) -> int:
+    """`SEED`; where it is negative, the seed of the run that goes on, or else a random one."""
+    if seed < 0:
+        seed = read_checkpoint(previous)["seed"] if previous is not None else secrets.randbits(31)
+        logger.info("SEED %d", seed)
+    return seed
+
+
+def _load(model: torch.nn.Module, weights: str) -> int:
+    content = read_checkpoint(weights)
+    load_trained(model, content, weights, frozen=frozen_sha256(model))
+    logger.info("loaded %s", weights)
+    return content.get("iteration", -1)
+
+
+def _evaluate(fabric: Fabric, cfg: CfgNode, model: torch.nn.Module, weights: str) -> dict[str, Results]:
+    if not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TEST is empty; name a data set to evaluate")
+    iteration = _load(model, weights) if weights else -1
+    if not weights:
+        logger.warning("MODEL.WEIGHTS is empty: evaluating an untrained model")
+    with stop_on_signals() as stop:
+        results = evaluate_all(
+            cfg, fabric, model.to(fabric.device), weights or "untrained", iteration, lambda: stop.signum > 0
+        )
+    if results is None:
+        raise Interrupted("the evaluation was stopped; nothing was written", stop.signum)
+    return results
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Runs the tool; data set -> task -> metric -> value.
+
+    Raises:
+        UserError: something that was given cannot be used.
+        Interrupted: a signal ended the run, after a checkpoint.
+    """
+    args = parse(argv)
+    cfg = setup(args)
+    return launch(
+        run,
+        cfg,
+        args,
+        device=resolve_device(cfg.MODEL.DEVICE),
+        processes=args.num_gpus,
+        machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        mixed_precision=cfg.SOLVER.AMP.ENABLED,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
