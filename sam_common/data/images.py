@@ -7,7 +7,6 @@ A panoptic PNG is 8-bit RGB and stores the id of each pixel's segment as R + 256
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from sam_common.errors import UserError
+from sam_common.files import atomic_path
 
 MAX_SEGMENT_ID = 256**3 - 1
 
@@ -45,13 +45,17 @@ def read_segment_ids(path: str | os.PathLike) -> Tensor:
 
 
 def write_segment_ids(path: str | os.PathLike, ids: Tensor) -> None:
-    """Writes an id map [H, W] of any integer type, ids in 0..2²⁴-1, as a panoptic PNG; parents are made."""
+    """Writes an id map [H, W] of any integer type, ids in 0..2²⁴-1, as a panoptic PNG; parents are made.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     ids = ids.cpu()
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= MAX_SEGMENT_ID:
         raise ValueError(f"segment ids must lie in 0..{MAX_SEGMENT_ID}, got {int(ids.min())}..{int(ids.max())}")
     rgb = torch.stack((ids % 256, ids // 256 % 256, ids // 65536), dim=-1).to(torch.uint8)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(rgb.numpy()).save(path)
+    with atomic_path(path) as temporary:
+        Image.fromarray(rgb.numpy()).save(temporary)
 
 
 def _open(path: str | os.PathLike) -> Image.Image:

@@ -33,6 +33,7 @@ from sam_common.data.coco_panoptic import index_segments, read_ground_truth
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import write_segment_ids
 from sam_common.evaluation.evaluator import Results, gather, is_main_process
+from sam_common.files import write_text
 from sam_common.structures import Vocabulary
 
 IOU, TP, FP, FN = range(4)
@@ -169,7 +170,7 @@ class PanopticQualityEvaluator:
         """Counts and writes one batch.
 
         Raises:
-            UserError: an annotation is damaged or contradicts its JSON.
+            UserError: an annotation is damaged or contradicts its JSON, or a result cannot be written.
         """
         for item, output in zip(inputs, outputs, strict=True):
             ids, segments = output["panoptic_seg"]
@@ -228,10 +229,8 @@ class PanopticQualityEvaluator:
             {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "synonyms": list(c.synonyms)}
             for c in self.vocabulary
         ]
-        _write_json(
-            self.output_dir / "predictions.json",
-            {"images": images, "annotations": annotations, "categories": categories},
-        )
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        write_text(self.output_dir / "predictions.json", json.dumps(content))
 
     def _write_quality(self, counts: Tensor, metrics: dict[str, float], num_images: int) -> None:
         seen = self.groups.get("seen")
@@ -254,7 +253,8 @@ class PanopticQualityEvaluator:
             "seen": "a class that shares a synonym with a training class",
         }
         means = {key: value for key, value in metrics.items() if "-" not in key and value == value}
-        _write_json(self.output_dir / "panoptic_quality.json", {"rules": rules, "means": means, "classes": per_class})
+        content = {"rules": rules, "means": means, "classes": per_class}
+        write_text(self.output_dir / "panoptic_quality.json", json.dumps(content))
 
 
 def format_table(metrics: dict[str, float]) -> str:
@@ -276,8 +276,3 @@ def format_class_table(metrics: dict[str, float]) -> str:
 
 def _column(segments: list[dict[str, Any]], key: str) -> Tensor:
     return torch.tensor([int(segment[key]) for segment in segments], dtype=torch.int64)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
