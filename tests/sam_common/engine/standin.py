@@ -5,11 +5,13 @@ Run as a module it is `tools/train_net.py` with the stand-in known in every proc
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +112,17 @@ def install() -> None:
     catalog.register(DatasetSpec("standin", records, lambda: VOCABULARY, evaluator="standin"))
     build.EVALUATORS["standin"] = (MeanEvaluator, lambda metrics: f"| mean | {metrics['mean']:.3f} |")
     build.build_mapper = lambda cfg, vocabulary, training: Mapper("train" if training else "test")  # type: ignore
+
+
+@contextlib.contextmanager
+def installed() -> Iterator[None]:
+    """`install` for as long as a test runs."""
+    with contextlib.ExitStack() as stack:
+        for table in (META_ARCHITECTURES, build.EVALUATORS, catalog._specs, catalog._origin, EVENTS):
+            stack.enter_context(mock.patch.dict(table))  # type: ignore[arg-type]
+        stack.enter_context(mock.patch.object(build, "build_mapper"))
+        install()
+        yield
 
 
 def arguments(output: object, *more: str, flags: tuple[str, ...] = ()) -> list[str]:
