@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import lightning_fabric
@@ -19,6 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision, Precision
 from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
 from lightning_fabric.strategies import DDPStrategy
 
 from sam_common.errors import UserError
@@ -49,7 +50,7 @@ class StopFlag:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Turns the first SIGTERM and SIGINT into a flag and passes it on to the processes that were spawned.
+    """Turns the first SIGTERM and SIGINT into a flag and passes it on to the processes that were started.
 
     A second one of the same kind ends the process at once. Forked data workers inherit the handler, so a signal to the
     whole process group does not kill them before the checkpoint is written. Outside the main thread, where Python
@@ -80,6 +81,21 @@ class _Autocast(MixedPrecision):
 
     def convert_input(self, data: Any) -> Any:
         return data
+
+
+class _Machines(LightningEnvironment):
+    """Where the processes meet, from the flags: environment variables of a scheduler or an earlier run do not count."""
+
+    def __init__(self, address: str, port: int, machine_rank: int) -> None:
+        super().__init__()
+        self._address, self._main_port, self._machine_rank = address, port, machine_rank
+
+    @property
+    def main_address(self) -> str:
+        return self._address
+
+    def node_rank(self) -> int:
+        return self._machine_rank
 
 
 def build_precision(device: torch.device, *, mixed: bool) -> Precision:
@@ -120,7 +136,7 @@ def launch(
     """Runs `function(fabric, *args)` in `processes` processes on each of `machines` machines; rank 0's result.
 
     Args:
-        function: importable by name (more than one process is started with "spawn"), results picklable.
+        function: importable by name where there is more than one process; its results picklable.
         device: kind of device; an index is kept when there is one process.
         dist_url: `tcp://HOST:PORT` of machine 0, as in Detectron2; `auto` on one machine.
 
@@ -129,33 +145,37 @@ def launch(
         Interrupted: raised by `function`.
     """
     _check_devices(device, processes)
-    if machines > 1:
-        _set_meeting_point(dist_url, machines, machine_rank)
     several = processes * machines > 1
+    method = _start_method(device)
     fabric = Fabric(
         accelerator=device.type,
         devices=[device.index] if device.type == "cuda" and device.index is not None else processes,
         num_nodes=machines,
-        strategy=DDPStrategy(start_method="spawn", broadcast_buffers=False) if several else "auto",
-        plugins=[build_precision(device, mixed=mixed_precision), LightningEnvironment()],
+        strategy=DDPStrategy(start_method=method, broadcast_buffers=False) if several else "auto",
+        plugins=[
+            build_precision(device, mixed=mixed_precision),
+            _Machines(*_meeting_point(dist_url, machines, machine_rank), machine_rank),
+        ],
     )
     if not several:
         return fabric.launch(lambda fabric: function(fabric, *args))
-    errors = multiprocessing.get_context("spawn").SimpleQueue()
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload([__name__, function.__module__])
+    errors = context.SimpleQueue()
     try:
         with stop_on_signals():  # this process only waits: it passes signals on to those that train
             outcome = fabric.launch(partial(_guarded, errors=errors, function=function, args=args))
-    except (torch.multiprocessing.ProcessExitedException, torch.multiprocessing.ProcessRaisedException):
-        if errors.empty():
-            raise
-        raise errors.get() from None
+    except torch.multiprocessing.ProcessExitedException as error:
+        if not errors.empty():
+            raise errors.get() from None
+        raise UserError(f"a training process ended: {error}; out of memory? Go on with --resume") from error
     if isinstance(outcome, Interrupted):
         raise outcome
     return outcome
 
 
 def _guarded(fabric: Fabric, *, errors: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """`function` in a spawned process, where an exception would reach the parent only as the text of a traceback."""
+    """`function` in a process of its own, where an exception would reach the parent only as the text of a traceback."""
     try:
         return function(fabric, *args)
     except UserError as error:
@@ -177,13 +197,21 @@ def _check_devices(device: torch.device, processes: int) -> None:
         raise UserError(f"MODEL.DEVICE {device} names one GPU but --num-gpus is {processes}; use MODEL.DEVICE cuda")
 
 
-def _set_meeting_point(dist_url: str, machines: int, machine_rank: int) -> None:
+def _meeting_point(dist_url: str, machines: int, machine_rank: int) -> tuple[str, int]:
+    if machines == 1:
+        return "127.0.0.1", find_free_network_port()
     url = urlsplit(dist_url)
     if url.scheme != "tcp" or not url.hostname or not url.port:
         raise UserError(f"--dist-url is {dist_url!r}; {machines} machines need tcp://HOST:PORT of machine 0")
     if not 0 <= machine_rank < machines:
         raise UserError(f"--machine-rank is {machine_rank}; with --num-machines {machines} it is 0 to {machines - 1}")
-    os.environ.update(MASTER_ADDR=url.hostname, MASTER_PORT=str(url.port), NODE_RANK=str(machine_rank))
+    return url.hostname, url.port
+
+
+def _start_method(device: torch.device) -> Literal["spawn", "forkserver"]:
+    """A fork server imports once for all processes; but CUDA does not survive a fork if an import has woken it."""
+    known = multiprocessing.get_all_start_methods()
+    return "forkserver" if device.type == "cpu" and "forkserver" in known else "spawn"
 
 
 def run_tool(main: Callable[[], Any]) -> int:

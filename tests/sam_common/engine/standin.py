@@ -1,29 +1,26 @@
-"""A stand-in method for the tests of the engine: a model of 20 parameters, a data set without files, an evaluator.
-
-Run as a module it is `tools/train_net.py` with the stand-in known in every process that it spawns.
-"""
+"""A stand-in method for the tests of the engine: a model of 18 parameters, a data set without files, an evaluator."""
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from sam_common.config import META_ARCHITECTURES
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.engine import build
-from sam_common.engine.launch import run_tool
 from sam_common.evaluation.evaluator import gather
 from sam_common.structures import Category, Vocabulary
-from tools import train_net
+from tools.train_net import run as train_net_run
 
 VOCABULARY = (Category("dog", ("dog",)), Category("sky", ("sky",), False))
 NUM_IMAGES = 12
@@ -144,7 +141,21 @@ def arguments(output: object, *more: str, flags: tuple[str, ...] = ()) -> list[s
     return ["--config-file", "configs/possam_base.yaml", *flags, *pairs, *more]
 
 
-if __name__ in ("__main__", "__mp_main__"):
+def run(fabric: Fabric, *args: Any) -> Any:
+    """`train_net.run` in a spawned process, where the stand-in is not known yet."""
     install()
-if __name__ == "__main__":
-    sys.exit(run_tool(train_net.main))
+    return train_net_run(fabric, *args)
+
+
+def run_and_terminate_parent(fabric: Fabric, *args: Any) -> Any:
+    """As `run`; in iteration 4 rank 1 sends SIGTERM to the process that the user sees."""
+    if fabric.global_rank == 1:
+        EVENTS[8, "train"] = terminate_parent
+    return run(fabric, *args)
+
+
+def terminate_parent(image: Tensor) -> Tensor:
+    parent = multiprocessing.parent_process()
+    assert parent is not None and parent.pid is not None
+    os.kill(parent.pid, signal.SIGTERM)
+    return image
