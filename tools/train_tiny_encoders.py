@@ -27,6 +27,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("weights"), help="folder of the files (weights)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, scenes and prompts (0)")
     parser.add_argument("--sam-iterations", type=int, default=3400, help="of 8 scenes (3400)")
+    parser.add_argument("--sam-learning-rate", type=float, default=1e-3, help="the highest, after warm-up (0.001)")
+    parser.add_argument("--sam-start", type=Path, help="a tiny_sam.safetensors to go on from")
     parser.add_argument("--clip-minutes", type=float, default=30, help="of training (30)")
     parser.add_argument("--threads", type=int, default=1, help="(1)")
     arguments = parser.parse_args()
@@ -35,7 +37,13 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     if arguments.only != "clip":
         path = arguments.output / "tiny_sam.safetensors"
-        scores = train_tiny_sam(path, seed=arguments.seed, iterations=arguments.sam_iterations)
+        scores = train_tiny_sam(
+            path,
+            seed=arguments.seed,
+            iterations=arguments.sam_iterations,
+            learning_rate=arguments.sam_learning_rate,
+            start=arguments.sam_start,
+        )
         print(f"{path}: box mIoU on 200 test scenes: {scores}")
     if arguments.only != "sam":
         path = arguments.output / "tiny_clip.safetensors"

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,13 +27,13 @@ from torch.nn import functional as F
 from sam_common.data.generated import Scene, generate_scene, seen_vocabulary, world_vocabulary
 from sam_common.sam import Sam, build_sam
 from sam_common.sam.box_prompt import predict_masks_from_boxes
+from sam_common.sam.load import load_sam_weights
 from sam_common.structures import Vocabulary
 
 _WORLD, _VALIDATION_WORLD, _TEST_WORLD = 2_000_000, 3_000_000, 4_000_000  # far from the seeds of data sets
 _COMMAND = "python tools/train_tiny_encoders.py --only sam"
 _BATCH = 8
 _POINTS = 2  # prompts by point per image
-_LEARNING_RATE = 1e-3
 _WARMUP = 200
 _EVAL_PERIOD = 500
 _JITTER = 0.08  # of the box's side
@@ -53,7 +54,9 @@ class BoxScores:
         return f"all {self.all:.3f}, seen {self.seen:.3f}, unseen {self.unseen:.3f}, the box itself {self.box:.3f}"
 
 
-def train_tiny_sam(output: Path, *, seed: int, iterations: int) -> BoxScores:
+def train_tiny_sam(
+    output: Path, *, seed: int, iterations: int, learning_rate: float = 1e-3, start: Path | None = None
+) -> BoxScores:
     """Trains a tiny SAM, writes it to `output` (float16 safetensors) and returns its scores on 200 test scenes.
 
     Every `_EVAL_PERIOD` iterations it is scored on 40 validation scenes of seen classes; the best state is kept and
@@ -63,14 +66,21 @@ def train_tiny_sam(output: Path, *, seed: int, iterations: int) -> BoxScores:
         output: the file.
         seed: of the initial weights, the scenes and the prompts.
         iterations: of 8 scenes; the learning rate follows a cosine over them.
+        learning_rate: the highest, after warm-up.
+        start: a file that this function wrote, to go on from; default: random weights.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     sam = build_sam("T").train()
-    optimizer = _optimizer(sam)
+    command = f"{_COMMAND} --seed {seed} --sam-iterations {iterations} --sam-learning-rate {learning_rate}"
+    metadata = {"seed": str(seed), "command": command}
+    if start is not None:
+        load_sam_weights(sam, start)
+        metadata["command"] = f"{command} --sam-start FILE, with FILE from: {_metadata_of(start)['command']}"
+    optimizer = _optimizer(sam, learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_learning_rate_factor, iterations=iterations))
-    metadata = {"seed": str(seed), "command": f"{_COMMAND} --seed {seed} --sam-iterations {iterations}"}
-    start, best, kept = time.monotonic(), -1.0, sam.state_dict()
+    best, kept = (-1.0 if start is None else _validate(sam)), _half_state(sam)
+    began = time.monotonic()
     for iteration in range(1, iterations + 1):
         first = (iteration - 1) * _BATCH
         scenes = [generate_scene(_WORLD + seed, first + i, categories=seen_vocabulary()) for i in range(_BATCH)]
@@ -80,15 +90,15 @@ def train_tiny_sam(output: Path, *, seed: int, iterations: int) -> BoxScores:
         torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        minutes = (time.monotonic() - start) / 60
+        minutes = (time.monotonic() - began) / 60
         if iteration % 50 == 0:
             terms = " ".join(f"{name} {loss.item():.4f}" for name, loss in losses.items())
             print(f"sam {iteration}/{iterations} {minutes:.1f} min  {terms}", flush=True)
         if iteration % _EVAL_PERIOD == 0 or iteration == iterations:
-            validation = box_scores(sam, _VALIDATION_WORLD, count=40, categories=seen_vocabulary()).all
+            validation = _validate(sam)
             print(f"sam {iteration}/{iterations} validation box mIoU {validation:.3f}", flush=True)
             if validation > best:
-                best, kept = validation, {name: tensor.half() for name, tensor in sam.state_dict().items()}
+                best, kept = validation, _half_state(sam)
                 metadata |= {"iteration": f"{iteration} of {iterations}", "minutes": f"{minutes:.0f}"}
                 write(output, kept, metadata)
     sam.load_state_dict(kept)
@@ -97,11 +107,24 @@ def train_tiny_sam(output: Path, *, seed: int, iterations: int) -> BoxScores:
     return scores
 
 
-def _optimizer(sam: Sam) -> torch.optim.Optimizer:
+def _validate(sam: Sam) -> float:
+    return box_scores(sam, _VALIDATION_WORLD, count=40, categories=seen_vocabulary()).all
+
+
+def _half_state(sam: Sam) -> dict[str, Tensor]:
+    return {name: tensor.half() for name, tensor in sam.state_dict().items()}
+
+
+def _optimizer(sam: Sam, learning_rate: float) -> torch.optim.Optimizer:
     matrices = [p for p in sam.parameters() if p.ndim > 1]
     others = [p for p in sam.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=_LEARNING_RATE, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
+
+
+def _metadata_of(file: Path) -> dict[str, str]:
+    with safe_open(file, "pt") as opened:
+        return opened.metadata()
 
 
 def write(output: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -181,12 +204,18 @@ def _draw_prompts(sam: Sam, masks: Tensor, generator: torch.Generator) -> tuple[
     side = masks.shape[-1]
     boxes = (boxes + noise * sides * jittered).clamp(0, side)
     chosen = torch.randint(len(masks), (_POINTS,), generator=generator)
-    points = torch.cat([torch.multinomial(mask.flatten(), 1, generator=generator) for mask in masks[chosen]])
-    coordinates = torch.stack([points % side, points // side], dim=1)[:, None].float()
+    coordinates = torch.stack([_draw_point(mask, generator) for mask in masks[chosen]])[:, None]
     labels = torch.ones(_POINTS, 1, dtype=torch.int)
     by_box, _ = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
     by_point, _ = sam.prompt_encoder(points=(coordinates, labels), boxes=None, masks=None)
     return torch.cat([by_box, by_point]), torch.cat([masks, masks[chosen]])
+
+
+def _draw_point(mask: Tensor, generator: torch.Generator) -> Tensor:
+    """[2] x, y of any pixel of a mask [S, S]; the prompt encoder itself moves points to pixel centres."""
+    inside = mask.nonzero()
+    row, column = inside[torch.randint(len(inside), (), generator=generator)].tolist()
+    return torch.tensor([column, row], dtype=torch.float32)
 
 
 def _decode(sam: Sam, embeddings: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
