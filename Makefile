@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check install clean
+.PHONY: demo test check ablation-possam install clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py --output output/demo
 
 test: check
 	$(BIN)/python -m pytest
+
+ablation-possam: $(INSTALLED)
+	$(BIN)/python datasets/prepare_generated.py
+	$(BIN)/python tools/ablation.py --rows configs/ablations/possam_embedded.yaml --output output/ablation_possam
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
