@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -151,7 +152,7 @@ def launch(
         accelerator=device.type,
         devices=[device.index] if device.type == "cuda" and device.index is not None else processes,
         num_nodes=machines,
-        strategy=DDPStrategy(start_method=method, broadcast_buffers=False) if several else "auto",
+        strategy=DDPStrategy(start_method=method) if several else "auto",
         plugins=[
             build_precision(device, mixed=mixed_precision),
             _Machines(*_meeting_point(dist_url, machines, machine_rank), machine_rank),
@@ -176,6 +177,7 @@ def launch(
 
 def _guarded(fabric: Fabric, *, errors: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     """`function` in a process of its own, where an exception would reach the parent only as the text of a traceback."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         return function(fabric, *args)
     except UserError as error:

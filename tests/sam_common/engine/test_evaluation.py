@@ -1,0 +1,59 @@
+"""The evaluation loop and its report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import torch
+
+from sam_common.engine.evaluation import copypaste, evaluate, flatten, write_report
+from tests.sam_common.engine.standin import VOCABULARY, MeanEvaluator, StandIn
+
+BATCHES = [[{"image": torch.full((4,), float(i)), "vocabulary": VOCABULARY}] for i in range(5)]
+RESULTS = {"task": {"PQ": 12.34567, "PQ-dog": 1.0, "SQ": float("nan")}}
+
+
+def evaluator() -> MeanEvaluator:
+    return MeanEvaluator(None, output_dir="", training_vocabulary=None)  # type: ignore[arg-type]
+
+
+def test_evaluation_leaves_the_model_in_its_mode_and_keeps_no_gradient() -> None:
+    """Eval inside, training again after, and an evaluator used twice starts anew."""
+    model, judge = StandIn(), evaluator()
+    modes: list[tuple[bool, bool]] = []
+    model.register_forward_pre_hook(lambda module, _: modes.append((module.training, torch.is_grad_enabled())))
+    for _ in range(2):
+        results = evaluate(model, BATCHES, judge, name="x", autocast=contextlib.nullcontext(), stopped=lambda: False)
+    assert results is not None and results["regression"]["n"] == 5
+    assert set(modes) == {(False, False)} and model.training
+
+
+def test_a_stopped_evaluation_has_no_result() -> None:
+    """Half of the images are not the data set; the mode comes back all the same."""
+    answers = iter([False, False, True, True])
+    model = StandIn()
+    outcome = evaluate(
+        model, BATCHES, evaluator(), name="x", autocast=contextlib.nullcontext(), stopped=lambda: next(answers)
+    )
+    assert outcome is None and model.training
+
+
+def test_copypaste_has_three_lines_per_task_and_no_single_classes() -> None:
+    """Detectron2's format."""
+    assert copypaste(RESULTS) == ["copypaste: Task: task", "copypaste: PQ,SQ", "copypaste: 12.3457,nan"]
+
+
+def test_flatten_names_the_data_set_only_among_several() -> None:
+    """Detectron2's rule; what is no number is left out."""
+    assert flatten({"a": RESULTS}) == {"task/PQ": 12.34567}
+    assert flatten({"a": RESULTS, "b": RESULTS}) == {"a/task/PQ": 12.34567, "b/task/PQ": 12.34567}
+
+
+def test_the_report_is_standard_json(tmp_path: Path) -> None:
+    """NaN is not JSON: null. Facts come first."""
+    write_report(tmp_path / "new" / "results.json", RESULTS, {"dataset": "a"})
+    text = (tmp_path / "new" / "results.json").read_text()
+    assert json.loads(text, parse_constant=lambda name: 1 / 0)["results"]["task"]["SQ"] is None
+    assert list(json.loads(text)) == ["dataset", "results"]

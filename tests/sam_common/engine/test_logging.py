@@ -1,0 +1,73 @@
+"""metrics.json, the progress line and the log files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sam_common.engine.logging import MetricsWriter, log_to, peak_memory
+from sam_common.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def test_lines_are_means_of_finite_losses_and_medians_of_times(tmp_path: Path) -> None:
+    """Losses 1, NaN, 3 make 2; times 1, 2, 9 make 2, and two more iterations an eta of 4; the last line is for two."""
+    with MetricsWriter(tmp_path, start_iteration=0, max_iter=5, device=CPU, period=3) as writer:
+        for iteration, (loss, seconds) in enumerate(
+            [(1.0, 1.0), (float("nan"), 9.0), (3.0, 2.0), (5.0, 2.0), (7.0, 2.0)]
+        ):
+            writer.step(iteration, {"loss_a": loss, "loss_b_0": 1.0}, lr=0.1, time=seconds, data_time=0.0, skipped=1)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [2, 4]
+    assert [line["loss_a"] for line in lines] == [2.0, 6.0]
+    assert [line["total_loss"] for line in lines] == [3.0, 7.0]
+    assert (lines[0]["time"], lines[0]["eta_seconds"]) == (2.0, 4.0)
+
+
+def test_a_window_without_a_finite_loss_has_no_loss(tmp_path: Path) -> None:
+    """And no NaN, which is not JSON."""
+    with MetricsWriter(tmp_path, start_iteration=0, max_iter=1, device=CPU) as writer:
+        writer.step(0, {"loss": float("inf")}, lr=0.1, time=1.0, data_time=0.0, skipped=1)
+    line = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=lambda name: 1 / 0)
+    assert "total_loss" not in line and line["skipped"] == 1
+
+
+def test_the_progress_line_leaves_out_intermediate_losses(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """`loss_a_3` is of prediction point 3; the total holds it."""
+    with log_to(tmp_path, 0), MetricsWriter(tmp_path, start_iteration=0, max_iter=1, device=CPU) as writer:
+        writer.step(0, {"loss_a": 1.0, "loss_a_3": 2.0}, lr=0.1, time=1.0, data_time=0.0, skipped=0)
+    line = capsys.readouterr().out
+    assert "total_loss: 3  loss_a: 1  time" in line and "skipped" not in line
+
+
+def test_other_ranks_have_their_own_file_and_only_warn_on_the_console(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Rank 1's notes are kept, its warnings are seen."""
+    with log_to(tmp_path, 1):
+        logging.getLogger("any.module").info("a note")
+        logging.getLogger("any.module").warning("a warning")
+    assert "a note" not in (out := capsys.readouterr().out) and "a warning" in out
+    assert "a note" in (tmp_path / "log.txt.rank1").read_text()
+
+
+def test_the_log_tells_how_a_run_ended(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A mistake in a line, a flaw with its traceback; the console is left to the tool; no handler stays."""
+    handlers = list(logging.getLogger().handlers)
+    for number, error in enumerate((UserError("bad key"), ZeroDivisionError("flaw"))):
+        with pytest.raises(type(error)), log_to(tmp_path / str(number), 0):
+            raise error
+    assert "ended: bad key\n" in (tmp_path / "0" / "log.txt").read_text()
+    assert "Traceback" in (tmp_path / "1" / "log.txt").read_text()
+    assert capsys.readouterr().out == "" and logging.getLogger().handlers == handlers
+
+
+def test_peak_memory_is_in_mebibytes() -> None:
+    """Python with torch is between 50 MiB and 100 GiB, whatever unit the system counts in."""
+    assert 50 < peak_memory(CPU) < 100 * 1024, sys.platform

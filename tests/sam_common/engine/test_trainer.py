@@ -1,0 +1,139 @@
+"""The training loop around a model of one number, where every step can be worked out by hand."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from torch import Tensor, nn
+
+from sam_common.engine.checkpoint import Checkpointer
+from sam_common.engine.launch import _Autocast, grad_scaler
+from sam_common.engine.trainer import Plan, Trainer
+
+
+class Line(nn.Module):
+    """loss = factor · weight, so the gradient is the batch's factor; `idle` takes no part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.0))
+        self.idle = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return {"loss": self.weight * batch[0]["factor"]}
+
+
+def trainer(
+    directory: Path, factors: Callable[[int], float], plan: Plan, precision: MixedPrecision | None = None
+) -> tuple[Trainer, Line, list[int]]:
+    """A trainer by plain gradient descent with step 0.5, and the iterations at which it evaluated."""
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=[precision] if precision else None)
+    model, evaluated = Line(), []
+    optimizer = torch.optim.SGD([{"params": model.parameters(), "base_lr": 0.5}], lr=0.0)
+
+    def batches(start: int) -> Iterator[list[dict[str, Any]]]:
+        return ([{"factor": factors(i), "file_name": f"{i}.jpg"}] for i in count(start))
+
+    def evaluate(iteration: int, stopped: Callable[[], bool]) -> dict[str, dict[str, dict[str, float]]]:
+        evaluated.append(iteration)
+        return {"set": {"task": {"score": [1.0, 3.0, 2.0][len(evaluated) - 1]}}}
+
+    built = Trainer(
+        fabric,
+        model,
+        optimizer,
+        plan=plan,
+        lr_factor=lambda iteration: 1.0 if iteration < 2 else 0.1,
+        batches=batches,
+        checkpointer=Checkpointer(model, directory, optimizer=optimizer, scaler=grad_scaler(fabric)),
+        evaluate=evaluate,
+    )
+    return built, model, evaluated
+
+
+def test_steps_follow_schedule_and_clipping(tmp_path: Path) -> None:
+    """Gradients 4, 4, 4 clipped to 2 (within 1e-6 of it), at 0.5, 0.5 and 0.05: 1 - 1 - 1 - 0.1."""
+    run, model, _ = trainer(tmp_path, lambda i: 4.0, Plan(max_iter=3, clip_norm=2.0))
+    run.train()
+    assert float(model.weight.detach()) == pytest.approx(-1.1, abs=1e-5)
+
+
+def test_no_clipping_is_an_infinite_norm(tmp_path: Path) -> None:
+    """One step of 0.5 · 4."""
+    run, model, _ = trainer(tmp_path, lambda i: 4.0, Plan(max_iter=1))
+    run.train()
+    assert float(model.weight.detach()) == -1.0
+
+
+def test_periods_final_and_best(tmp_path: Path) -> None:
+    """Checkpoints after 3 and 6, evaluations after 2, 4, 6 and the end; the best score is kept with its iteration."""
+    run, _, evaluated = trainer(tmp_path, lambda i: 0.0, Plan(max_iter=6, checkpoint_period=3, eval_period=2))
+    run.train()
+    assert evaluated == [1, 3, 5]
+    assert {path.name for path in tmp_path.glob("*.pth")} == {"model_0000002.pth", "model_final.pth"}
+    assert run.progress.metrics == {
+        "last": {"task/score": 2.0},
+        "best": {"iteration": 3, "metric": "task/score", "value": 3.0},
+    }
+
+
+def test_a_parameter_without_gradient_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Said once, after the first iteration; with several processes it would stop the run."""
+    run, _, _ = trainer(tmp_path, lambda i: 1.0, Plan(max_iter=2))
+    with caplog.at_level(logging.WARNING):
+        run.train()
+    assert [record.getMessage() for record in caplog.records] == ["iteration 0: no gradient reaches idle"]
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Iteration 1 has a finite loss and an infinite gradient: two steps of 0.5 and 0.05 are left of three."""
+    run, model, _ = trainer(tmp_path, lambda i: 1.0, Plan(max_iter=3))
+    scales = iter((1.0, math.inf, 1.0))
+    model.weight.register_hook(lambda gradient: gradient * next(scales))
+    run.train()
+    assert float(model.weight.detach()) == pytest.approx(0.45)
+    assert (run.progress.skipped, run.progress.skipped_in_a_row) == (1, 0)
+    assert "iteration 1 skipped: gradient not finite; images: 1.jpg" in caplog.text
+
+
+def test_float16_lowers_its_scale_where_gradients_overflow(tmp_path: Path) -> None:
+    """Scale 2^15 times a gradient of 2^120 overflows; the step is skipped, the scale halves, the next step is taken."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**15)
+    run, model, _ = trainer(
+        tmp_path, lambda i: 2.0**120 if i == 0 else 2.0, Plan(max_iter=2), _Autocast("16-mixed", "cpu", scaler)
+    )
+    run.train()
+    assert run.progress.skipped == 1 and scaler.get_scale() == 2.0**14
+    assert float(model.weight.detach()) == 0.0  # 1 - 0.5 · 2: unscaled before the step
+
+
+def test_float16_scale_is_resumed(tmp_path: Path) -> None:
+    """The scale belongs to the state of a run."""
+    precision = _Autocast("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**7))
+    trainer(tmp_path, lambda i: 1.0, Plan(max_iter=1), precision)[0].train()
+    fresh = torch.amp.GradScaler("cpu")
+    run, _, _ = trainer(tmp_path, lambda i: 1.0, Plan(max_iter=2), _Autocast("16-mixed", "cpu", fresh))
+    run.resume(tmp_path / "model_final.pth")
+    assert fresh.get_scale() == 2.0**7 and run.progress.iteration == 0
+
+
+def test_nothing_is_drawn_from_the_state_of_before(tmp_path: Path) -> None:
+    """A model that uses torch's global generator draws the same in iteration 2 whether 0 and 1 ran or not."""
+    drawn: list[list[float]] = []
+    for start in (0, 2):
+        run, model, _ = trainer(tmp_path / str(start), lambda i: 0.0, Plan(max_iter=3, seed=7))
+        values: list[float] = []
+        model.register_forward_pre_hook(lambda *_, values=values: values.append(torch.rand(()).item()))
+        run.progress.iteration = start - 1
+        run.train()
+        drawn.append(values)
+    assert drawn[0][2:] == drawn[1] and len(set(drawn[0])) == 3 and not math.isnan(drawn[1][0])
