@@ -26,10 +26,12 @@ def main() -> None:
     parser.add_argument("--only", choices=("sam", "clip"), help="train one of the two")
     parser.add_argument("--output", type=Path, default=Path("weights"), help="folder of the files (weights)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, scenes and prompts (0)")
-    parser.add_argument("--sam-iterations", type=int, default=3400, help="of 8 scenes (3400)")
+    parser.add_argument("--sam-iterations", type=int, default=3400, help="(3400)")
+    parser.add_argument("--sam-batch-size", type=int, default=8, help="scenes of an iteration (8)")
     parser.add_argument("--sam-learning-rate", type=float, default=1e-3, help="the highest, after warm-up (0.001)")
     parser.add_argument("--sam-start", type=Path, help="a tiny_sam.safetensors to go on from")
     parser.add_argument("--clip-minutes", type=float, default=30, help="of training (30)")
+    parser.add_argument("--clip-start", type=Path, help="a tiny_clip.safetensors to go on from, with another seed")
     parser.add_argument("--threads", type=int, default=1, help="(1)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -41,13 +43,16 @@ def main() -> None:
             path,
             seed=arguments.seed,
             iterations=arguments.sam_iterations,
+            batch_size=arguments.sam_batch_size,
             learning_rate=arguments.sam_learning_rate,
             start=arguments.sam_start,
         )
         print(f"{path}: box mIoU on 200 test scenes: {scores}")
     if arguments.only != "sam":
         path = arguments.output / "tiny_clip.safetensors"
-        accuracies = train_tiny_clip(path, seed=arguments.seed, minutes=arguments.clip_minutes)
+        accuracies = train_tiny_clip(
+            path, seed=arguments.seed, minutes=arguments.clip_minutes, start=arguments.clip_start
+        )
         print(f"{path}: accuracy in ground-truth masks: {accuracies}")
 
 

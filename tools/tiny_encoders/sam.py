@@ -32,7 +32,6 @@ from sam_common.structures import Vocabulary
 
 _WORLD, _VALIDATION_WORLD, _TEST_WORLD = 2_000_000, 3_000_000, 4_000_000  # far from the seeds of data sets
 _COMMAND = "python tools/train_tiny_encoders.py --only sam"
-_BATCH = 8
 _POINTS = 2  # prompts by point per image
 _WARMUP = 200
 _EVAL_PERIOD = 500
@@ -55,7 +54,13 @@ class BoxScores:
 
 
 def train_tiny_sam(
-    output: Path, *, seed: int, iterations: int, learning_rate: float = 1e-3, start: Path | None = None
+    output: Path,
+    *,
+    seed: int,
+    iterations: int,
+    batch_size: int = 8,
+    learning_rate: float = 1e-3,
+    start: Path | None = None,
 ) -> BoxScores:
     """Trains a tiny SAM, writes it to `output` (float16 safetensors) and returns its scores on 200 test scenes.
 
@@ -65,35 +70,32 @@ def train_tiny_sam(
     Args:
         output: the file.
         seed: of the initial weights, the scenes and the prompts.
-        iterations: of 8 scenes; the learning rate follows a cosine over them.
+        iterations: of `batch_size` scenes; the learning rate follows a cosine over them.
+        batch_size: scenes.
         learning_rate: the highest, after warm-up.
         start: a file that this function wrote, to go on from; default: random weights.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     sam = build_sam("T").train()
-    command = f"{_COMMAND} --seed {seed} --sam-iterations {iterations} --sam-learning-rate {learning_rate}"
-    metadata = {"seed": str(seed), "command": command}
+    command = f"{_COMMAND} --seed {seed} --sam-iterations {iterations}"
+    command += f" --sam-batch-size {batch_size} --sam-learning-rate {learning_rate}"
     if start is not None:
         load_sam_weights(sam, start)
-        metadata["command"] = f"{command} --sam-start FILE, with FILE from: {_metadata_of(start)['command']}"
+        command += f" --sam-start FILE, with FILE from: {_metadata_of(start)['command']}"
+    metadata = {"seed": str(seed), "command": command}
     optimizer = _optimizer(sam, learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_learning_rate_factor, iterations=iterations))
     best, kept = (-1.0 if start is None else _validate(sam)), _half_state(sam)
     began = time.monotonic()
     for iteration in range(1, iterations + 1):
-        first = (iteration - 1) * _BATCH
-        scenes = [generate_scene(_WORLD + seed, first + i, categories=seen_vocabulary()) for i in range(_BATCH)]
-        losses = training_losses(sam, scenes, generator)
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()
-        torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
-        optimizer.step()
+        first = (iteration - 1) * batch_size
+        scenes = [generate_scene(_WORLD + seed, first + i, categories=seen_vocabulary()) for i in range(batch_size)]
+        losses = _step(sam, scenes, optimizer, generator)
         schedule.step()
         minutes = (time.monotonic() - began) / 60
         if iteration % 50 == 0:
-            terms = " ".join(f"{name} {loss.item():.4f}" for name, loss in losses.items())
-            print(f"sam {iteration}/{iterations} {minutes:.1f} min  {terms}", flush=True)
+            print(f"sam {iteration}/{iterations} {minutes:.1f} min  {losses}", flush=True)
         if iteration % _EVAL_PERIOD == 0 or iteration == iterations:
             validation = _validate(sam)
             print(f"sam {iteration}/{iterations} validation box mIoU {validation:.3f}", flush=True)
@@ -105,6 +107,16 @@ def train_tiny_sam(
     scores = box_scores(sam, _TEST_WORLD, count=200, categories=world_vocabulary())
     write(output, kept, metadata | {"box_miou": str(scores)})
     return scores
+
+
+def _step(sam: Sam, scenes: list[Scene], optimizer: torch.optim.Optimizer, generator: torch.Generator) -> str:
+    """One update of all parameters; returns the losses in words."""
+    losses = training_losses(sam, scenes, generator)
+    optimizer.zero_grad(set_to_none=True)
+    torch.stack(list(losses.values())).sum().backward()
+    torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
+    optimizer.step()
+    return " ".join(f"{name} {loss.item():.4f}" for name, loss in losses.items())
 
 
 def _validate(sam: Sam) -> float:
@@ -132,6 +144,7 @@ def write(output: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> N
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_suffix(".partial")
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial, metadata)
+    partial.chmod(0o644)  # safetensors makes private files
     partial.replace(output)
 
 
