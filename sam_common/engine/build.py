@@ -107,8 +107,8 @@ def build_mapper(cfg: CfgNode, vocabulary: Vocabulary, *, training: bool) -> Seg
     )
 
 
-def build_batches(cfg: CfgNode, fabric: Fabric) -> Callable[[int], Iterable[list[dict[str, Any]]]]:
-    """First iteration -> the training batches of this rank from there on, of all data sets of `DATASETS.TRAIN`.
+def build_batches(cfg: CfgNode, *, rank: int, world_size: int) -> Callable[[int], Iterable[list[dict[str, Any]]]]:
+    """First iteration -> the training batches of a rank from there on, of all data sets of `DATASETS.TRAIN`.
 
     Raises:
         UserError: there are none, or they do not share one vocabulary.
@@ -130,8 +130,8 @@ def build_batches(cfg: CfgNode, fabric: Fabric) -> Callable[[int], Iterable[list
             seed=cfg.SEED,
             batch_size=cfg.SOLVER.IMS_PER_BATCH,
             start_iteration=start_iteration,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
+            rank=rank,
+            world_size=world_size,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
 
@@ -155,7 +155,7 @@ def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file
         optimizer,
         plan=build_plan(cfg),
         lr_factor=build_lr_factor(cfg),
-        batches=build_batches(cfg, fabric),
+        batches=build_batches(cfg, rank=fabric.global_rank, world_size=fabric.world_size),
         checkpointer=checkpointer,
         evaluate=partial(evaluate_all, cfg, fabric, model, f"last of {cfg.OUTPUT_DIR}"),
     )

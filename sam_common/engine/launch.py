@@ -53,18 +53,20 @@ class StopFlag:
 def stop_on_signals() -> Iterator[StopFlag]:
     """Turns the first SIGTERM and SIGINT into a flag and passes it on to the processes that were started.
 
-    A second one of the same kind ends the process at once. Forked data workers inherit the handler, so a signal to the
-    whole process group does not kill them before the checkpoint is written. Outside the main thread, where Python
-    allows no handlers, the flag is never set.
+    A second SIGINT ends the process at once; SIGTERM may come any number of times: schedulers send it to every process,
+    and it is what is passed on. Forked data workers inherit the handler, so a signal to the whole process group does
+    not kill them before the checkpoint is written. Outside the main thread, where Python allows no handlers, the flag
+    is never set.
     """
     flag = StopFlag()
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        flag.signum = signum
-        signal.signal(signum, signal.default_int_handler)
+        flag.signum = flag.signum or signum
+        if signum == signal.SIGINT:
+            signal.signal(signum, signal.default_int_handler)
         for child in multiprocessing.active_children():
             if not child.daemon and child.pid is not None:
-                os.kill(child.pid, signum)
+                os.kill(child.pid, signal.SIGTERM)
 
     if threading.current_thread() is not threading.main_thread():
         yield flag
@@ -164,14 +166,14 @@ def launch(
     context.set_forkserver_preload([__name__, function.__module__])
     errors = context.SimpleQueue()
     try:
-        with stop_on_signals():  # this process only waits: it passes signals on to those that train
+        with stop_on_signals() as stop:  # this process only waits: it passes signals on to those that train
             outcome = fabric.launch(partial(_guarded, errors=errors, function=function, args=args))
     except torch.multiprocessing.ProcessExitedException as error:
         if not errors.empty():
             raise errors.get() from None
         raise UserError(f"a training process ended: {error}; out of memory? Go on with --resume") from error
     if isinstance(outcome, Interrupted):
-        raise outcome
+        raise Interrupted(outcome.message, stop.signum or outcome.signum)
     return outcome
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from sam_common.engine.launch import Interrupted
 from sam_common.errors import UserError
+from sam_common.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +75,15 @@ class MetricsWriter:
 
     A context manager that closes its files. Losses are means over the iterations since the last line that were finite;
     times are medians. Keys of metrics.json are Detectron2's: iteration, total_loss, each loss, lr, time, data_time,
-    eta_seconds (seconds), max_mem (MiB), and `skipped`, the number of steps skipped so far.
+    eta_seconds (seconds), max_mem (MiB), and `skipped`, the number of steps skipped so far. What an earlier attempt
+    wrote of iterations from `start_iteration` on is dropped.
     """
 
     def __init__(
         self, directory: Path, *, start_iteration: int, max_iter: int, device: torch.device, period: int = 20
     ) -> None:
         self.max_iter, self.device, self.period = max_iter, device, period
+        _rewind(directory / "metrics.json", start_iteration)
         self.file = open(directory / "metrics.json", "a", encoding="utf-8")  # noqa: SIM115 (closed on exit)
         self.events = SummaryWriter(str(directory), purge_step=start_iteration)
         self.losses: list[Mapping[str, float]] = []
@@ -134,3 +137,11 @@ class MetricsWriter:
     def __exit__(self, *_: object) -> None:
         self.file.close()
         self.events.close()
+
+
+def _rewind(path: Path, start_iteration: int) -> None:
+    """Keeps the lines of iterations before `start_iteration`; a line that a kill cut short is dropped."""
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("}\n")]
+        write_text(path, "".join(line for line in whole if json.loads(line)["iteration"] < start_iteration))

@@ -117,7 +117,7 @@ class Trainer:
             for iteration in self._iterations(stop, writer):
                 last = iteration + 1 == self.plan.max_iter
                 if last or _due(iteration, self.plan.checkpoint_period):
-                    self._save("model_final" if last else "")
+                    self._save()
                 if not last and _due(iteration, self.plan.eval_period):
                     self._evaluate(stop, writer)
             return self._evaluate(stop, writer)
@@ -193,11 +193,14 @@ class Trainer:
                 f"the state is saved in {self._save()}: look at these images or lower SOLVER.BASE_LR, then --resume"
             )
 
-    def _save(self, name: str = "") -> Path:
-        path = self.checkpointer.directory / f"{name or f'model_{self.progress.iteration:07d}'}.pth"
+    def _save(self) -> Path:
+        """Saves the state, as `model_final` when training is done; no rank leaves before it is written."""
+        done = self.progress.iteration + 1 >= self.plan.max_iter
+        path = self.checkpointer.directory / ("model_final.pth" if done else f"model_{self.progress.iteration:07d}.pth")
         if self.fabric.is_global_zero:
             self.checkpointer.save(path.stem, {"seed": self.plan.seed, **asdict(self.progress)})
             logger.info("saved %s", path)
+        self.fabric.barrier()
         return path
 
     def _evaluate(self, stop: StopFlag, writer: MetricsWriter | None) -> dict[str, Results]:
@@ -216,12 +219,10 @@ class Trainer:
 
     def _leave(self, stop: StopFlag) -> NoReturn:
         """Saves and ends the run because a signal came, here or at another rank."""
-        path = self._save()
-        signum = stop.signum or signal.SIGTERM
         raise Interrupted(
-            f"stopped by {signal.Signals(signum).name} after iteration {self.progress.iteration + 1} of "
-            f"{self.plan.max_iter}; the state is saved in {path}: go on with the same command and --resume",
-            signum,
+            f"stopped after iteration {self.progress.iteration + 1} of {self.plan.max_iter}; the state is saved in "
+            f"{self._save()}: go on with the same command and --resume",
+            stop.signum or signal.SIGTERM,
         )
 
 

@@ -38,6 +38,16 @@ def test_a_window_without_a_finite_loss_has_no_loss(tmp_path: Path) -> None:
     assert "total_loss" not in line and line["skipped"] == 1
 
 
+def test_a_resumed_run_overwrites_what_it_repeats(tmp_path: Path) -> None:
+    """Lines from iteration 4 on go, and so does the half line that a kill left."""
+    lines = [json.dumps({"iteration": iteration}) + "\n" for iteration in (1, 3, 4, 5)]
+    (tmp_path / "metrics.json").write_text("".join(lines) + '{"iterat')
+    with MetricsWriter(tmp_path, start_iteration=4, max_iter=9, device=CPU) as writer:
+        writer.scalars(4, {"again": 1.0})
+    kept = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert kept == [{"iteration": 1}, {"iteration": 3}, {"iteration": 4, "again": 1.0}]
+
+
 def test_the_progress_line_leaves_out_intermediate_losses(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """`loss_a_3` is of prediction point 3; the total holds it."""
     with log_to(tmp_path, 0), MetricsWriter(tmp_path, start_iteration=0, max_iter=1, device=CPU) as writer:
