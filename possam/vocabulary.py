@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from possam.clip_encoder import ClipEncoder
 from sam_common.errors import UserError
@@ -54,7 +55,7 @@ VILD_TEMPLATES = (
 )
 """The 14 sentences that ViLD's successors, FC-CLIP among them, average over."""
 
-_SENTENCES_AT_ONCE = 256
+_SENTENCES_AT_ONCE = 128
 
 
 def parse_vocabulary(text_or_path: str | os.PathLike) -> Vocabulary:
@@ -192,9 +193,12 @@ class TextEmbeddings:
         """[S, E] on the CPU. In full precision under autocast too: what is cached mustn't depend on who asked first."""
         sentences = [template.format(word) for word in words for template in self._templates]
         with torch.autocast(self._clip.clip.logit_scale.device.type, enabled=False):
+            starts = range(0, len(sentences), _SENTENCES_AT_ONCE)
+            # A large CLIP takes minutes for a hundred words on a CPU, once.
+            progress = tqdm(starts, "text embeddings", leave=False, disable=len(starts) == 1)
             chunks = [
                 self._clip.encode_text(sentences[start : start + _SENTENCES_AT_ONCE]).float().cpu()
-                for start in range(0, len(sentences), _SENTENCES_AT_ONCE)
+                for start in progress
             ]
         averaged = torch.cat(chunks).unflatten(0, (len(words), len(self._templates))).mean(1)
         return F.normalize(averaged, dim=-1)
