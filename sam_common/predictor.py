@@ -29,7 +29,7 @@ class Predictor:
     """Runs a model on one image at a time, at the size its configuration tests at.
 
     Example:
-        predictor = Predictor.from_config("configs/possam_T.yaml", weights="output/demo/model_final.pth", cfg=cfg)
+        predictor = Predictor.from_config("configs/possam_T.yaml", weights="model_final.pth", cfg=cfg)
         ids, segments = predictor("street.jpg", parse_vocabulary("dog|puppy, cat; sky, grass:stuff"))["panoptic_seg"]
     """
 

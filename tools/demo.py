@@ -3,7 +3,7 @@
     python tools/demo.py --output output/demo
 
 Needs no download, no GPU and about ten minutes of two cores. Run it again to continue what was interrupted; what is
-complete is reused. `report.html` in the output folder opens in any browser; `picture.png` shows three of its images.
+complete is reused. `report.html` in the output folder opens in any browser; `picture.jpg` shows three of its images.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -22,9 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from possam.config import add_possam_config
 from sam_common.config import get_cfg
@@ -41,10 +41,10 @@ CONFIG = "configs/possam_T.yaml"
 TRAIN, TEST = "generated_train_panoptic", "generated_test_panoptic"
 NUM_TRAIN, NUM_TEST = 2000, 200
 ENSEMBLES = {
-    "mase": "MASE: confidence moves CLIP's weight, mask quality scales the score",
-    "geometric": "geometric ensemble, fixed weights",
-    "ldp": "trained classifier alone",
-    "clip": "frozen CLIP alone",
+    "mase": "MASE: both, weighted by their confidence, scaled by mask quality",
+    "geometric": "both, with fixed weights (geometric ensemble)",
+    "ldp": "the trained classifier alone",
+    "clip": "the frozen CLIP alone",
 }
 
 
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts = [demo_possam(demo)]
     with demo.phase("report", "writing the report"):
         write_report(demo.output / "report.html", build_report(demo, parts))
-        write_picture(demo.output / "picture.png", [row for part in parts for row in part.pictures][:3])
+        write_picture(demo.output / "picture.jpg", [row for part in parts for row in part.pictures][:3])
     print(f"\n{demo.output / 'report.html'}: open it in a browser. {duration(sum(demo.seconds.values()))} in all.")
     return 0
 
@@ -115,7 +115,7 @@ def demo_possam(demo: Demo) -> Part:
     folders = {name: run if name == "mase" else demo.output / "ensembles" / name for name in ENSEMBLES}
     for name, folder in folders.items():
         if not quality_file(folder).is_file():
-            with demo.phase(f"testing {name}", f"testing the same weights with the {ENSEMBLES[name]}"):
+            with demo.phase(f"testing {name}", f"testing the same weights, masks classified by {ENSEMBLES[name]}"):
                 options = ("MODEL.WEIGHTS", final, "MODEL.POSSAM.ENSEMBLE.NAME", name)
                 train_net(demo, folder, "--eval-only", *options)
     qualities = {name: read_json(quality_file(folder)) for name, folder in folders.items()}
@@ -144,8 +144,8 @@ def possam_part(run: Path, qualities: Mapping[str, dict[str, Any]]) -> Part:
         ],
     )
     pictures = Section(
-        "Ten pictures",
-        ["Every twentieth test scene, none chosen by hand. Words are those of the classes with the best score."],
+        f"{len(rows)} pictures",
+        ["Spread evenly over the test scenes, none chosen by hand."],
         rows=rows,
     )
     highlights = [
@@ -168,10 +168,10 @@ def ensemble_table(qualities: Mapping[str, dict[str, Any]]) -> Table:
     """PQ of the same trained weights under each ensemble."""
     groups = {"all": "", "things": "_th", "stuff": "_st", "seen": "_seen", "unseen": "_unseen"}
     rows: list[list[Cell]] = [
-        [f"{name} – {ENSEMBLES[name]}", *(quality["means"].get(f"PQ{suffix}") for suffix in groups.values())]
+        [ENSEMBLES[name], *(quality["means"].get(f"PQ{suffix}") for suffix in groups.values())]
         for name, quality in qualities.items()
     ]
-    header = ("how a mask is classified", *(f"PQ {group}" for group in groups))
+    header = ("a mask is classified by", *(f"PQ {group}" for group in groups))
     return Table("The same weights with other ways to classify a mask", header, rows)
 
 
@@ -198,14 +198,19 @@ def build_report(demo: Demo, parts: Sequence[Part]) -> Report:
     )
 
 
-def write_picture(path: Path, rows: Sequence[PictureRow], gap: int = 12) -> None:
-    """The rows' pictures (input, truth, prediction) as one PNG on white."""
-    padding = ((gap, 0), (gap, 0), (0, 0))
-    lines = [
-        np.hstack([np.pad(picture.pixels, padding, constant_values=255) for picture in row.pictures]) for row in rows
-    ]
+def write_picture(path: Path, rows: Sequence[PictureRow], *, side: int = 400, gap: int = 10) -> None:
+    """The rows' pictures (input, truth, prediction), `side` pixels wide, under their titles, on white, as one JPEG."""
+    titles = [picture.title for picture in rows[0].pictures]
+    sheet = Image.new("RGB", ((side + gap) * len(titles) + gap, (side + gap) * len(rows) + 4 * gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        left = gap + column * (side + gap)
+        draw.text((left, 2 * gap), title, fill="black", font=ImageFont.load_default(size=20), anchor="lm")
+        for line, row in enumerate(rows):
+            picture = Image.fromarray(row.pictures[column].pixels).resize((side, side), Image.Resampling.LANCZOS)
+            sheet.paste(picture, (left, 4 * gap + line * (side + gap)))
     with atomic_path(path) as temporary:
-        Image.fromarray(np.pad(np.vstack(lines), ((0, gap), (0, gap), (0, 0)), constant_values=255)).save(temporary)
+        sheet.save(temporary, quality=90)
 
 
 def train_net(demo: Demo, output: Path, mode: str, *options: object) -> None:
@@ -220,7 +225,17 @@ def train_net(demo: Demo, output: Path, mode: str, *options: object) -> None:
         options = ("MODEL.DEVICE", "cpu", *options)
     arguments += map(str, ("OUTPUT_DIR", output, "SEED", demo.seed, *options))
     print("  ", shlex.join(["python", "tools/train_net.py", *arguments]), flush=True)
-    status = subprocess.run([sys.executable, str(ROOT / "tools" / "train_net.py"), *arguments], check=False).returncode
+    process = subprocess.Popen([sys.executable, str(ROOT / "tools" / "train_net.py"), *arguments])
+    # Ctrl-C reaches the training by itself, SIGTERM is passed on; it saves a checkpoint first, so it is waited for.
+    previous = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
+    }
+    try:
+        status = process.wait()
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
     if status:
         print("The demo stopped here; run it again to continue.", file=sys.stderr)
         raise SystemExit(status)

@@ -1,6 +1,6 @@
 """Finds the classes you name in your images: a picture with words, and masks in the COCO panoptic format.
 
-python tools/predict.py --config-file configs/possam_T.yaml --weights output/demo/model_final.pth \\
+python tools/predict.py --config-file configs/possam_T.yaml --weights output/demo/possam/model_final.pth \\
     --input street.jpg --vocabulary "dog|puppy, cat; sky, grass:stuff" --output out
 
 `;` separates groups, `,` classes, `|` the synonyms of a class; the suffix `:stuff` binds its group (default: things). A
@@ -76,7 +76,8 @@ def predict_all(
         segments = coco_segments(panoptic, vocabulary)
         annotations.append({"image_id": number, "file_name": f"{name}.png", "segments_info": segments})
         print(f"{progress}{describe(panoptic, vocabulary)} → {output / name}.png", flush=True)
-    write_text(output / "panoptic.json", json.dumps(coco_json(images, annotations, vocabulary)))
+    if images:
+        write_text(output / "panoptic.json", json.dumps(coco_json(images, annotations, vocabulary)))
     if broken and len(names) > 1:
         print(f"error: {len(broken)} of {len(names)} images could not be read: {', '.join(broken)}", file=sys.stderr)
     return 2 if broken else 0

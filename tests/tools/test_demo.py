@@ -50,8 +50,8 @@ def test_demo_writes_its_report_and_reuses_its_runs(
     first = capsys.readouterr().out
     assert "unseen" in first and "100.0" in first
     page = (output / "report.html").read_text()
-    assert "Panoptic quality" in page and "Ten pictures" in page and page.count("<img") == 9
-    assert (output / "picture.png").stat().st_size
+    assert "Panoptic quality" in page and "3 pictures" in page and page.count("<img") == 9
+    assert (output / "picture.jpg").stat().st_size
 
     assert demo.main(["--output", str(output)]) == 0
     assert len(runs) == 4
