@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,15 +33,17 @@ from possam.local_discriminative_pooling import masked_average_pool
 from sam_common.data.categories import seen_classes
 from sam_common.data.generated import seen_vocabulary, world_vocabulary
 from sam_common.files import atomic_path
-from tiny_encoders.clip_data import Batch, Sentences, load_batch, loosen
 
-_WORLD, _TEST_WORLD = 1_000_000, 1_000_001  # far from the seeds of data sets
+from .clip_data import Batch, Sentences, load_batch, loosen
+
+_WORLD, _TEST_WORLD = 1_000_000, 5_000_000  # far from the seeds of data sets
 _COMMAND = "python tools/train_tiny_encoders.py --only clip"
 _SIZE, _SMALL = 256, 128
 _SMALL_SHARE = 0.45  # of the time
 _BATCH = 16
 _LEARNING_RATE = 2e-3
 _WARMUP = 200
+_WORD_STEPS = 100
 _SCENE_WEIGHT = 0.1
 _TEST_SCENES = 200
 _REPORT_MINUTES = 2.0
@@ -48,52 +52,76 @@ Accuracy = dict[str, float]
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-def train_tiny_clip(output: Path, *, seed: int = 0, minutes: float = 30) -> Accuracy:
+@dataclass(frozen=True)
+class _Schedule:
+    """Learning rate and size of the scenes, by the share of the time that's over (0..1)."""
+
+    minutes: float
+    peak: float
+    small_share: float
+
+    def learning_rate(self, step: int, done: float) -> float:
+        """Rises over the first steps, then falls along a cosine to zero."""
+        return self.peak * min(1, (step + 1) / _WARMUP) * (1 + math.cos(math.pi * done)) / 2
+
+    def size(self, done: float) -> int:
+        return _SMALL if done < self.small_share else _SIZE
+
+
+def train_tiny_clip(output: Path, *, seed: int = 0, minutes: float = 30, start: Path | None = None) -> Accuracy:
     """Trains the tiny CLIP; writes it at every report (float16 safetensors) and returns its last accuracies.
 
     Args:
         output: the file to write.
         seed: of the weights and of all draws. The stages follow the clock, so two runs with one seed aren't equal.
         minutes: of training; the learning rate reaches zero then.
+        start: a file of an earlier run, with another seed, to go on from: the third stage only, at half the rate.
     """
     torch.manual_seed(seed)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    encoder = build_clip("tiny", "random").to(memory_format=torch.channels_last).requires_grad_(True)
-    sentences = Sentences(encoder)
-    rows = encoder.clip.token_embedding.weight[sentences.token_ids].detach().clone()
-    encoder.clip.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)
-    _initialise(encoder)
-    _spread_words(encoder, sentences, rng)
+    encoder, sentences = _begin(start, rng)
     with torch.no_grad():
         words = sentences.class_embeddings(encoder)
+    plan = (
+        _Schedule(minutes, _LEARNING_RATE, _SMALL_SHARE) if start is None else _Schedule(minutes, _LEARNING_RATE / 2, 0)
+    )
+    optimizer = _optimizer(encoder, plan.peak)
     average = AveragedModel(encoder, multi_avg_fn=_lengthening_average)
-    optimizer = _optimizer(encoder, _LEARNING_RATE)
-    start, reported, step, done = time.monotonic(), 0.0, 0, 0.0
+    begun, reported, step, done = time.monotonic(), 0.0, 0, 0.0
     while done < 1:
         for group in optimizer.param_groups:
-            group["lr"] = _LEARNING_RATE * min(1, (step + 1) / _WARMUP) * (1 + math.cos(math.pi * done)) / 2
-        small = done < _SMALL_SHARE
-        size = _SMALL if small else _SIZE
+            group["lr"] = plan.learning_rate(step, done)
+        size = plan.size(done)
         batch = load_batch(seed + _WORLD, range(step * _BATCH, (step + 1) * _BATCH), size=size, flips=rng)
-        loss = (
-            region_loss(encoder, batch, words, generator)
-            if small
-            else joint_loss(encoder, batch, sentences, rng, generator)
-        )
+        if size == _SMALL:
+            loss = region_loss(encoder, batch, words, generator)
+        else:
+            loss = joint_loss(encoder, batch, sentences, rng, generator)
         _update(encoder, optimizer, loss)
         average.update_parameters(encoder)
-        step += 1
-        elapsed = (time.monotonic() - start) / 60
+        step, elapsed = step + 1, (time.monotonic() - begun) / 60
         done = elapsed / minutes
         if elapsed - reported >= _REPORT_MINUTES or done >= 1:
             reported = elapsed
             averaged = cast(ClipEncoder, average.module)
-            words_now = sentences.class_embeddings(averaged)
-            accuracy = region_accuracy(averaged, words_now, world=seed + _TEST_WORLD, size=size)
+            current = sentences.class_embeddings(averaged)
+            accuracy = region_accuracy(averaged, current, world=_TEST_WORLD, size=size, scenes=_TEST_SCENES)
             print(f"{elapsed:5.1f} min  step {step}  loss {loss:.3f}  {_in_words(accuracy)}", flush=True)
             trained = f"{step} steps of {_BATCH} scenes, {elapsed:.1f} minutes of one thread"
-            _save(output, averaged, sentences.token_ids, _metadata(seed, minutes, trained, accuracy))
+            _save(output, averaged, sentences.token_ids, _metadata(seed, minutes, trained, accuracy, start))
     return accuracy
+
+
+def _begin(start: Path | None, rng: np.random.Generator) -> tuple[ClipEncoder, Sentences]:
+    """The encoder to train, of the token table only the rows in use; its text tower taught already."""
+    encoder = build_clip("tiny", str(start or "random")).to(memory_format=torch.channels_last).requires_grad_(True)
+    sentences = Sentences(encoder)
+    rows = encoder.clip.token_embedding.weight[sentences.token_ids].detach().clone()
+    encoder.clip.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)
+    if start is None:
+        _initialise(encoder)
+        _spread_words(encoder, sentences, rng)
+    return encoder, sentences
 
 
 def contrastive(logits: Tensor, positives: Tensor) -> Tensor:
@@ -144,9 +172,7 @@ def _is_class(batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def region_accuracy(
-    encoder: ClipEncoder, words: Tensor, *, world: int, size: int = _SIZE, scenes: int = _TEST_SCENES
-) -> Accuracy:
+def region_accuracy(encoder: ClipEncoder, words: Tensor, *, world: int, size: int, scenes: int) -> Accuracy:
     """Share of regions whose embedding, pooled in the ground-truth mask, is nearest to its class among all C.
 
     Args:
@@ -180,7 +206,7 @@ def _initialise(encoder: ClipEncoder) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
 
 
-def _spread_words(encoder: ClipEncoder, sentences: Sentences, rng: np.random.Generator, steps: int = 100) -> None:
+def _spread_words(encoder: ClipEncoder, sentences: Sentences, rng: np.random.Generator) -> None:
     """Teaches the text tower alone to tell the classes apart, whatever the template and the synonym.
 
     Sentences that differ in one word start with nearly equal embeddings. Then neither tower has a reason to tell
@@ -188,7 +214,7 @@ def _spread_words(encoder: ClipEncoder, sentences: Sentences, rng: np.random.Gen
     """
     optimizer = _optimizer(encoder, 1e-3)
     same = torch.eye(len(world_vocabulary()), dtype=torch.bool)
-    for _ in range(steps):
+    for _ in range(_WORD_STEPS):
         tokens = torch.cat([sentences.one_per_class(rng), sentences.one_per_class(rng)])
         with torch.autocast("cpu", torch.bfloat16):
             one, other = encoder.clip.encode_text(tokens, normalize=True).float().chunk(2)
@@ -223,10 +249,15 @@ def _in_words(accuracy: Accuracy) -> str:
     return "accuracy " + "  ".join(f"{name} {100 * value:.1f}" for name, value in accuracy.items())
 
 
-def _metadata(seed: int, minutes: float, trained: str, accuracy: Accuracy) -> dict[str, str]:
+def _metadata(seed: int, minutes: float, trained: str, accuracy: Accuracy, start: Path | None) -> dict[str, str]:
+    command = f"{_COMMAND} --seed {seed} --clip-minutes {minutes:g}"
+    if start is not None:
+        with safe_open(start, framework="pt") as file:
+            before = file.metadata()
+        command, trained = f"{before['command']}; then {command} --clip-start", f"{before['trained']}; then {trained}"
     return {
         "content": "tiny CLIP of the generated world, taught with ground-truth masks and with all of its words",
-        "command": f"{_COMMAND} --seed {seed} --clip-minutes {minutes:g}",
+        "command": command,
         "trained": trained,
         "score": f"{_in_words(accuracy)}: % of regions of {_TEST_SCENES} scenes, ground-truth masks, 56 words",
     }
