@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
@@ -152,8 +153,24 @@ class _MappedRecords(Dataset):
 def _loader(dataset: _MappedRecords, batches: Any, num_workers: int) -> BatchLoader:
     generator = torch.Generator()  # else each start would draw from the global one
     return BatchLoader(
-        DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=_as_list, generator=generator)
+        DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=num_workers,
+            collate_fn=_as_list,
+            generator=generator,
+            worker_init_fn=_leave_signals_to_the_parent,
+        )
     )
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C and schedulers signal every process; the parent needs its workers to finish the iteration and save.
+
+    They end when it shuts the loader down, or when they find that it is gone.
+    """
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def _as_list(items: list) -> list:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import signal
@@ -26,6 +25,10 @@ from lightning_fabric.strategies import DDPStrategy
 from sam_common.errors import UserError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+START_METHOD: Literal["spawn", "forkserver"] = "spawn"
+"""How processes start. A fork server imports once for all of them, but CUDA does not survive a fork, and the server
+not the SIGTERM of a scheduler: it is for tests."""
 
 
 class Interrupted(Exception):
@@ -54,9 +57,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
     """Turns the first SIGTERM and SIGINT into a flag and passes it on to the processes that were started.
 
     A second SIGINT ends the process at once; SIGTERM may come any number of times: schedulers send it to every process,
-    and it is what is passed on. Forked data workers inherit the handler, so a signal to the whole process group does
-    not kill them before the checkpoint is written. Outside the main thread, where Python allows no handlers, the flag
-    is never set.
+    and it is what is passed on. Outside the main thread, where Python allows no handlers, the flag is never set.
     """
     flag = StopFlag()
 
@@ -139,7 +140,7 @@ def launch(
     """Runs `function(fabric, *args)` in `processes` processes on each of `machines` machines; rank 0's result.
 
     Args:
-        function: importable by name where there is more than one process; its results picklable.
+        function: importable by name where there is more than one process; results picklable.
         device: kind of device; an index is kept when there is one process.
         dist_url: `tcp://HOST:PORT` of machine 0, as in Detectron2; `auto` on one machine.
 
@@ -149,12 +150,11 @@ def launch(
     """
     _check_devices(device, processes)
     several = processes * machines > 1
-    method = _start_method(device)
     fabric = Fabric(
         accelerator=device.type,
         devices=[device.index] if device.type == "cuda" and device.index is not None else processes,
         num_nodes=machines,
-        strategy=DDPStrategy(start_method=method) if several else "auto",
+        strategy=DDPStrategy(start_method=START_METHOD) if several else "auto",
         plugins=[
             build_precision(device, mixed=mixed_precision),
             _Machines(*_meeting_point(dist_url, machines, machine_rank), machine_rank),
@@ -162,9 +162,7 @@ def launch(
     )
     if not several:
         return fabric.launch(lambda fabric: function(fabric, *args))
-    context = multiprocessing.get_context(method)
-    context.set_forkserver_preload([__name__, function.__module__])
-    errors = context.SimpleQueue()
+    errors = multiprocessing.get_context(START_METHOD).SimpleQueue()
     try:
         with stop_on_signals() as stop:  # this process only waits: it passes signals on to those that train
             outcome = fabric.launch(partial(_guarded, errors=errors, function=function, args=args))
@@ -179,7 +177,6 @@ def launch(
 
 def _guarded(fabric: Fabric, *, errors: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     """`function` in a process of its own, where an exception would reach the parent only as the text of a traceback."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         return function(fabric, *args)
     except UserError as error:
@@ -210,12 +207,6 @@ def _meeting_point(dist_url: str, machines: int, machine_rank: int) -> tuple[str
     if not 0 <= machine_rank < machines:
         raise UserError(f"--machine-rank is {machine_rank}; with --num-machines {machines} it is 0 to {machines - 1}")
     return url.hostname, url.port
-
-
-def _start_method(device: torch.device) -> Literal["spawn", "forkserver"]:
-    """A fork server imports once for all processes; but CUDA does not survive a fork if an import has woken it."""
-    known = multiprocessing.get_all_start_methods()
-    return "forkserver" if device.type == "cpu" and "forkserver" in known else "spawn"
 
 
 def run_tool(main: Callable[[], Any]) -> int:

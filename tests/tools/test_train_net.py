@@ -167,6 +167,15 @@ def test_sigterm_in_an_evaluation_saves_too(tmp_path: Path) -> None:
     assert not (tmp_path / "inference").exists()
 
 
+def test_a_signal_to_a_data_worker_changes_nothing(tmp_path: Path) -> None:
+    """Schedulers signal every process; the workers must live until the parent has saved."""
+    EVENTS[2, "train"] = standin.terminate  # this worker's own third image
+    train_net.main(arguments(tmp_path / "signalled", "DATALOADER.NUM_WORKERS", "1"))
+    EVENTS.clear()
+    train_net.main(arguments(tmp_path / "quiet"))
+    assert_same_run(tmp_path / "signalled", tmp_path / "quiet")
+
+
 def test_a_nan_loss_skips_the_step_and_names_the_image(tmp_path: Path) -> None:
     """Weights pass the bad iteration unchanged; it is counted; the log names the images of its batch."""
     clean, bad = tmp_path / "clean", tmp_path / "bad"

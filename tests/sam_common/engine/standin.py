@@ -20,6 +20,7 @@ from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.engine import build
 from sam_common.evaluation.evaluator import gather
 from sam_common.structures import Category, Vocabulary
+from tests.sam_common.engine.workers import quick_start
 from tools.train_net import run as train_net_run
 
 VOCABULARY = (Category("dog", ("dog",)), Category("sky", ("sky",), False))
@@ -118,6 +119,7 @@ def installed() -> Iterator[None]:
         for table in (META_ARCHITECTURES, build.EVALUATORS, catalog._specs, catalog._origin, EVENTS):
             stack.enter_context(mock.patch.dict(table))  # type: ignore[arg-type]
         stack.enter_context(mock.patch.object(build, "build_mapper"))
+        stack.enter_context(quick_start())
         install()
         yield
 

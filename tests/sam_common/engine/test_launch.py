@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,20 +16,26 @@ from tests.sam_common.engine import workers
 CPU = torch.device("cpu")
 
 
+@pytest.fixture
+def quick() -> Iterator[None]:
+    with workers.quick_start():
+        yield
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_processes_know_each_other(processes: int) -> None:
     """Sum of rank + 5: 5 alone, 5 + 6 together; arguments go in, rank 0's result comes out."""
     assert launch(workers.sum_of_ranks, 5, device=CPU, processes=processes) == (5 if processes == 1 else 11)
 
 
-def test_a_mistake_of_one_rank_ends_all(capfd: pytest.CaptureFixture) -> None:
+def test_a_mistake_of_one_rank_ends_all(quick: None, capfd: pytest.CaptureFixture) -> None:
     """The very UserError arrives, though rank 0 would wait for ever; no traceback."""
     with pytest.raises(UserError, match="^the folder of rank 1 is missing$"):
         launch(workers.mistake_at_rank_1, device=CPU, processes=2)
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_killed_process_ends_all() -> None:
+def test_a_killed_process_ends_all(quick: None) -> None:
     """One line names the signal."""
     with pytest.raises(UserError, match="SIGKILL; out of memory"):
         launch(workers.killed_at_rank_1, device=CPU, processes=2)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
+from unittest import mock
 
 import torch
 from lightning_fabric import Fabric
 
+from sam_common.engine import launch
 from sam_common.errors import UserError
+
+
+@contextlib.contextmanager
+def quick_start() -> Iterator[None]:
+    """Processes fork from a server that has imported the engine already."""
+    multiprocessing.set_forkserver_preload(["sam_common.engine.build"])
+    with mock.patch.object(launch, "START_METHOD", "forkserver"):
+        yield
 
 
 def sum_of_ranks(fabric: Fabric, offset: int) -> float:
