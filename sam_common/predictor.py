@@ -69,9 +69,13 @@ class Predictor:
                 f"{config_file} names no trained weights: give the model_final.pth of a training run as weights "
                 "or MODEL.WEIGHTS (`random` tries out an untrained model)"
             )
-        model = build_model(cfg)
-        if weights != "random":
-            load_trained(model, read_checkpoint(weights), weights, frozen=frozen_sha256(model))
+        content = read_checkpoint(weights) if weights != "random" else {}
+        with torch.random.fork_rng(devices=[]):
+            # Encoders that are `random` by choice are drawn again as the training drew them.
+            torch.manual_seed(content.get("seed", max(cfg.SEED, 0)))
+            model = build_model(cfg)
+        if content:
+            load_trained(model, content, weights, frozen=frozen_sha256(model))
         device = resolve_device(cfg.MODEL.DEVICE)
         return cls(model, min_size=cfg.INPUT.MIN_SIZE_TEST, max_size=cfg.INPUT.MAX_SIZE_TEST, device=device)
 

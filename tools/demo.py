@@ -111,7 +111,7 @@ def demo_possam(demo: Demo) -> Part:
         print(f"\n== PosSAM is trained and tested already: {final}", flush=True)
     else:
         with demo.phase("training", announcement):
-            train_net(demo, run, "--resume", "SOLVER.MAX_ITER", demo.iterations, "SOLVER.STEPS", steps(demo.iterations))
+            train_net(demo, run, "--resume", "SOLVER.MAX_ITER", demo.iterations)
     folders = {name: run if name == "mase" else demo.output / "ensembles" / name for name in ENSEMBLES}
     for name, folder in folders.items():
         if not quality_file(folder).is_file():
@@ -274,12 +274,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def quality_file(run: Path) -> Path:
     """Where an evaluation of the test scenes leaves its results."""
     return run / "inference" / TEST / "panoptic_quality.json"
-
-
-def steps(iterations: int) -> tuple[int, ...]:
-    """The configuration's learning rate steps, moved to a training of this length."""
-    solver = configuration().SOLVER
-    return tuple(round(step * iterations / solver.MAX_ITER) for step in solver.STEPS)
 
 
 def print_table(quality: dict[str, Any]) -> None:

@@ -76,13 +76,6 @@ def test_other_options_need_another_folder(runs: list[str], tmp_path: Path) -> N
         demo.main(["--output", str(tmp_path)])
 
 
-def test_steps_move_with_the_length() -> None:
-    """Derived by hand: half as many iterations halve the steps of the configuration."""
-    solver = demo.configuration().SOLVER
-    assert demo.steps(solver.MAX_ITER) == tuple(solver.STEPS)
-    assert demo.steps(2 * solver.MAX_ITER) == tuple(2 * step for step in solver.STEPS)
-
-
 def test_durations_are_readable() -> None:
     """Derived by hand."""
     assert [demo.duration(seconds) for seconds in (0.4, 59.6, 501)] == ["0 s", "1 min 0 s", "8 min 21 s"]
