@@ -28,6 +28,7 @@ from possam.vocabulary import VILD_TEMPLATES, TextEmbeddings
 from sam_common.config import META_ARCHITECTURES, CfgNode
 from sam_common.errors import UserError
 from sam_common.sam import build_image_encoder, load_sam_weights
+from sam_common.weights import cache_folder
 
 POOLINGS: dict[str, Callable[..., nn.Module]] = {
     "ldp": LocalDiscriminativePooling,
@@ -55,7 +56,7 @@ def add_possam_config(cfg: CfgNode) -> None:
     cfg.MODEL.CLIP.WEIGHTS = "laion2b_s29b_b131k_ft_soup"  # official tag | path | embedded (tiny) | random
     cfg.MODEL.CLIP.PIXEL_MEAN = list(PIXEL_MEAN)  # RGB, 0..255
     cfg.MODEL.CLIP.PIXEL_STD = list(PIXEL_STD)
-    cfg.MODEL.CLIP.TEXT_CACHE = ""  # folder for text embeddings; "" = ~/.cache/detectron2_sam/text
+    cfg.MODEL.CLIP.TEXT_CACHE = ""  # folder for text embeddings; "" = text/ in the cache folder
 
     possam = cfg.MODEL.POSSAM = CfgNode()
     possam.WIDTH = 256
@@ -193,7 +194,7 @@ def _text_embeddings(cfg: CfgNode, clip: ClipEncoder) -> TextEmbeddings:
     return TextEmbeddings(
         clip,
         templates=VILD_TEMPLATES,
-        cache_dir=Path(folder) if folder else Path.home() / ".cache" / "detectron2_sam" / "text",
+        cache_dir=Path(folder) if folder else cache_folder() / "text",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ def samples() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("real samples: set DETECTRON2_SAM_SAMPLES to their folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor fill the user's cache of downloads and text embeddings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DETECTRON2_SAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)

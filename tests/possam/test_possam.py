@@ -43,9 +43,9 @@ def entry(height: int, width: int, *, seed: int = 0) -> dict[str, Any]:
 
 
 @pytest.fixture
-def model(tmp_path_factory: pytest.TempPathFactory) -> PosSAM:
+def model() -> PosSAM:
     torch.manual_seed(0)
-    return build_possam(config("MODEL.CLIP.TEXT_CACHE", str(tmp_path_factory.getbasetemp() / "text")))
+    return build_possam(config())
 
 
 def test_everything_but_the_encoders_trains(model: PosSAM) -> None:
