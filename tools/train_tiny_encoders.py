@@ -3,7 +3,8 @@
     python tools/train_tiny_encoders.py                # both, one after the other: about 70 minutes of one core
     python tools/train_tiny_encoders.py --only sam     # one of them, e.g. each on a core of its own
 
-Both write what they were taught with into their file; weights/README.md tells the whole story.
+Both write what they were taught with into their file. Those that ship were taught in stages, each going on from the
+file of the one before: weights/README.md has the commands.
 """
 
 from __future__ import annotations
