@@ -7,12 +7,14 @@ builder in `META_ARCHITECTURES`. Only `config.py` files read a cfg; everything e
 from __future__ import annotations
 
 import difflib
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 import yaml
+from fvcore.common.config import BASE_KEY
 from fvcore.common.config import CfgNode as _CfgNode
 from torch import nn
 
@@ -37,10 +39,32 @@ class CfgNode(_CfgNode):
         path = find_config(cfg_filename)
         try:
             loaded = self.load_yaml_with_base(str(path), allow_unsafe=False)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path} is not plain YAML: {reason}") from error
+        except RecursionError as error:
+            raise UserError(f"{path}: its _BASE_ leads back to itself, or it is nested too deeply") from error
+        except AssertionError as error:
+            raise UserError(f"{path}: {error}") from error
         self._merge(type(self)(loaded), str(path))
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> io.StringIO:
+        """How fvcore reads a file and each `_BASE_` it names, which lies beside it or is, by its name, a shipped one.
+
+        Raises:
+            UserError: the file is missing, is no plain YAML, or holds something else than keys with values.
+        """
+        path = Path(filename)
+        path = path if path.is_file() else find_config(Path("configs", path.name), asked=path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            content = yaml.safe_load(text)
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+            raise UserError(f"{path} is no configuration: it must hold lines of KEY: value")
+        bases = content.get(BASE_KEY, [])
+        if not all(isinstance(base, str) for base in (bases if isinstance(bases, list) else [bases])):
+            raise UserError(f"{path}: _BASE_ must be the path of a configuration file, it is {bases!r}")
+        return io.StringIO(text)
 
     def merge_from_list(self, cfg_list: Sequence[str]) -> None:
         """Merges `KEY VALUE KEY VALUE …` from a command line.
@@ -72,6 +96,9 @@ class CfgNode(_CfgNode):
                 nearest = difflib.get_close_matches(key, list(_leaf_keys(self)), n=1, cutoff=0.0)
                 raise UserError(f"{source}: unknown configuration key {key}; the nearest known one is {nearest[0]}")
             node = node[part]
+        if isinstance(node, dict):
+            example = next(_leaf_keys(node, f"{key}."))
+            raise UserError(f"{source}: {key} is a section; give values to its keys, such as {example}")
 
 
 def _leaf_keys(node: dict, prefix: str = "") -> Iterator[str]:
@@ -82,11 +109,11 @@ def _leaf_keys(node: dict, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def find_config(name: str | os.PathLike) -> Path:
+def find_config(name: str | os.PathLike, *, asked: Path | None = None) -> Path:
     """A configuration file by path, or by its name among the shipped ones (`configs/possam_T.yaml`).
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file; it is called `asked` where that is given.
     """
     path = Path(name)
     if path.is_file():
@@ -94,7 +121,7 @@ def find_config(name: str | os.PathLike) -> Path:
     try:
         return resource(str(path))
     except UserError:
-        raise UserError(f"there is no configuration file {path}") from None
+        raise UserError(f"there is no configuration file {asked or path}") from None
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -114,12 +141,16 @@ def resolve_device(name: str) -> torch.device:
     """`MODEL.DEVICE` as a device: `auto` is CUDA where there is a GPU, else the CPU.
 
     Raises:
-        UserError: CUDA was asked for and there is none.
+        UserError: the name is another one, or names a CUDA device that is not there.
     """
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"MODEL.DEVICE is {name} but torch sees no CUDA device; use MODEL.DEVICE cpu")
+        return torch.device("cuda" if num_gpus else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (":" in name and not index.isdecimal()):
+        raise UserError(f"MODEL.DEVICE is {name!r}; choose auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= num_gpus:
+        raise UserError(f"MODEL.DEVICE is {name} but torch sees {num_gpus} CUDA devices; use MODEL.DEVICE cpu")
     return torch.device(name)
 
 

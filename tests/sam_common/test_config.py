@@ -32,7 +32,7 @@ def test_a_key_that_is_a_section_or_goes_below_a_value() -> None:
     """Neither a path through a value nor a half path becomes a traceback."""
     with pytest.raises(UserError):
         get_cfg().merge_from_list(["SOLVER.MAX_ITER.X", "5"])
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"^the command line: SOLVER is a section; .* SOLVER\.\w+$"):
         get_cfg().merge_from_list(["SOLVER", "5"])
 
 
@@ -59,6 +59,43 @@ def test_yaml_that_builds_python_objects_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not plain YAML"):
         get_cfg().merge_from_file(child)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is no configuration"),
+        ("- a\n- b", "is no configuration"),
+        ("some words", "is no configuration"),
+        ("1: 2", "is no configuration"),
+        ("MODEL: [", "is not plain YAML"),
+        ("MODEL: 3", "MODEL is a section"),
+        ("SEED: {A: 1}", r"unknown configuration key SEED\.A"),
+        ("_BASE_: nowhere.yaml", r"there is no configuration file .*nowhere\.yaml"),
+        ("_BASE_: mistake.yaml", "leads back to itself"),
+        ("_BASE_: 3", "_BASE_ must be the path"),
+        ("_BASE_: [1]", "_BASE_ must be the path"),
+        ("_BASE_: base.yaml\nSEED: {A: 1}", "Cannot inherit key 'SEED'"),
+    ],
+)
+def test_what_is_no_configuration_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    """Whatever a file holds, and whatever is wrong with its `_BASE_`, the error is one line that names the file."""
+    write(tmp_path / "base.yaml", "SEED: 1")
+    path = write(tmp_path / "mistake.yaml", text)
+    with pytest.raises(UserError, match=message) as error:
+        get_cfg().merge_from_file(path)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_a_base_may_be_a_shipped_one(tmp_path: Path) -> None:
+    """One's own file anywhere may build on `possam_base.yaml`; a file of that name beside it goes first."""
+    child = write(tmp_path / "child.yaml", "_BASE_: possam_base.yaml")
+    cfg = get_cfg()
+    cfg.merge_from_file(child)
+    assert cfg.MODEL.META_ARCHITECTURE == "PosSAM"
+    write(tmp_path / "possam_base.yaml", "MODEL: {META_ARCHITECTURE: Mine}")
+    cfg.merge_from_file(child)
+    assert cfg.MODEL.META_ARCHITECTURE == "Mine"
 
 
 def test_base_files_are_inherited(tmp_path: Path) -> None:
@@ -105,3 +142,19 @@ def test_cuda_without_a_gpu_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
     assert resolve_device("auto").type == "cpu"
     with pytest.raises(UserError, match="MODEL.DEVICE cpu"):
         resolve_device("cuda")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:", "mps", ""])
+def test_an_unknown_device_lists_the_choices(name: str) -> None:
+    """Neither a torch error nor a device that the engine cannot train on."""
+    with pytest.raises(UserError, match="choose auto, cpu, cuda or cuda:N"):
+        resolve_device(name)
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two GPUs, cuda:1 is the last."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert resolve_device("cuda:1").index == 1
+    with pytest.raises(UserError, match="sees 2 CUDA devices"):
+        resolve_device("cuda:2")
