@@ -23,6 +23,7 @@ from pathlib import Path
 import yaml
 
 from sam_common.config import find_config
+from sam_common.engine.launch import run_tool
 from sam_common.errors import UserError
 from sam_common.files import write_text
 
@@ -53,11 +54,16 @@ def read_rows(path: str) -> Rows:
     """
     file = find_config(path)
     try:
-        return Rows(**yaml.safe_load(file.read_text()))
-    except (yaml.YAMLError, TypeError) as error:
+        rows = Rows(**yaml.safe_load(file.read_text()))
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         raise UserError(
             f"{file}: rows are given as config, trained and tested: {' '.join(str(error).split())}"
         ) from error
+    for key in ("trained", "tested"):
+        labels = getattr(rows, key)
+        if not (isinstance(labels, dict) and labels and all(isinstance(words, list) for words in labels.values())):
+            raise UserError(f"{file}: {key} must give at least one label a list of KEY, VALUE, ...")
+    return rows
 
 
 def run_row(rows: Rows, trained: str, seed: int, output: Path) -> dict[str, dict[str, float]]:
@@ -127,6 +133,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (one for each core)")
     args = parser.parse_args(argv)
+    for name in ("seeds", "jobs"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} is {getattr(args, name)}; give at least 1")
 
     rows, output = read_rows(args.rows), Path(args.output)
     keys = [(trained, seed) for seed in range(args.seeds) for trained in rows.trained]
@@ -139,7 +148,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_tool(main))

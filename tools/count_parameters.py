@@ -15,7 +15,7 @@ from torch import nn
 
 from possam.config import add_possam_config, register
 from sam_common.config import build_model, get_cfg
-from sam_common.errors import UserError
+from sam_common.engine.launch import run_tool
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:
@@ -47,7 +47,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_tool(main))

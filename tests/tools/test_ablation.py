@@ -61,3 +61,14 @@ def test_a_wrong_rows_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "rows.yaml").write_text("{config: c.yaml, train: {}}")
     with pytest.raises(UserError, match="train"):
         ablation.read_rows(str(tmp_path / "rows.yaml"))
+    for trained in ("{}", "[a]", "{a: X}", "{a: }"):
+        (tmp_path / "rows.yaml").write_text(f"{{config: c.yaml, trained: {trained}, tested: {{mase: []}}}}")
+        with pytest.raises(UserError, match="trained must give at least one label a list"):
+            ablation.read_rows(str(tmp_path / "rows.yaml"))
+
+
+@pytest.mark.parametrize("flag", ["--seeds", "--jobs"])
+def test_none_at_all_is_refused(flag: str) -> None:
+    """No seeds have no mean, and no jobs never end."""
+    with pytest.raises(UserError, match=f"{flag} is 0; give at least 1"):
+        ablation.main(["--rows", "configs/ablations/possam_embedded.yaml", "--output", "x", flag, "0"])
