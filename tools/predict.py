@@ -39,11 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 2 if an image could not be read; the others are done all the same."""
     args = parse_arguments(argv)
     names = output_names(args.input)
-    asked = parse_vocabulary(args.vocabulary) if args.vocabulary else None
+    asked = parse_vocabulary(args.vocabulary) if args.vocabulary is not None else None
     register()
     cfg = get_cfg()
     add_possam_config(cfg)
-    predictor = Predictor.from_config(args.config_file, weights=args.weights, options=args.opts, cfg=cfg)
+    options = [*args.opts, "MODEL.POSSAM.TEST.PANOPTIC_ON", "True"]  # it is what is drawn here
+    predictor = Predictor.from_config(args.config_file, weights=args.weights, options=options, cfg=cfg)
     vocabulary = predictor.vocabulary_or_default(asked)
     warn_of_unknown_words(predictor.model, vocabulary)
     return predict_all(predictor, names, vocabulary, Path(args.output), args.confidence_threshold)
@@ -136,7 +137,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help="a YAML of configs/, or your own")
     parser.add_argument("--input", required=True, nargs="+", metavar="IMAGE")
-    parser.add_argument("--vocabulary", default="", help='"dog|puppy, cat; sky, grass:stuff", or a file')
+    parser.add_argument("--vocabulary", help='"dog|puppy, cat; sky, grass:stuff", or a file')
     parser.add_argument("--output", required=True, metavar="DIR", help="made if missing; files of the same name go")
     parser.add_argument("--confidence-threshold", type=float, default=0.0, help="drop what scores less, 0..1")
     parser.add_argument("--weights", default="", help="model_final.pth of a training run; random: untrained")

@@ -113,6 +113,17 @@ def test_two_inputs_of_one_name_are_refused() -> None:
         predict.output_names(["1.jpg", "1.png"])
 
 
+@pytest.mark.parametrize("words", ["", " ", ";", "# only a comment"])
+def test_an_empty_vocabulary_is_not_the_default(photo: Path, tmp_path: Path, words: str) -> None:
+    """Error: an empty text, as from an unset shell variable, does not silently become the words of the training."""
+    if words.startswith("#"):
+        (tmp_path / "words.txt").write_text(words)
+        words = str(tmp_path / "words.txt")
+    with pytest.raises(UserError, match="holds no words"):
+        _run(photo, output=tmp_path / "out", more=("--vocabulary", words))
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_found_is_said() -> None:
     """Edge case: an image of void, and words with irregular plurals."""
     assert predict.describe((torch.zeros(1, 1), []), VOCABULARY) == "nothing found"
