@@ -37,9 +37,16 @@ def log_to(directory: Path, rank: int) -> Iterator[None]:
     """Logs to the console and `directory/log.txt`, which also tells how the run ended if by an exception.
 
     Ranks above 0 log to `log.txt.rank<R>`, and only warnings to the console.
+
+    Raises:
+        UserError: the directory cannot be made or written to.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    console, file = _Console(), logging.FileHandler(directory / (f"log.txt.rank{rank}" if rank else "log.txt"))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(directory / (f"log.txt.rank{rank}" if rank else "log.txt"))
+    except OSError as error:
+        raise UserError(f"cannot write to {directory}: {error.strerror}; choose another OUTPUT_DIR") from error
+    console = _Console()
     console.setLevel(logging.WARNING if rank else logging.INFO)
     root, level = logging.getLogger(), logging.getLogger().level
     for handler in (console, file):

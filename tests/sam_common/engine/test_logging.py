@@ -78,6 +78,15 @@ def test_the_log_tells_how_a_run_ended(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == "" and logging.getLogger().handlers == handlers
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    """A file in the place of OUTPUT_DIR, or of a folder above it, is named and stays."""
+    (tmp_path / "file").write_text("kept")
+    for directory in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UserError, match=f"cannot write to {directory}: .*; choose another OUTPUT_DIR"):
+            log_to(directory, 0).__enter__()
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_peak_memory_is_in_mebibytes() -> None:
     """Python with torch is between 50 MiB and 100 GiB, whatever unit the system counts in."""
     assert 50 < peak_memory(CPU) < 100 * 1024, sys.platform
