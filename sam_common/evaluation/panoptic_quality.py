@@ -32,6 +32,7 @@ from sam_common.data.categories import seen_classes
 from sam_common.data.coco_panoptic import index_segments, read_ground_truth
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import write_segment_ids
+from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Results, gather, is_main_process
 from sam_common.files import write_text
 from sam_common.structures import Vocabulary
@@ -170,9 +171,12 @@ class PanopticQualityEvaluator:
         """Counts and writes one batch.
 
         Raises:
-            UserError: an annotation is damaged or contradicts its JSON, or a result cannot be written.
+            UserError: an annotation is damaged or contradicts its JSON, a result cannot be written, or the model makes
+                no panoptic segmentation.
         """
         for item, output in zip(inputs, outputs, strict=True):
+            if "panoptic_seg" not in output:
+                raise UserError(f"data set {self.spec.name} needs panoptic_seg; switch the model's panoptic output on")
             ids, segments = output["panoptic_seg"]
             self._process_image(self._records[item["image_id"]], ids.cpu().int(), segments)
 
@@ -265,13 +269,6 @@ def format_table(metrics: dict[str, float]) -> str:
         if f"n{suffix}" in metrics
     ]
     return tabulate(rows, ["classes", *METRICS, "n"], tablefmt="github", floatfmt=".1f")
-
-
-def format_class_table(metrics: dict[str, float]) -> str:
-    """The table of the classes that occur: one row each, columns PQ, SQ, RQ."""
-    names = [key.removeprefix("PQ-") for key in metrics if key.startswith("PQ-")]
-    rows = [[name, *(metrics[f"{key}-{name}"] for key in METRICS)] for name in names]
-    return tabulate(rows, ["class", *METRICS], tablefmt="github", floatfmt=".1f")
 
 
 def _column(segments: list[dict[str, Any]], key: str) -> Tensor:
