@@ -19,8 +19,7 @@ setup(
     # In an installed package configs and the embedded weights live under sam_common/share; in a clone at the top level.
     package_dir={"sam_common.share.configs": "configs", "sam_common.share.weights": "weights"},
     package_data={
-        "possam": ["vocabularies/*.txt"],
         "sam_common.share.configs": ["*.yaml", "ablations/*.yaml"],
-        "sam_common.share.weights": ["*.safetensors", "*.json", "README.md"],
+        "sam_common.share.weights": ["*.safetensors", "README.md"],
     },
 )
