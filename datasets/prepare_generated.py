@@ -39,7 +39,7 @@ def main() -> None:
             workers=arguments.workers,
         )
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
