@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +105,7 @@ def add_possam_config(cfg: CfgNode) -> None:
 def build_possam(cfg: CfgNode) -> PosSAM:
     """The model of a cfg with its frozen weights loaded; on the meta device with both weights `random`."""
     possam = cfg.MODEL.POSSAM
+    _check_sizes(possam)
     image_encoder = build_image_encoder(cfg.MODEL.SAM.SIZE)
     load_sam_weights(image_encoder, cfg.MODEL.SAM.WEIGHTS)
     clip = build_clip(cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.WEIGHTS)
@@ -141,6 +143,15 @@ def build_possam(cfg: CfgNode) -> PosSAM:
             max_instances=possam.TEST.MAX_INSTANCES,
         ),
     )
+
+
+def _check_sizes(possam: CfgNode) -> None:
+    """What the layers would refuse with errors that name no key."""
+    step = math.lcm(32, possam.PIXEL_DECODER.NUM_HEADS, possam.DECODER.NUM_HEADS)  # 32: groups of the GroupNorms
+    if possam.WIDTH < 1 or possam.WIDTH % step:
+        raise UserError(f"MODEL.POSSAM.WIDTH is {possam.WIDTH}; with these NUM_HEADS it is a multiple of {step}")
+    if possam.NUM_QUERIES < 1:
+        raise UserError(f"MODEL.POSSAM.NUM_QUERIES is {possam.NUM_QUERIES}; give at least 1")
 
 
 def _decoder(possam: CfgNode) -> nn.Module:

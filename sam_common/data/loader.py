@@ -151,6 +151,8 @@ class _MappedRecords(Dataset):
 
 
 def _loader(dataset: _MappedRecords, batches: Any, num_workers: int) -> BatchLoader:
+    if num_workers < 0:
+        raise UserError(f"DATALOADER.NUM_WORKERS is {num_workers}; give at least 0")
     generator = torch.Generator()  # else each start would draw from the global one
     return BatchLoader(
         DataLoader(

@@ -93,6 +93,10 @@ def build_plan(cfg: CfgNode) -> Plan:
 
 def build_mapper(cfg: CfgNode, vocabulary: Vocabulary, *, training: bool) -> SegmentationMapper:
     """The mapper of a data set with these classes."""
+    _one_of("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB",))
+    for key in ("IMAGE_SIZE", "MIN_SIZE_TEST", "MAX_SIZE_TEST"):
+        if cfg.INPUT[key] < 1:
+            raise UserError(f"INPUT.{key} is {cfg.INPUT[key]}; give at least 1 pixel")
     _one_of("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "none"))
     return SegmentationMapper(
         vocabulary,

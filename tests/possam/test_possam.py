@@ -141,3 +141,18 @@ def test_an_unknown_switch_lists_the_choices() -> None:
     """The error names the key and what could be written instead."""
     with pytest.raises(UserError, match=r"MODEL\.POSSAM\.POOLING is 'lpd'; choose one of ldp, maskpool_sam"):
         build_possam(config("MODEL.POSSAM.POOLING", "lpd"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("WIDTH", "50", "MODEL.POSSAM.WIDTH is 50; .* multiple of 32"),
+        ("WIDTH", "0", "MODEL.POSSAM.WIDTH is 0"),
+        ("DECODER.NUM_HEADS", "3", "multiple of 96"),
+        ("NUM_QUERIES", "0", "MODEL.POSSAM.NUM_QUERIES is 0; give at least 1"),
+    ],
+)
+def test_sizes_that_no_layer_can_have(key: str, value: str, message: str) -> None:
+    """The error names the key, before anything is built or loaded."""
+    with pytest.raises(UserError, match=message):
+        build_possam(config(f"MODEL.POSSAM.{key}", value))

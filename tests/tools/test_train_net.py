@@ -253,6 +253,8 @@ def test_weights_beside_another_frozen_part_are_refused(tmp_path: Path) -> None:
         ((), ("SOLVER.OPTIMIZER", "SGD"), "choose one of ADAMW"),
         ((), ("SOLVER.LR_SCHEDULER_NAME", "Step"), "WarmupMultiStepLR, WarmupCosineLR"),
         ((), ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value"), "full_model"),
+        ((), ("DATALOADER.NUM_WORKERS", "-1"), "DATALOADER.NUM_WORKERS is -1; give at least 0"),
+        ((), ("MODEL.DEVICE", "gpu"), "choose auto, cpu, cuda or cuda:N"),
         ((), ("MODEL.WEIGHTS", "nowhere.pth"), "there is no checkpoint nowhere.pth"),
         (("--eval-only",), ("DATASETS.TEST", "()"), "DATASETS.TEST is empty"),
     ],
