@@ -107,6 +107,8 @@ def _parse_line(line: str, place: str) -> Iterator[tuple[tuple[str, ...], bool]]
         suffix = suffix.strip().lower()
         if colon and suffix not in ("thing", "stuff"):
             raise UserError(f"{place}: the suffix {':' + suffix!r} is unknown; end the group with ':thing' or ':stuff'")
+        if ":" in words:
+            raise UserError(f"{place}: {group.strip()!r} has two suffixes; one ends a group, and ';' separates groups")
         for entry in (words if colon else group).split(","):
             synonyms = tuple(" ".join(word.split()) for word in entry.split("|"))
             if not all(synonyms):

@@ -87,6 +87,7 @@ def test_a_file_has_the_same_grammar(tmp_path: Path) -> None:
         ("dog|dog", "'dog' is given twice"),
         ("sky:stuf", "':stuf' is unknown"),
         ("sky:stuff, dog", "':stuff, dog' is unknown"),
+        ("sky:stuff, grass:stuff", "'sky:stuff, grass:stuff' has two suffixes"),
         ("missing.txt", "cannot read the vocabulary file missing.txt"),
     ],
 )
