@@ -20,13 +20,18 @@ MAX_SEGMENT_ID = 256**3 - 1
 
 
 def read_image(path: str | os.PathLike) -> Tensor:
-    """A picture as uint8 RGB [3, H, W], upright: an EXIF orientation is applied.
+    """A picture as uint8 RGB [3, H, W], upright: an EXIF orientation is applied. Of 16 bits the upper eight are kept.
 
     Raises:
-        UserError: the file is missing, truncated or no image.
+        UserError: the file is missing, truncated, no image, or has pixels of 32 bits, whose range nothing tells.
     """
     with _open(path) as image:
-        pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode in ("I", "F"):
+            raise UserError(f"{path} has pixels of 32 bits (mode {upright.mode}); save it with 8 bits")
+        if upright.mode.startswith("I;16"):  # Pillow's conversion would clip: all but the darkest pixels white
+            upright = Image.fromarray((np.array(upright) >> 8).astype(np.uint8))
+        pixels = np.array(upright.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -65,6 +70,8 @@ def _open(path: str | os.PathLike) -> Image.Image:
         image.load()
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such image file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, not an image file; name the images in it") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read as an image, it may be truncated: {reason}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -44,6 +45,15 @@ def test_grey_becomes_rgb(tmp_path):
     assert read_image(tmp_path / "grey.png").tolist() == [[[77, 77]]] * 3
 
 
+def test_sixteen_bits_keep_their_upper_eight(tmp_path):
+    """Derived by hand: 0x12ff is 0x12; a picture of 32 bits has no known range and is refused."""
+    Image.fromarray(np.array([[0, 0x12FF, 0xFFFF]], np.uint16)).save(tmp_path / "deep.png")
+    assert read_image(tmp_path / "deep.png").tolist() == [[[0, 0x12, 0xFF]]] * 3
+    Image.fromarray(np.array([[0.5]], np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(UserError, match=r"float\.tif has pixels of 32 bits"):
+        read_image(tmp_path / "float.tif")
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
 @pytest.mark.parametrize("kept", [0, 20, 0.5])
 def test_truncated_files_are_named(tmp_path, suffix, kept):
@@ -62,5 +72,5 @@ def test_missing_file_and_folder(tmp_path):
     """Error: no such file; a folder in its place."""
     with pytest.raises(UserError, match=r"nothing\.jpg: there is no such image file"):
         read_image(tmp_path / "nothing.jpg")
-    with pytest.raises(UserError, match="cannot be read as an image"):
+    with pytest.raises(UserError, match="is a folder, not an image file"):
         read_image(tmp_path)
