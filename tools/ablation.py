@@ -23,7 +23,7 @@ from pathlib import Path
 import yaml
 
 from sam_common.config import find_config
-from sam_common.engine.launch import run_tool
+from sam_common.engine.launch import ToolParser, run_tool
 from sam_common.errors import UserError
 from sam_common.files import write_text
 
@@ -127,7 +127,7 @@ def markdown(table: list[list[str]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", required=True, metavar="YAML", help="a file of configs/ablations/")
     parser.add_argument("--seeds", type=int, default=3, help="how many, counted from 0 (3)")
     parser.add_argument("--output", required=True, metavar="DIR")

@@ -15,7 +15,7 @@ from torch import nn
 
 from possam.config import add_possam_config, register
 from sam_common.config import build_model, get_cfg
-from sam_common.engine.launch import run_tool
+from sam_common.engine.launch import ToolParser, run_tool
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:
@@ -26,7 +26,7 @@ def count_parameters(module: nn.Module) -> dict[str, int]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--parts", action="store_true", help="one more line for each part of the model")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")

@@ -30,6 +30,7 @@ from possam.config import add_possam_config
 from sam_common.config import get_cfg
 from sam_common.data import catalog
 from sam_common.data.generated import prepare
+from sam_common.engine.launch import ToolParser
 from sam_common.errors import UserError
 from sam_common.evaluation.panoptic_quality import METRICS
 from sam_common.files import atomic_path, write_text
@@ -263,7 +264,7 @@ def open_demo(args: argparse.Namespace) -> Demo:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="output/demo", metavar="DIR", help="(output/demo)")
     parser.add_argument("--seed", type=int, default=0, help="of the training; the world stays the same (0)")
     parser.add_argument("--iterations", type=int, help=f"of the training (as {CONFIG} says)")

@@ -28,6 +28,7 @@ from possam.possam import PosSAM
 from possam.vocabulary import parse_vocabulary
 from sam_common.config import get_cfg
 from sam_common.data.images import read_image, write_segment_ids
+from sam_common.engine.launch import ToolParser
 from sam_common.errors import UserError
 from sam_common.files import atomic_path, write_text
 from sam_common.predictor import Panoptic, Predictor, coco_json, coco_segments, keep_confident
@@ -134,7 +135,7 @@ def warn_of_unknown_words(model: nn.Module, vocabulary: Vocabulary) -> None:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help="a YAML of configs/, or your own")
     parser.add_argument("--input", required=True, nargs="+", metavar="IMAGE")
     parser.add_argument("--vocabulary", help='"dog|puppy, cat; sky, grass:stuff", or a file')
@@ -144,7 +145,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
     args = parser.parse_intermixed_args(argv)
     if not 0 <= args.confidence_threshold <= 1:
-        parser.error(f"--confidence-threshold is {args.confidence_threshold:g}; it lies between 0 and 1")
+        raise UserError(f"--confidence-threshold is {args.confidence_threshold:g}; it lies between 0 and 1")
     return args
 
 

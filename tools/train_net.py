@@ -15,7 +15,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -24,7 +24,7 @@ from possam.config import add_possam_config, register
 from sam_common.config import CfgNode, build_model, get_cfg, resolve_device
 from sam_common.engine.build import build_trainer, evaluate_all, register_datasets
 from sam_common.engine.checkpoint import frozen_sha256, last_checkpoint, load_trained, read_checkpoint
-from sam_common.engine.launch import Interrupted, describe, launch, run_tool, stop_on_signals
+from sam_common.engine.launch import Interrupted, ToolParser, describe, launch, run_tool, stop_on_signals
 from sam_common.engine.logging import MetricsWriter, log_to
 from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Results
@@ -33,14 +33,9 @@ from sam_common.files import write_text
 logger = logging.getLogger("tools.train_net")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; raises UserError where it makes no sense."""
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help="a YAML file, or the name of a shipped one")
     parser.add_argument("--num-gpus", type=int, default=1, help="processes per machine; CPU ones with MODEL.DEVICE cpu")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS (with --resume: the last one)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import multiprocessing
 import os
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
 import lightning_fabric
@@ -207,6 +208,13 @@ def _meeting_point(dist_url: str, machines: int, machine_rank: int) -> tuple[str
     if not 0 <= machine_rank < machines:
         raise UserError(f"--machine-rank is {machine_rank}; with --num-machines {machines} it is 0 to {machines - 1}")
     return url.hostname, url.port
+
+
+class ToolParser(argparse.ArgumentParser):
+    """A command line whose mistakes are a `UserError`: one line, without the usage in front."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
 
 
 def run_tool(main: Callable[[], Any]) -> int:

@@ -124,6 +124,21 @@ def test_an_empty_vocabulary_is_not_the_default(photo: Path, tmp_path: Path, wor
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--confidence-threshold", "7"), "--confidence-threshold is 7; it lies between 0 and 1"),
+        (("--confidence-threshold", "high"), "invalid float value: 'high'; see --help"),
+        (("--colour", "red"), "unrecognized arguments: --colour; see --help"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(photo: Path, tmp_path: Path, more: tuple[str, ...], message: str) -> None:
+    """Error: no usage text in front of what is wrong."""
+    with pytest.raises(UserError, match=message) as error:
+        _run(photo, output=tmp_path / "out", more=more)
+    assert "\n" not in str(error.value)
+
+
 def test_nothing_found_is_said() -> None:
     """Edge case: an image of void, and words with irregular plurals."""
     assert predict.describe((torch.zeros(1, 1), []), VOCABULARY) == "nothing found"
