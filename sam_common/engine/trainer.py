@@ -129,7 +129,7 @@ class Trainer:
             return
         numbers = tqdm(range(start, end), "train", end, initial=start, leave=False, disable=None if writer else True)
         begin = perf_counter()
-        for iteration, batch in zip(numbers, self.batches(start), strict=False):
+        for iteration, batch in zip(numbers, self._save_before_error(self.batches(start)), strict=False):
             data_time = perf_counter() - begin
             losses, stopped = self._step(iteration, batch, stop)
             if writer is not None:
@@ -142,6 +142,21 @@ class Trainer:
                 self._leave(stop)
             yield iteration
             begin = perf_counter()
+
+    def _save_before_error(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches; where a file cannot be read, the iterations done so far are saved before the error goes on.
+
+        Ranks are equal between iterations, so the one that met the file saves, without waiting for the others.
+        """
+        try:
+            yield from batches
+        except UserError as error:
+            progress = self.progress
+            if progress.iteration < 0:
+                raise
+            name = f"model_{progress.iteration:07d}"
+            path = self.checkpointer.save(name, {"seed": self.plan.seed, **asdict(progress)})
+            raise UserError(f"{error}; the state is saved in {path}: mend the data, then --resume") from error
 
     def _step(self, iteration: int, batch: Batch, stop: StopFlag) -> tuple[dict[str, float], bool]:
         """One iteration; the losses averaged over ranks, and whether any rank was asked to stop."""

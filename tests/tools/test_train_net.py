@@ -203,6 +203,22 @@ def test_ten_nan_in_a_row_end_the_run_and_save_it(tmp_path: Path) -> None:
     assert content["skipped"] == 19 and content["iteration"] == 21
 
 
+def test_a_broken_file_in_the_middle_loses_nothing(tmp_path: Path) -> None:
+    """The error of iteration 4 comes after a checkpoint of the four before it; mended, the run is the straight one."""
+
+    def broken(*_: object) -> None:
+        raise UserError("image_7.jpg cannot be read")
+
+    train_net.main(arguments(tmp_path / "straight"))
+    EVENTS[17, "train"] = broken
+    with pytest.raises(UserError, match=r"^image_7.jpg cannot be read; .*model_0000003\.pth: mend the data") as error:
+        train_net.main(arguments(tmp_path / "parts"))
+    assert "\n" not in str(error.value)
+    EVENTS.clear()
+    train_net.main(arguments(tmp_path / "parts", flags=("--resume",)))
+    assert_same_run(tmp_path / "straight", tmp_path / "parts")
+
+
 def test_eval_only_gives_the_results_of_training(tmp_path: Path) -> None:
     """From MODEL.WEIGHTS, and from the last checkpoint with --resume; the run's own files stay as they are."""
     run = tmp_path / "run"
