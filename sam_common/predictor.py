@@ -12,11 +12,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as F
 
 from sam_common.config import CfgNode, build_model, get_cfg, resolve_device
 from sam_common.data.images import read_image
-from sam_common.data.mapper import shortest_edge_size
+from sam_common.data.mapper import resize_image, shortest_edge_size
 from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
 from sam_common.errors import UserError
 from sam_common.structures import Vocabulary
@@ -99,7 +98,7 @@ class Predictor:
         pixels = _as_tensor(image)
         size = shortest_edge_size(pixels.shape[-2:], self.min_size, self.max_size)
         inputs = {
-            "image": F.resize(pixels, list(size), antialias=True),
+            "image": resize_image(pixels, size),
             "height": pixels.shape[1],
             "width": pixels.shape[2],
             "file_name": file_name,

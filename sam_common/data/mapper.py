@@ -73,7 +73,7 @@ class SegmentationMapper:
         item["vocabulary"] = self.vocabulary
         if not self.training:
             size = shortest_edge_size(image.shape[-2:], self.min_size_test, self.max_size_test)
-            return item | {"image": _resize(image, size)}
+            return item | {"image": resize_image(image, size)}
         image, segments = self._jitter(image, record, torch.Generator().manual_seed(seed))
         return item | {"image": image, "segments": segments, "seed": seed}
 
@@ -85,7 +85,7 @@ class SegmentationMapper:
         low, high = self.scale_range
         scale = low + (high - low) * _uniform(generator)
         size = fit_size(image.shape[-2:], self.image_size * scale)
-        image, labels = _resize(image, size), F.resize(labels, size, InterpolationMode.NEAREST_EXACT)
+        image, labels = resize_image(image, size), F.resize(labels, size, InterpolationMode.NEAREST_EXACT)
         image, labels = self._crop(image, labels, generator)
         if self.flip and _uniform(generator) < 0.5:
             image, labels = F.horizontal_flip(image), F.horizontal_flip(labels)
@@ -154,7 +154,8 @@ def _target_map(labels: Tensor, targets: list[int]) -> Tensor:
     return new_value[labels][None]
 
 
-def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 [3, H, W] to another (height, width): bilinear and antialiased, wherever an image is resized."""
     return F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
 
 
