@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from possam.classifier import CosineClassifier
 from possam.clip_encoder import PIXEL_MEAN, PIXEL_STD, ClipEncoder, build_clip
 from possam.criterion import Criterion
-from possam.feature_pyramid import FeaturePyramid, ResizedFeatures
+from possam.feature_pyramid import FeaturePyramid, ResizedFeatures, SamBackbone
+from possam.head import PosSAMHead
 from possam.iou_head import IoUHead, PerfectIoU
 from possam.local_discriminative_pooling import (
     ClipMaskPooling,
@@ -37,6 +39,7 @@ POOLINGS: dict[str, Callable[..., nn.Module]] = {
     "maskpool_clip": ClipMaskPooling,
     "cross_attention": CrossAttentionPooling,
 }
+BACKBONE, HEAD = "SamViTBackbone", "PosSAMHead"
 FEATURE_PYRAMIDS: dict[str, Callable[[int], nn.Module]] = {
     "simple": FeaturePyramid,
     "resized": lambda channels: ResizedFeatures(),
@@ -52,6 +55,10 @@ def add_possam_config(cfg: CfgNode) -> None:
     """Adds `MODEL.CLIP` and `MODEL.POSSAM` with the paper's values; calling it again changes nothing."""
     if "POSSAM" in cfg.MODEL:
         return
+    # Detectron2's names of the two parts that its registries can exchange; without it there is one of each.
+    cfg.MODEL.setdefault("BACKBONE", CfgNode({"NAME": BACKBONE}))
+    cfg.MODEL.setdefault("SEM_SEG_HEAD", CfgNode({"NAME": HEAD}))
+
     cfg.MODEL.CLIP = CfgNode()
     cfg.MODEL.CLIP.NAME = "convnext_large_d_320"  # an OpenCLIP model | tiny
     cfg.MODEL.CLIP.WEIGHTS = "laion2b_s29b_b131k_ft_soup"  # official tag | path | embedded (tiny) | random
@@ -104,45 +111,70 @@ def add_possam_config(cfg: CfgNode) -> None:
 
 def build_possam(cfg: CfgNode) -> PosSAM:
     """The model of a cfg with its frozen weights loaded; on the meta device with both weights `random`."""
+    for key, name, ours in (
+        ("BACKBONE", cfg.MODEL.BACKBONE.NAME, BACKBONE),
+        ("SEM_SEG_HEAD", cfg.MODEL.SEM_SEG_HEAD.NAME, HEAD),
+    ):
+        if name != ours:
+            raise UserError(f"MODEL.{key}.NAME is {name!r}; choose {ours}, or --engine detectron2 for others")
+    clip = build_clip(cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.WEIGHTS)
+    backbone = build_backbone(cfg)
+    head = build_head(cfg, backbone.out_channels, embed_dim=clip.embed_dim, clip_channels=clip.channels)
+    return PosSAM(**possam_arguments(cfg, backbone=backbone, clip=clip, head=head))
+
+
+def build_backbone(cfg: CfgNode) -> SamBackbone:
+    """SAM's image encoder with its weights loaded, frozen, and the pyramid on its output."""
+    image_encoder = build_image_encoder(cfg.MODEL.SAM.SIZE).requires_grad_(False)
+    load_sam_weights(image_encoder, cfg.MODEL.SAM.WEIGHTS)
+    feature_pyramid = _choose("FEATURE_PYRAMID", cfg.MODEL.POSSAM.FEATURE_PYRAMID, FEATURE_PYRAMIDS)
+    return SamBackbone(image_encoder, feature_pyramid(image_encoder.out_channels))
+
+
+def build_head(cfg: CfgNode, in_channels: int, *, embed_dim: int, clip_channels: int) -> PosSAMHead:
+    """The part of PosSAM after the backbone, whose maps have `in_channels`, beside a CLIP of these dimensions."""
     possam = cfg.MODEL.POSSAM
     _check_sizes(possam)
-    image_encoder = build_image_encoder(cfg.MODEL.SAM.SIZE)
-    load_sam_weights(image_encoder, cfg.MODEL.SAM.WEIGHTS)
-    clip = build_clip(cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.WEIGHTS)
-    feature_pyramid = _choose("FEATURE_PYRAMID", possam.FEATURE_PYRAMID, FEATURE_PYRAMIDS)
-    pooling = _choose("POOLING", possam.POOLING, POOLINGS)
-    return PosSAM(
-        image_encoder,
-        clip,
-        feature_pyramid=feature_pyramid(image_encoder.out_channels),
-        pixel_decoder=PixelDecoder(
-            image_encoder.out_channels,
-            possam.WIDTH,
-            num_layers=possam.PIXEL_DECODER.NUM_LAYERS,
-            num_heads=possam.PIXEL_DECODER.NUM_HEADS,
-            num_points=possam.PIXEL_DECODER.NUM_POINTS,
-            ffn_width=possam.PIXEL_DECODER.FFN_WIDTH,
-        ),
-        decoder=_decoder(possam),
-        iou_head=IoUHead(possam.WIDTH) if possam.IOU_HEAD else PerfectIoU(),
-        pooling=pooling(possam.WIDTH, clip.embed_dim, clip_channels=clip.channels),
-        classifier=CosineClassifier(clip.embed_dim),
-        ensemble=_ensemble(possam.ENSEMBLE),
-        criterion=_criterion(possam),
-        text_embeddings=_text_embeddings(cfg, clip),
-        sam_pixels=(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
-        clip_pixels=(cfg.MODEL.CLIP.PIXEL_MEAN, cfg.MODEL.CLIP.PIXEL_STD),
-        image_size=cfg.INPUT.IMAGE_SIZE,
-        inference=Inference(
-            panoptic=possam.TEST.PANOPTIC_ON,
-            semantic=possam.TEST.SEMANTIC_ON,
-            instances=possam.TEST.INSTANCE_ON,
-            overlap_threshold=possam.TEST.OVERLAP_THRESHOLD,
-            mask_threshold=possam.TEST.MASK_THRESHOLD,
-            score_threshold=possam.TEST.SCORE_THRESHOLD,
-            max_instances=possam.TEST.MAX_INSTANCES,
-        ),
+    pixel_decoder = PixelDecoder(
+        in_channels,
+        possam.WIDTH,
+        num_layers=possam.PIXEL_DECODER.NUM_LAYERS,
+        num_heads=possam.PIXEL_DECODER.NUM_HEADS,
+        num_points=possam.PIXEL_DECODER.NUM_POINTS,
+        ffn_width=possam.PIXEL_DECODER.FFN_WIDTH,
     )
+    return PosSAMHead(
+        pixel_decoder,
+        _decoder(possam),
+        iou_head=IoUHead(possam.WIDTH) if possam.IOU_HEAD else PerfectIoU(),
+        pooling=_choose("POOLING", possam.POOLING, POOLINGS)(possam.WIDTH, embed_dim, clip_channels=clip_channels),
+        classifier=CosineClassifier(embed_dim),
+    )
+
+
+def possam_arguments(cfg: CfgNode, *, backbone: nn.Module, clip: ClipEncoder, head: nn.Module) -> dict[str, Any]:
+    """What `PosSAM` is made with, around a backbone, a CLIP and a head."""
+    test = cfg.MODEL.POSSAM.TEST
+    return {
+        "backbone": backbone,
+        "clip": clip,
+        "head": head,
+        "ensemble": _ensemble(cfg.MODEL.POSSAM.ENSEMBLE),
+        "criterion": _criterion(cfg.MODEL.POSSAM),
+        "text_embeddings": _text_embeddings(cfg, clip),
+        "sam_pixels": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
+        "clip_pixels": (cfg.MODEL.CLIP.PIXEL_MEAN, cfg.MODEL.CLIP.PIXEL_STD),
+        "image_size": cfg.INPUT.IMAGE_SIZE,
+        "inference": Inference(
+            panoptic=test.PANOPTIC_ON,
+            semantic=test.SEMANTIC_ON,
+            instances=test.INSTANCE_ON,
+            overlap_threshold=test.OVERLAP_THRESHOLD,
+            mask_threshold=test.MASK_THRESHOLD,
+            score_threshold=test.SCORE_THRESHOLD,
+            max_instances=test.MAX_INSTANCES,
+        ),
+    }
 
 
 def _check_sizes(possam: CfgNode) -> None:

@@ -9,7 +9,7 @@ PosSAM (arXiv 2403.09620), Section 3 and Figure 3, with Mask2Former's decoder (C
     A_l -> allowed = (A_l == 0)
 
 One layer: masked cross-attention, self-attention, feed-forward, each added and normalised. Layers take the maps in the
-cycle s32, s16, s8. A query whose mask is empty looks everywhere. `output_norm` and `mask_mlp` serve all prediction
+cycle p5, p4, p3. A query whose mask is empty looks everywhere. `output_norm` and `mask_mlp` serve all prediction
 points, of which there are layers + 1: the learned queries are the first.
 
 Resizing is linear, so it commutes with the dot product: resizing F_mask once per map gives the same A as resizing the
@@ -102,7 +102,7 @@ class MaskedTransformerDecoder(nn.Module):
         self.mask_mlp = MLP(width, width, width, 3)
 
     def forward(self, multi_scale: list[Tensor], mask_features: Tensor) -> DecoderOutput:
-        """Args: multi_scale: [s32, s16, s8] maps [B, W, ·, ·]; mask_features [B, W, h4, w4]."""
+        """Args: multi_scale: [p5, p4, p3] maps [B, W, ·, ·]; mask_features [B, W, h4, w4]."""
         memory, positions, resized = [], [], []
         for level, features in enumerate(multi_scale):
             memory.append(features.flatten(2).transpose(1, 2) + self.level_embeddings.weight[level])

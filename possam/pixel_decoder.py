@@ -2,9 +2,9 @@
 
 PosSAM (arXiv 2403.09620), Section 3 and Figure 3, with Mask2Former's pixel decoder (Cheng et al., arXiv 2112.01527).
 
-    x_l    = GroupNorm(P_l f_l)                                   l = s32, s16, s8
-    x      = Layer_6(… Layer_1([x_s32; x_s16; x_s8]))             positions: sine(p) + e_l, added to the queries only
-    F_mask = W_m ReLU(GN(C_3×3( GN(C_1×1 f_s4) + up(x_s8) )))
+    x_l    = GroupNorm(P_l f_l)                                   l = p5, p4, p3
+    x      = Layer_6(… Layer_1([x_p5; x_p4; x_p3]))             positions: sine(p) + e_l, added to the queries only
+    F_mask = W_m ReLU(GN(C_3×3( GN(C_1×1 f_p2) + up(x_p3) )))
 
     f_l -> features[l]    P_l -> projections    e_l -> level_embeddings    C_1×1 -> lateral    C_3×3 -> smooth
     W_m -> mask_projection    F_mask -> mask_features
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sam_common.layers.deformable_attention import MultiScaleDeformableAttention
 from sam_common.layers.position_encoding import cell_centres, sine_encoding
 
-LEVELS = ("s32", "s16", "s8")
+LEVELS = ("p5", "p4", "p3")
 """The maps that the decoders attend to, coarse to fine."""
 
 
@@ -78,9 +78,9 @@ class PixelDecoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Args: features: "s4", "s8", "s16", "s32" -> [B, in_channels, ·, ·].
+        """Args: features: "p2", "p3", "p4", "p5" -> [B, in_channels, ·, ·].
 
-        Returns: mask_features [B, W, h4, w4], and the maps [s32, s16, s8], each [B, W, ·, ·].
+        Returns: mask_features [B, W, h4, w4], and the maps [p5, p4, p3], each [B, W, ·, ·].
         """
         maps = [self.projections[name](features[name]) for name in LEVELS]
         shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
@@ -94,6 +94,6 @@ class PixelDecoder(nn.Module):
         encoded = tokens.transpose(1, 2).split(lengths, dim=-1)
         multi_scale = [x.unflatten(-1, shape) for x, shape in zip(encoded, shapes, strict=True)]
 
-        fine = self.lateral(features["s4"])
+        fine = self.lateral(features["p2"])
         fine = fine + F.interpolate(multi_scale[-1], fine.shape[-2:], mode="bilinear")
         return self.mask_projection(self.smooth(fine)), multi_scale

@@ -1,12 +1,11 @@
 """PosSAM: Panoptic Open-vocabulary Segment Anything (arXiv 2403.09620), Figure 3.
 
-    image -> frozen SAM encoder -> feature pyramid -> pixel decoder -> masked transformer decoder
-                                                                    -> queries, masks -> IoU head, LDP
-    image -> frozen CLIP encoder ------------------------------------> LDP, MASE
-    words -> frozen CLIP text encoder -> text embeddings; LDP · text -> class logits
+    image -> backbone: frozen SAM encoder, feature pyramid --> head: masks, IoU, class logits --> MASE -> inference
+    image -> frozen CLIP image encoder ----------------------> head, MASE
+    words -> frozen CLIP text encoder -> text embeddings ----> head, MASE
 
-Shapes: B images, Q queries, P prediction points (decoder layers + 1 in training, 1 otherwise), C classes, E the
-dimension of CLIP's embedding, [H, W] the padded image, h4 = H/4, w4 = W/4.
+Shapes: B images, Q queries, C classes, E the dimension of CLIP's embedding, [H, W] the padded image, h4 = H/4,
+w4 = W/4.
 """
 
 from __future__ import annotations
@@ -19,12 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from possam.classifier import CosineClassifier, cosine_logits
+from possam.classifier import cosine_logits
 from possam.clip_encoder import ClipEncoder
-from possam.criterion import Criterion, Predictions
-from possam.local_discriminative_pooling import masked_average_pool
+from possam.criterion import Criterion
 from possam.panoptic_inference import instances, panoptic, semantic
-from possam.vocabulary import ClassEmbeddings, TextEmbeddings
+from possam.vocabulary import TextEmbeddings
 from sam_common.data.categories import seen_classes
 from sam_common.errors import UserError
 from sam_common.padding import crop_and_resize, normalize_and_pad, pad, padded_size
@@ -69,15 +67,10 @@ class PosSAM(nn.Module):
 
     def __init__(
         self,
-        image_encoder: nn.Module,
+        backbone: nn.Module,
         clip: ClipEncoder,
         *,
-        feature_pyramid: nn.Module,
-        pixel_decoder: nn.Module,
-        decoder: nn.Module,
-        iou_head: nn.Module,
-        pooling: nn.Module,
-        classifier: CosineClassifier,
+        head: nn.Module,
         ensemble: nn.Module,
         criterion: Criterion,
         text_embeddings: TextEmbeddings,
@@ -86,16 +79,14 @@ class PosSAM(nn.Module):
         image_size: int,
         inference: Inference,
     ) -> None:
-        """Args: the parts of Figure 3; mean and std (0..255, RGB) for SAM and for CLIP; the least padded side."""
+        """Args: the parts of Figure 3; mean and std (0..255, RGB) for SAM and for CLIP; the least padded side.
+
+        `backbone` is a `SamBackbone`, or another module that makes "p2" … "p5" of a batch; `head` a `PosSAMHead`.
+        """
         super().__init__()
-        self.image_encoder = image_encoder.requires_grad_(False)
-        self.clip = clip.requires_grad_(False)
-        self.feature_pyramid = feature_pyramid
-        self.pixel_decoder = pixel_decoder
-        self.decoder = decoder
-        self.iou_head = iou_head
-        self.pooling = pooling
-        self.classifier = classifier
+        self.backbone = backbone
+        self.clip = clip
+        self.head = head
         self.ensemble = ensemble
         self.criterion = criterion
         self.text_embeddings = text_embeddings
@@ -111,21 +102,17 @@ class PosSAM(nn.Module):
     def device(self) -> torch.device:
         return self.sam_mean.device
 
-    def train(self, mode: bool = True) -> PosSAM:
-        """Training mode for all but the frozen encoders."""
-        super().train(mode)
-        self.image_encoder.eval()
-        self.clip.eval()
-        return self
-
     def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         vocabulary = common_vocabulary(batch)
         text = self.text_embeddings(vocabulary).to(self.device)
         images = [entry["image"].to(self.device) for entry in batch]
         size = padded_size([(image.shape[1], image.shape[2]) for image in images], self.image_size, SIZE_DIVISOR)
 
-        image_embeddings, clip_features = self.encode(images, size)
-        predictions, clip_embeddings = self.predict(image_embeddings, clip_features, text)
+        features = self.backbone(normalize_and_pad(images, self.sam_mean, self.sam_std, size))
+        clip_features = self.clip.features(normalize_and_pad(images, self.clip_mean, self.clip_std, size))
+        predictions, clip_embeddings = self.head(
+            features, clip_features=clip_features, project=self.clip.project, text=text
+        )
         if self.training:
             self.training_vocabulary = tuple(dict.fromkeys((*self.training_vocabulary, *vocabulary)))
             targets = [pad_segments(entry["segments"].to(self.device), size) for entry in batch]
@@ -139,34 +126,6 @@ class PosSAM(nn.Module):
         return [
             self.postprocess(scores[b], final.mask_logits[b], size, batch[b], vocabulary) for b in range(len(batch))
         ]
-
-    @torch.no_grad()
-    def encode(self, images: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """The two frozen encoders: [B, C, H/16, W/16] of SAM and [B, C', H/32, W/32] of CLIP."""
-        image_embeddings = self.image_encoder(normalize_and_pad(images, self.sam_mean, self.sam_std, size))
-        clip_features = self.clip.features(normalize_and_pad(images, self.clip_mean, self.clip_std, size))
-        return image_embeddings, clip_features
-
-    def predict(
-        self, image_embeddings: Tensor, clip_features: Tensor, text: ClassEmbeddings
-    ) -> tuple[list[Predictions], Tensor]:
-        """Predictions at every prediction point, and CLIP's own embeddings [B, Q, E] of the last masks."""
-        mask_features, multi_scale = self.pixel_decoder(self.feature_pyramid(image_embeddings))
-        decoded = self.decoder(multi_scale, mask_features)
-        predictions = []
-        for queries, mask_logits in zip(decoded.query_embeddings, decoded.mask_logits, strict=True):
-            with torch.no_grad():
-                clip_embeddings = self.clip.project(masked_average_pool(clip_features, mask_logits))
-            mask_embeddings = self.pooling(
-                query_embeddings=queries,
-                mask_logits=mask_logits,
-                mask_features=mask_features,
-                clip_features=clip_features,
-                clip_embeddings=clip_embeddings,
-            )
-            class_logits = self.classifier(mask_embeddings, text)
-            predictions.append(Predictions(class_logits, mask_logits, self.iou_head(queries)))
-        return predictions, clip_embeddings
 
     def postprocess(
         self,
@@ -197,18 +156,18 @@ class PosSAM(nn.Module):
             outputs["instances"] = instances(scores, masks, is_thing, max_instances=ask.max_instances)
         return outputs
 
-    def get_extra_state(self) -> dict[str, str]:
-        """The classes trained on travel with the weights: they decide which classes are *seen* later."""
-        return {
-            "training_vocabulary": json.dumps(
-                [[c.name, list(c.synonyms), c.is_thing, c.id] for c in self.training_vocabulary]
-            )
-        }
+    def get_extra_state(self) -> Tensor:
+        """The classes trained on travel with the weights: they decide which classes are *seen* later.
 
-    def set_extra_state(self, state: dict[str, str]) -> None:
+        As JSON in a uint8 tensor, since other programs that read checkpoints expect tensors only.
+        """
+        classes = [[c.name, list(c.synonyms), c.is_thing, c.id] for c in self.training_vocabulary]
+        return torch.frombuffer(bytearray(json.dumps(classes).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
         self.training_vocabulary = tuple(
             Category(name, tuple(synonyms), is_thing, identifier)
-            for name, synonyms, is_thing, identifier in json.loads(state["training_vocabulary"])
+            for name, synonyms, is_thing, identifier in json.loads(state.cpu().numpy().tobytes())
         )
 
 

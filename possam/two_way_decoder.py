@@ -37,8 +37,8 @@ class TwoWayDecoder(nn.Module):
         self.mask_mlp = MLP(width, width, width, 3)
 
     def forward(self, multi_scale: list[Tensor], mask_features: Tensor) -> DecoderOutput:
-        """Args: multi_scale: [s32, s16, s8] maps [B, W, ·, ·]; mask_features [B, W, h4, w4]."""
-        features = multi_scale[LEVELS.index("s16")]
+        """Args: multi_scale: [p5, p4, p3] maps [B, W, ·, ·]; mask_features [B, W, h4, w4]."""
+        features = multi_scale[LEVELS.index("p4")]
         image_positions = map_encoding(features, self.width)
         query_positions = self.query_positions.weight
         image = features.flatten(2).transpose(1, 2)  # [B, S, W]

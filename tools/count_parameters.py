@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -42,8 +42,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = build_model(cfg)
     print(json.dumps(count_parameters(model)))
     if args.parts:
-        for name, part in model.named_children():
+        for name, part in parts(model):
             print(json.dumps({name: count_parameters(part)}))
+
+
+def parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts of a model that hold parameters, and the parts of those that train, by dotted name."""
+    for name, part in model.named_children():
+        counts = count_parameters(part)
+        if counts["total"]:
+            yield name, part
+        if counts["trainable"]:
+            yield from ((f"{name}.{inner}", module) for inner, module in part.named_children())
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def load_trained(model: nn.Module, content: dict[str, Any], source: str, *, froz
     misfits = {
         "missing": expected.keys() - given.keys(),
         "unexpected": given.keys() - expected.keys(),
-        "of another shape": {k for k in expected.keys() & given.keys() if _shape(expected[k]) != _shape(given[k])},
+        "of another shape": {k for k in expected.keys() & given.keys() if _shape(expected, k) != _shape(given, k)},
     }
     if any(misfits.values()):
         found = "; ".join(f"{len(keys)} {kind} ({_few(keys)})" for kind, keys in misfits.items() if keys)
@@ -126,8 +126,10 @@ def load_trained(model: nn.Module, content: dict[str, Any], source: str, *, froz
     model.load_state_dict(given, strict=False)  # all keys were checked; only frozen ones are absent
 
 
-def _shape(value: Any) -> Any:
-    return tuple(value.shape) if isinstance(value, Tensor) else None
+def _shape(state: dict[str, Any], key: str) -> Any:
+    """The shape that a tensor must have; None for what may have any: extra state is the module's own affair."""
+    value = state[key]
+    return tuple(value.shape) if isinstance(value, Tensor) and not key.endswith("_extra_state") else None
 
 
 def _few(keys: Iterable[str], limit: int = 3) -> str:

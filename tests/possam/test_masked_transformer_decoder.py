@@ -13,7 +13,7 @@ WIDTH, QUERIES = 32, 6
 
 @pytest.fixture
 def maps():
-    """[s32, s16, s8] and mask features of two images."""
+    """[p5, p4, p3] and mask features of two images."""
     sizes = [(2, 3), (4, 6), (8, 12)]
     return [torch.randn(2, WIDTH, *size) for size in sizes], torch.randn(2, WIDTH, 16, 24)
 
@@ -42,7 +42,7 @@ def test_equals_plain_mask2former(maps):
         torch.testing.assert_close(output.query_embeddings[point], normed, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(output.mask_logits[point], logits, atol=1e-3, rtol=1e-4)
         if point < 4:
-            level = point % 3  # s32, s16, s8, s32
+            level = point % 3  # p5, p4, p3, p5
             features = multi_scale[level]
             inside = F.interpolate(logits, features.shape[-2:], mode="bilinear").flatten(2) >= 0
             inside[~inside.any(-1)] = True

@@ -16,7 +16,7 @@ PARTS = {
     "feature_pyramid": (
         lambda: FeaturePyramid(256),
         1_377_792,
-        {"s4": 2 * 262_400 + 512, "s8": 262_400, "s16": 0, "s32": 590_080},
+        {"p2": 2 * 262_400 + 512, "p3": 262_400, "p4": 0, "p5": 590_080},
     ),
     "pixel_decoder": (
         lambda: PixelDecoder(256, 256),

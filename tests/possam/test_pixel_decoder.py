@@ -12,7 +12,7 @@ from sam_common.layers.position_encoding import cell_centres, sine_encoding
 
 def pyramid(channels=16, batch=2, h=4, w=6):
     """Random maps at strides 32 (h/2 × w/2), 16, 8 and 4."""
-    sizes = {"s4": (4 * h, 4 * w), "s8": (2 * h, 2 * w), "s16": (h, w), "s32": (h // 2, w // 2)}
+    sizes = {"p2": (4 * h, 4 * w), "p3": (2 * h, 2 * w), "p4": (h, w), "p5": (h // 2, w // 2)}
     return {name: torch.randn(batch, channels, *size) for name, size in sizes.items()}
 
 
@@ -33,10 +33,10 @@ def test_without_layers():
     features = pyramid()
     decoder = PixelDecoder(16, 32, num_layers=0)
     mask_features, maps = decoder(features)
-    for name, result in zip(("s32", "s16", "s8"), maps, strict=True):
+    for name, result in zip(("p5", "p4", "p3"), maps, strict=True):
         torch.testing.assert_close(result, decoder.projections[name](features[name]))
     up = F.interpolate(maps[2], scale_factor=2, mode="bilinear")
-    expected = decoder.mask_projection(decoder.smooth(decoder.lateral(features["s4"]) + up))
+    expected = decoder.mask_projection(decoder.smooth(decoder.lateral(features["p2"]) + up))
     torch.testing.assert_close(mask_features, expected)
 
 
@@ -48,7 +48,7 @@ def test_layer_equation():
     torch.nn.init.normal_(layer.attention.offsets.weight)  # zero at the start, which would hide the positions
     torch.nn.init.normal_(layer.attention.weights.weight)
     shapes = [(2, 3), (4, 6), (8, 12)]
-    inputs = [decoder.projections[name](features[name]).flatten(2).mT for name in ("s32", "s16", "s8")]
+    inputs = [decoder.projections[name](features[name]).flatten(2).mT for name in ("p5", "p4", "p3")]
     centres = [cell_centres(h, w) for h, w in shapes]
     positions = [sine_encoding(p, 32) + e for p, e in zip(centres, decoder.level_embeddings.weight, strict=True)]
     tokens = torch.cat(inputs, dim=1)

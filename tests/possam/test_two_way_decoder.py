@@ -23,7 +23,7 @@ def test_every_block_predicts(blocks):
 
 
 def test_attends_to_stride_16_only():
-    """Of the three maps only s16 matters; the learned queries see the image in the very first block."""
+    """Of the three maps only p4 matters; the learned queries see the image in the very first block."""
     maps = [torch.randn(1, 32, s, s, requires_grad=True) for s in (2, 4, 8)]
     decoder = TwoWayDecoder(32, num_queries=5, num_blocks=1, num_heads=4, ffn_width=64)
     decoder(maps, torch.randn(1, 32, 16, 16)).query_embeddings.square().sum().backward()

@@ -9,12 +9,12 @@ import pytest
 from tools.count_parameters import main
 
 TRAINABLE_PARTS = {
-    "feature_pyramid": 1_377_792,
-    "pixel_decoder": 5_315_008,
-    "decoder": 14_458_624,
-    "pooling": 30_301_440,
-    "iou_head": 131_841,
-    "classifier": 769,
+    "backbone.feature_pyramid": 1_377_792,
+    "head.pixel_decoder": 5_315_008,
+    "head.decoder": 14_458_624,
+    "head.pooling": 30_301_440,
+    "head.iou_head": 131_841,
+    "head.classifier": 769,
 }
 CLIP = 351_772_609
 
@@ -31,5 +31,5 @@ def test_every_part_has_the_papers_number_of_parameters(
     assert total == {"trainable": trainable, "frozen": sam + CLIP, "total": sam + CLIP + trainable}
     counts = {name: count for part in parts for name, count in part.items()}
     assert {name: counts[name]["trainable"] for name in TRAINABLE_PARTS} == TRAINABLE_PARTS
-    assert counts["image_encoder"] == {"trainable": 0, "frozen": sam, "total": sam}
+    assert counts["backbone.image_encoder"] == {"trainable": 0, "frozen": sam, "total": sam}
     assert counts["clip"] == {"trainable": 0, "frozen": CLIP, "total": CLIP}
