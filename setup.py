@@ -4,6 +4,7 @@ from setuptools import setup
 
 setup(
     packages=[
+        "detectron2_sam",
         "possam",
         "sam_common",
         "sam_common.data",

@@ -215,4 +215,5 @@ def get_cfg() -> CfgNode:
 
     cfg.TEST = CfgNode()
     cfg.TEST.EVAL_PERIOD = 0  # iterations; 0: at the end only
+    cfg.TEST.EVALUATORS = "auto"  # native: ours | detectron2: its own | auto: those of the engine that runs
     return cfg

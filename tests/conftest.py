@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,3 +31,17 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says whether the plug-in was tested: a silent skip would look like a pass."""
+    if importlib.util.find_spec("detectron2") is None:
+        terminalreporter.write_line("Detectron2 plug-in: NOT tested, Detectron2 is not installed (docs/detectron2.md)")
+        return
+    counts = {
+        outcome: sum("tests/detectron2_sam/" in report.nodeid for report in terminalreporter.stats.get(outcome, ()))
+        for outcome in ("passed", "failed", "error", "skipped")
+    }
+    if any(counts.values()):
+        said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+        terminalreporter.write_line(f"Detectron2 plug-in: {said}")

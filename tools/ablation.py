@@ -77,7 +77,7 @@ def run_row(rows: Rows, trained: str, seed: int, output: Path) -> dict[str, dict
         extra = [] if number == 0 else ["MODEL.WEIGHTS", str(weights)]
         if not _results(target):
             keys = ["SEED", str(seed), "OUTPUT_DIR", str(target), *rows.trained[trained], *options, *extra]
-            train_net(["--config-file", rows.config, *mode, "MODEL.DEVICE", "cpu", *keys])
+            train_net(["--config-file", rows.config, "--engine", "fabric", *mode, "MODEL.DEVICE", "cpu", *keys])
         results[tested] = _results(target)
     return results
 

@@ -220,7 +220,7 @@ def train_net(demo: Demo, output: Path, mode: str, *options: object) -> None:
     Raises:
         SystemExit: with its status, if it did not end well; it has said why.
     """
-    arguments = ["--config-file", CONFIG, mode]
+    arguments = ["--config-file", CONFIG, "--engine", "fabric", mode]  # the same numbers wherever it runs
     if device_name() == "CPU":
         arguments += ["--num-gpus", str(demo.processes)]
         options = ("MODEL.DEVICE", "cpu", *options)

@@ -10,8 +10,8 @@ Exit status: 0 done, 2 a mistake in what was given (one line on stderr), 128 + N
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
-import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,16 +21,36 @@ import torch
 from lightning_fabric import Fabric
 
 from possam.config import add_possam_config, register
-from sam_common.config import CfgNode, build_model, get_cfg, resolve_device
-from sam_common.engine.build import build_trainer, evaluate_all, register_datasets
+from sam_common.config import CfgNode, build_model, get_cfg
+from sam_common.engine.build import build_trainer, check_output_dir, evaluate_all, register_datasets, run_seed
 from sam_common.engine.checkpoint import frozen_sha256, last_checkpoint, load_trained, read_checkpoint
-from sam_common.engine.launch import Interrupted, ToolParser, describe, launch, run_tool, stop_on_signals
+from sam_common.engine.launch import Interrupted, ToolParser, choose_device, describe, launch, run_tool, stop_on_signals
 from sam_common.engine.logging import MetricsWriter, log_to
 from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Results
 from sam_common.files import write_text
 
 logger = logging.getLogger("tools.train_net")
+
+
+def choose_engine(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """`detectron2` or `fabric`, and the arguments without --engine. `auto` is Detectron2's where it imports."""
+    parser = ToolParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--engine", default="auto")
+    args, others = parser.parse_known_args(argv)
+    if args.engine not in ("auto", "detectron2", "fabric"):
+        raise UserError(f"--engine {args.engine} is unknown; choose auto, fabric or detectron2")
+    if args.engine == "fabric":
+        return "fabric", others
+    try:
+        import detectron2_sam  # noqa: F401
+    except ImportError as error:
+        if args.engine == "detectron2":
+            raise UserError(" ".join(str(error).split())) from error
+        if importlib.util.find_spec("detectron2"):
+            logger.warning("Detectron2 is here but cannot be imported (%s): using --engine fabric", error)
+        return "fabric", others
+    return "detectron2", others
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -43,16 +63,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num-machines", type=int, default=1)
     parser.add_argument("--machine-rank", type=int, default=0)
     parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of machine 0")
-    parser.add_argument("--engine", default="auto", help="auto | fabric | detectron2")
+    parser.add_argument("--engine", help="auto (detectron2 where it is installed) | fabric | detectron2")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override the configuration")
-    args = parser.parse_args(argv)
-    if args.engine == "detectron2":
-        raise UserError(
-            "--engine detectron2 comes with the Detectron2 plug-in, not in this version; use --engine fabric"
-        )
-    if args.engine not in ("auto", "fabric"):
-        raise UserError(f"--engine {args.engine} is unknown; choose auto, fabric or detectron2")
-    return args
+    return parser.parse_args(argv)
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -62,11 +75,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
     register_datasets(cfg)
-    if cfg.MODEL.DEVICE == "auto" and resolve_device("auto").type == "cpu" and args.num_gpus > 1:
-        raise UserError(f"--num-gpus {args.num_gpus} but there is no GPU; for CPU processes add MODEL.DEVICE cpu")
-    output = Path(cfg.OUTPUT_DIR)
-    if output.is_dir() and any(output.iterdir()) and not (args.resume or args.eval_only):
-        raise UserError(f"OUTPUT_DIR {output} is not empty; go on with --resume, or choose another OUTPUT_DIR")
+    choose_device(cfg.MODEL.DEVICE, args.num_gpus)
+    check_output_dir(cfg, resume=args.resume, eval_only=args.eval_only)
     return cfg
 
 
@@ -78,7 +88,7 @@ def run(fabric: Fabric, cfg: CfgNode, args: argparse.Namespace) -> dict[str, Res
     with log_to(directory, fabric.global_rank):
         logger.info(describe(fabric))
         previous = last_checkpoint(Path(cfg.OUTPUT_DIR)) if args.resume else None
-        cfg.SEED = fabric.broadcast(_seed(cfg.SEED, previous))
+        cfg.SEED = fabric.broadcast(run_seed(cfg.SEED, previous))
         if fabric.is_global_zero:
             write_text(directory / "config.yaml", cfg.dump())
         torch.manual_seed(cfg.SEED)
@@ -97,14 +107,6 @@ def run(fabric: Fabric, cfg: CfgNode, args: argparse.Namespace) -> dict[str, Res
             directory, start_iteration=start, max_iter=cfg.SOLVER.MAX_ITER, device=fabric.device
         ) as writer:
             return trainer.train(writer)
-
-
-def _seed(seed: int, previous: Path | None) -> int:
-    """`SEED`; where it is negative, the seed of the run that goes on, or else a random one."""
-    if seed < 0:
-        seed = read_checkpoint(previous)["seed"] if previous is not None else secrets.randbits(31)
-        logger.info("SEED %d", seed)
-    return seed
 
 
 def _load(model: torch.nn.Module, weights: str) -> int:
@@ -130,19 +132,24 @@ def _evaluate(fabric: Fabric, cfg: CfgNode, model: torch.nn.Module, weights: str
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Runs the tool; data set -> task -> metric -> value.
+    """Runs the tool; data set -> task -> metric -> value (nothing from Detectron2's launch, which returns nothing).
 
     Raises:
         UserError: something that was given cannot be used.
         Interrupted: a signal ended the run, after a checkpoint.
     """
+    engine, argv = choose_engine(sys.argv[1:] if argv is None else argv)
+    if engine == "detectron2":
+        from detectron2_sam.launch import main as detectron2_main
+
+        return detectron2_main(argv)
     args = parse(argv)
     cfg = setup(args)
     return launch(
         run,
         cfg,
         args,
-        device=resolve_device(cfg.MODEL.DEVICE),
+        device=choose_device(cfg.MODEL.DEVICE, args.num_gpus),
         processes=args.num_gpus,
         machines=args.num_machines,
         machine_rank=args.machine_rank,

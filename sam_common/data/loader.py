@@ -71,8 +71,8 @@ def build_train_loader(
         raise UserError("the training set is empty; check DATASETS.TRAIN")
     if batch_size <= 0 or batch_size % world_size:
         raise UserError(f"SOLVER.IMS_PER_BATCH {batch_size} must be a positive multiple of the {world_size} processes")
-    dataset = _MappedRecords(records, mapper, seed)
-    sampler = _TrainBatches(len(records), seed, batch_size, start_iteration, rank, world_size)
+    dataset = MappedRecords(records, mapper, seed)
+    sampler = TrainBatches(len(records), seed, batch_size, start_iteration, rank, world_size)
     return _loader(dataset, sampler, num_workers)
 
 
@@ -88,7 +88,7 @@ def build_test_loader(
     """Every `world_size`-th record from `rank` on, once, in order: together the ranks see each record exactly once."""
     indices = [(0, index) for index in range(rank, len(records), world_size)]
     batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-    return _loader(_MappedRecords(records, mapper, seed=0), batches, num_workers)
+    return _loader(MappedRecords(records, mapper, seed=0), batches, num_workers)
 
 
 def item_seed(seed: int, iteration: int, image_id: int | str) -> int:
@@ -106,7 +106,7 @@ def _hash(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-class _TrainBatches:
+class TrainBatches:
     """Yields, per iteration, this rank's list of (iteration, index of the record)."""
 
     def __init__(self, length: int, seed: int, batch_size: int, start: int, rank: int, world_size: int) -> None:
@@ -127,7 +127,7 @@ class _TrainBatches:
             yield batch
 
 
-class _MappedRecords(Dataset):
+class MappedRecords(Dataset):
     """(iteration, index) -> model input, or the UserError that it met.
 
     Records are kept as JSON in one flat tensor: as Python objects, reference counting would copy all of them into
@@ -149,8 +149,12 @@ class _MappedRecords(Dataset):
         except UserError as error:
             return error
 
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self.ends) - 1
 
-def _loader(dataset: _MappedRecords, batches: Any, num_workers: int) -> BatchLoader:
+
+def _loader(dataset: MappedRecords, batches: Any, num_workers: int) -> BatchLoader:
     if num_workers < 0:
         raise UserError(f"DATALOADER.NUM_WORKERS is {num_workers}; give at least 0")
     generator = torch.Generator()  # else each start would draw from the global one

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+import secrets
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.loader import build_test_loader, build_train_loader
 from sam_common.data.mapper import SegmentationMapper
-from sam_common.engine.checkpoint import Checkpointer
+from sam_common.engine.checkpoint import Checkpointer, read_checkpoint
 from sam_common.engine.evaluation import copypaste, evaluate, write_report
 from sam_common.engine.launch import grad_scaler
 from sam_common.engine.optimizer import build_adamw, cosine_factor, lr_factor, multistep_factor, parameter_groups
@@ -46,6 +47,21 @@ def register_datasets(cfg: CfgNode) -> None:
     catalog.register_from_config(cfg.DATASETS.REGISTER)
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         catalog.get(name)
+
+
+def check_output_dir(cfg: CfgNode, *, resume: bool, eval_only: bool) -> None:
+    """Raises UserError where a new training would write into a folder that holds something."""
+    output = Path(cfg.OUTPUT_DIR)
+    if output.is_dir() and any(output.iterdir()) and not (resume or eval_only):
+        raise UserError(f"OUTPUT_DIR {output} is not empty; go on with --resume, or choose another OUTPUT_DIR")
+
+
+def run_seed(seed: int, previous: Path | None) -> int:
+    """`SEED`; where it is negative, the seed of the checkpoint that the run goes on from, or else a random one."""
+    if seed < 0:
+        seed = read_checkpoint(previous)["seed"] if previous is not None else secrets.randbits(31)
+        logger.info("SEED %d", seed)
+    return seed
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
@@ -111,21 +127,25 @@ def build_mapper(cfg: CfgNode, vocabulary: Vocabulary, *, training: bool) -> Seg
     )
 
 
-def build_batches(cfg: CfgNode, *, rank: int, world_size: int) -> Callable[[int], Iterable[list[dict[str, Any]]]]:
-    """First iteration -> the training batches of a rank from there on, of all data sets of `DATASETS.TRAIN`.
+def training_records(specs: Sequence[DatasetSpec]) -> tuple[list[dict[str, Any]], Vocabulary]:
+    """The records of all data sets that are trained on, and the classes that they share.
 
     Raises:
-        UserError: there are none, or they do not share one vocabulary.
+        UserError: there are no data sets, or they do not share one vocabulary.
     """
-    specs = [catalog.get(name) for name in cfg.DATASETS.TRAIN]
     if not specs:
         raise UserError("DATASETS.TRAIN is empty; name a data set, or give --eval-only")
     vocabularies = [spec.load_vocabulary() for spec in specs]
     for spec, vocabulary in zip(specs, vocabularies, strict=True):
         if vocabulary != vocabularies[0]:
             raise UserError(f"DATASETS.TRAIN: {spec.name} has other classes than {specs[0].name}; train on one of them")
-    records = [record for spec in specs for record in spec.load()]
-    mapper = build_mapper(cfg, vocabularies[0], training=True)
+    return [record for spec in specs for record in spec.load()], vocabularies[0]
+
+
+def build_batches(cfg: CfgNode, *, rank: int, world_size: int) -> Callable[[int], Iterable[list[dict[str, Any]]]]:
+    """First iteration -> the training batches of a rank from there on, of all data sets of `DATASETS.TRAIN`."""
+    records, vocabulary = training_records([catalog.get(name) for name in cfg.DATASETS.TRAIN])
+    mapper = build_mapper(cfg, vocabulary, training=True)
 
     def batches(start_iteration: int) -> Iterable[list[dict[str, Any]]]:
         return build_train_loader(
@@ -177,6 +197,7 @@ def evaluate_all(
     Returns:
         Data set -> results; None when `stopped()` ended it.
     """
+    _one_of("TEST.EVALUATORS, without --engine detectron2,", cfg.TEST.EVALUATORS, ("auto", "native"))
     results: dict[str, Results] = {}
     for name in cfg.DATASETS.TEST:
         outcome = _evaluate_one(cfg, fabric, model, catalog.get(name), stopped)

@@ -39,9 +39,14 @@ def trained_state(model: nn.Module) -> dict[str, Any]:
     prefixes = tuple(_frozen_prefixes(model))
     return {
         key: value.detach().cpu() if isinstance(value, Tensor) else value
-        for key, value in model.state_dict().items()
+        for key, value in _whole_state(model).items()
         if key not in frozen and not key.startswith(prefixes)
     }
+
+
+def _whole_state(model: nn.Module) -> dict[str, Any]:
+    """The state of a model, also of one whose own `state_dict` leaves something out."""
+    return nn.Module.state_dict(model)
 
 
 def _frozen_prefixes(module: nn.Module, prefix: str = "") -> Iterator[str]:
@@ -57,7 +62,7 @@ def frozen_sha256(model: nn.Module) -> dict[str, str]:
     """SHA-256 of the weights that do not train, one for each child of the model that has any."""
     trained = trained_state(model).keys()
     parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in model.state_dict().items():
+    for key, value in _whole_state(model).items():
         if key not in trained and isinstance(value, Tensor):
             parts.setdefault(key.partition(".")[0], {})[key] = value
     return {part: state_sha256(state) for part, state in parts.items()}

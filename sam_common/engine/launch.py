@@ -23,6 +23,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 from lightning_fabric.strategies import DDPStrategy
 
+from sam_common.config import resolve_device
 from sam_common.errors import UserError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -188,6 +189,19 @@ def _guarded(fabric: Fabric, *, errors: Any, function: Callable[..., Any], args:
     finally:
         if torch.distributed.is_initialized() and sys.exc_info()[0] is None:
             torch.distributed.destroy_process_group()
+
+
+def choose_device(name: str, processes: int) -> torch.device:
+    """`MODEL.DEVICE` as the device of so many processes on this machine.
+
+    Raises:
+        UserError: the name is unknown, or the machine lacks the devices.
+    """
+    device = resolve_device(name)
+    if name == "auto" and device.type == "cpu" and processes > 1:
+        raise UserError(f"--num-gpus {processes} but there is no GPU; for CPU processes add MODEL.DEVICE cpu")
+    _check_devices(device, processes)
+    return device
 
 
 def _check_devices(device: torch.device, processes: int) -> None:

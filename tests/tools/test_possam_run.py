@@ -27,7 +27,7 @@ def arguments(output: Path, *more: str, flags: tuple[str, ...] = ()) -> list[str
         "OUTPUT_DIR": str(output),
     }
     pairs = [word for pair in base.items() for word in pair]
-    return ["--config-file", "configs/possam_T.yaml", *flags, *pairs, *more]
+    return ["--config-file", "configs/possam_T.yaml", "--engine", "fabric", *flags, *pairs, *more]
 
 
 def test_train_resume_evaluate_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

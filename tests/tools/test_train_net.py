@@ -254,7 +254,6 @@ def test_weights_beside_another_frozen_part_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "words", "message"),
     [
-        (("--engine", "detectron2"), (), "comes with the Detectron2 plug-in"),
         (("--engine", "lightning"), (), "--engine lightning is unknown"),
         (("--num-gpus", "2"), ("MODEL.DEVICE", "auto"), "there is no GPU; for CPU processes add MODEL.DEVICE cpu"),
         (("--num-gpus", "0"), (), "--num-gpus is 0"),

@@ -140,7 +140,7 @@ def arguments(output: object, *more: str, flags: tuple[str, ...] = ()) -> list[s
         "OUTPUT_DIR": str(output),
     }
     pairs = [word for pair in base.items() for word in pair]
-    return ["--config-file", "configs/possam_base.yaml", *flags, *pairs, *more]
+    return ["--config-file", "configs/possam_base.yaml", "--engine", "fabric", *flags, *pairs, *more]
 
 
 def run(fabric: Fabric, *args: Any) -> Any:

@@ -1,0 +1,61 @@
+"""Detectron2's troubles on current machines, worked round here and nowhere else.
+
+Two more are solved by what replaces the part in question: files are read by `checkpoint.Checkpointer` (weights_only,
+no pickles), and `SamViTBackbone` spells `size_divisibility` as Detectron2's readers of it do (its own ViT pyramid
+doesn't, so nobody pads for it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import detectron2
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import defaults
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def distributed_on(device: torch.device) -> Iterator[None]:
+    """Lets `DefaultTrainer` distribute a model on the CPU.
+
+    Its `create_ddp_model` always names a GPU (`device_ids`), which torch refuses for a CPU model.
+    """
+    original = defaults.create_ddp_model
+    if device.type == "cpu":
+        defaults.create_ddp_model = partial(original, device_ids=None)
+    try:
+        yield
+    finally:
+        defaults.create_ddp_model = original
+
+
+def without_cpu_amp(cfg: CfgNode) -> CfgNode:
+    """The same configuration, without mixed precision on a CPU: `AMPTrainer` insists on CUDA there."""
+    if not cfg.SOLVER.AMP.ENABLED or torch.device(cfg.MODEL.DEVICE).type == "cuda":
+        return cfg
+    logger.info("SOLVER.AMP.ENABLED: mixed precision needs a GPU, training in float32")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SOLVER.AMP.ENABLED = False
+    return cfg
+
+
+def stock_config(name: str) -> Path:
+    """A configuration file that Detectron2 ships, such as `COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml`.
+
+    In place of `detectron2.model_zoo`, which imports `pkg_resources`: setuptools no longer has it.
+    """
+    return Path(detectron2.__file__).parent / "model_zoo" / "configs" / name
+
+
+def has_panopticapi() -> bool:
+    """Whether Detectron2's panoptic evaluator can run; what it needs is on no package registry."""
+    return importlib.util.find_spec("panopticapi") is not None

@@ -1,0 +1,51 @@
+"""Our configuration keys in a Detectron2 cfg."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.config import get_cfg as detectron2_cfg
+
+from possam.config import add_possam_config
+from sam_common.config import get_cfg
+from sam_common.errors import UserError
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Adds our keys to a Detectron2 cfg; a key that exists, its own or another project's, stays as it is.
+
+    Call it right after `get_cfg()`. Calling it again changes nothing.
+
+    Raises:
+        UserError: values were already changed, as `merge_from_file` does.
+    """
+    if "POSSAM" in cfg.MODEL:
+        return
+    defaults = dict(_leaves(detectron2_cfg()))
+    changed = [key for key, value in _leaves(cfg) if key in defaults and defaults[key] != value]
+    if changed:
+        raise UserError(
+            f"the cfg already has values of its own ({', '.join(changed[:3])}): call detectron2_sam.add_config(cfg) "
+            "right after get_cfg(), before merge_from_file"
+        )
+    ours = get_cfg()
+    add_possam_config(ours)
+    _add_missing(cfg, ours)
+
+
+def _add_missing(cfg: CfgNode, ours: CfgNode) -> None:
+    for key, value in ours.items():
+        if key not in cfg:
+            cfg[key] = type(cfg)(value) if isinstance(value, dict) else value
+        elif isinstance(value, dict):
+            _add_missing(cfg[key], value)
+
+
+def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,182 @@
+"""Data sets under both engines: ours in Detectron2's catalogs, and Detectron2's as specs of ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
+from PIL import Image
+
+from sam_common.data import catalog
+from sam_common.data.coco_panoptic import words_from_name
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.errors import UserError
+from sam_common.structures import Category, Vocabulary
+
+_EXIF_ORIENTATION = 0x0112
+_RECORD_KEYS = ("file_name", "image_id", "height", "width", "pan_seg_file_name", "sem_seg_file_name")
+
+
+class SpecMetadata(Metadata):
+    """Metadata of one of our data sets; its classes are read from the annotation file when they are first asked for."""
+
+    def __getattr__(self, key: str) -> Any:
+        if not key.startswith("_") and "thing_classes" not in self.__dict__:
+            try:
+                self.__dict__.update(class_metadata(catalog.get(self.name).load_vocabulary()))
+            except UserError as error:
+                raise AttributeError(f"{key} of data set {self.name}: {error}") from error
+            return getattr(self, key)
+        return super().__getattr__(key)
+
+
+def register_datasets(entries: Iterable[Mapping[str, Any]] = ()) -> None:
+    """Enters the builtin data sets and `entries` (`DATASETS.REGISTER`) in Detectron2's catalogs.
+
+    A name that Detectron2 or the user's own code has registered is left alone. Called again, ours follow
+    `$DETECTRON2_DATASETS`.
+
+    Raises:
+        UserError: an entry is wrong.
+    """
+    catalog.register_builtin()
+    catalog.register_from_config(entries)
+    for name in catalog.names():
+        if name not in DatasetCatalog:
+            DatasetCatalog.register(name, partial(_load, name))
+        elif not isinstance(MetadataCatalog.get(name), SpecMetadata):
+            continue
+        # Not by Metadata.set, which asks for every attribute that it sets, and so would read the file.
+        MetadataCatalog[name] = SpecMetadata(name=name, **_file_metadata(catalog.get(name)))
+
+
+def _file_metadata(spec: DatasetSpec) -> dict[str, Any]:
+    """What is known of a data set without reading its files."""
+    return {
+        "evaluator_type": "coco_panoptic_seg",
+        "panoptic_json": spec.files.get("json"),
+        "panoptic_root": spec.files.get("panoptic"),
+        "image_root": spec.files.get("images"),
+        "ignore_label": 255,
+        "label_divisor": 1000,
+    }
+
+
+def _load(name: str) -> list[dict[str, Any]]:
+    return catalog.get(name).load()
+
+
+def spec_of(name: str) -> DatasetSpec:
+    """The spec of a data set that Detectron2's catalog knows; ours where it is the same files.
+
+    Raises:
+        UserError: neither catalog has the name.
+    """
+    if name not in DatasetCatalog:
+        return catalog.get(name)
+    metadata = MetadataCatalog.get(name)
+    ours = catalog.get(name) if name in catalog.names() else None
+    if ours is not None and _same_file(ours.files.get("json"), metadata.get("panoptic_json")):
+        return ours
+    return DatasetSpec(
+        name, load=partial(load_standard_records, name), load_vocabulary=partial(vocabulary_from_metadata, metadata)
+    )
+
+
+def vocabulary_of(name: str) -> Vocabulary:
+    """The classes of a data set by its name in Detectron2's catalogs.
+
+    Raises:
+        UserError: the name is unknown, or the file that lists the classes cannot be read.
+    """
+    return spec_of(name).load_vocabulary()
+
+
+def load_standard_records(name: str) -> list[dict[str, Any]]:
+    """What someone registered in `DatasetCatalog`, with what our readers add to Detectron2's standard dictionaries.
+
+    An image's size is read from its header where the dictionary lacks it; a missing id is the file's name.
+
+    Raises:
+        UserError: an image file cannot be read.
+    """
+    return [_complete(record) for record in DatasetCatalog.get(name)]
+
+
+def _complete(record: dict[str, Any]) -> dict[str, Any]:
+    path = record["file_name"]
+    complete = {"image_id": path, **{key: record[key] for key in _RECORD_KEYS if key in record}}
+    if "height" not in record or "width" not in record:
+        complete["width"], complete["height"] = _upright_size(path)
+    complete["segments_info"] = [
+        {key: segment.get(key, 0) for key in ("id", "category_id", "iscrowd", "area")}
+        for segment in record.get("segments_info", ())
+    ]
+    return complete
+
+
+def _upright_size(path: str) -> tuple[int, int]:
+    """(width, height) as `read_image` will give it, from the header."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+    except OSError as error:
+        raise UserError(f"{path} cannot be read as an image: {error}") from error
+    return (height, width) if turned else (width, height)
+
+
+def class_metadata(vocabulary: Vocabulary) -> dict[str, Any]:
+    """The attributes Detectron2 describes classes with, in its "standard" form: one index for things and stuff."""
+    names = [category.name for category in vocabulary]
+    index_of = {kind: {c.id: i for i, c in enumerate(vocabulary) if c.is_thing is kind} for kind in (True, False)}
+    return {
+        "thing_classes": names,
+        "stuff_classes": names,
+        "thing_dataset_id_to_contiguous_id": index_of[True],
+        "stuff_dataset_id_to_contiguous_id": index_of[False],
+    }
+
+
+def metadata_of(vocabulary: Vocabulary, name: str = "vocabulary") -> Metadata:
+    """Metadata of any vocabulary, as `Visualizer` takes it; it enters no catalog."""
+    return Metadata(name=name, **class_metadata(vocabulary))
+
+
+def vocabulary_from_metadata(metadata: Metadata) -> Vocabulary:
+    """The vocabulary whose indices are Detectron2's contiguous ids.
+
+    Three kinds of data sets come: panoptic in standard form (`thing_classes` equals `stuff_classes`), things only, and
+    stuff only, as semantic segmentation has it.
+
+    Raises:
+        UserError: there are no classes, or things and stuff have indices of their own ("separated" form).
+    """
+    things, stuff = metadata.get("thing_classes", []), metadata.get("stuff_classes", [])
+    if things and stuff and list(things) != list(stuff):
+        raise UserError(
+            f"data set {metadata.name} numbers things and stuff separately; use its standard form, without _separated"
+        )
+    names = list(things) or list(stuff)
+    if not names:
+        raise UserError(f"data set {metadata.name} has neither thing_classes nor stuff_classes in MetadataCatalog")
+    thing_ids = _dataset_ids(metadata, "thing")
+    stuff_ids = _dataset_ids(metadata, "stuff")
+    ids = {**stuff_ids, **thing_ids}
+    is_thing = thing_ids.keys() if stuff else range(len(names))
+    return tuple(
+        Category(class_name, words_from_name(class_name, index in is_thing), index in is_thing, ids.get(index, index))
+        for index, class_name in enumerate(names)
+    )
+
+
+def _dataset_ids(metadata: Metadata, kind: str) -> dict[int, int]:
+    return {index: key for key, index in metadata.get(f"{kind}_dataset_id_to_contiguous_id", {}).items()}
+
+
+def _same_file(first: str | None, second: str | None) -> bool:
+    return first is not None and second is not None and os.path.abspath(first) == os.path.abspath(second)

@@ -1,0 +1,105 @@
+"""`tools/train_net.py --engine detectron2`: Detectron2's command line, setup, processes and trainer, our YAML."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import detectron2
+import detectron2.config
+import torch
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.utils import comm
+
+from detectron2_sam.checkpoint import Checkpointer
+from detectron2_sam.config import add_config
+from detectron2_sam.datasets import register_datasets, spec_of
+from detectron2_sam.registration import register
+from detectron2_sam.trainer import Trainer
+from sam_common.config import CfgNode, find_config
+from sam_common.engine.build import check_output_dir, run_seed
+from sam_common.engine.checkpoint import last_checkpoint
+from sam_common.engine.launch import choose_device
+from sam_common.errors import UserError
+
+logger = logging.getLogger("detectron2_sam")
+
+
+def setup(args: argparse.Namespace) -> detectron2.config.CfgNode:
+    """The configuration, checked as far as the command line and the disk allow before any process starts.
+
+    Raises:
+        UserError: a key, a value, a data set, a device or the output folder cannot be used.
+    """
+    if not args.config_file:
+        raise UserError("--config-file is missing; give a YAML file, or the name of a shipped one")
+    args.config_file = str(find_config(args.config_file))
+    cfg = CfgNode(detectron2.config.get_cfg())  # ours reads plain YAML only and names the nearest key
+    add_config(cfg)
+    cfg.MODEL.DEVICE = "auto"
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts or [])
+    register_datasets(cfg.DATASETS.REGISTER)
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        spec_of(name)
+    cfg.MODEL.DEVICE = str(choose_device(cfg.MODEL.DEVICE, args.num_gpus))
+    check_output_dir(cfg, resume=args.resume, eval_only=args.eval_only)
+    return detectron2.config.CfgNode(cfg)
+
+
+def run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, Any]:
+    """What every process does: train and evaluate, or only evaluate."""
+    register()
+    register_datasets(cfg.DATASETS.REGISTER)
+    previous = last_checkpoint(Path(cfg.OUTPUT_DIR)) if args.resume else None
+    cfg.SEED = comm.all_gather(run_seed(cfg.SEED, previous))[0]
+    log_cfg = cfg.clone()
+    log_cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR, "inference")) if args.eval_only else cfg.OUTPUT_DIR
+    default_setup(log_cfg, args)
+    logger.info(
+        "engine: detectron2 %s; device: %s; processes: %d, %d threads each; torch %s",
+        detectron2.__version__,
+        cfg.MODEL.DEVICE,
+        comm.get_world_size(),
+        torch.get_num_threads(),
+        torch.__version__,
+    )
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        return Trainer.test(cfg, model)
+    trainer = Trainer(cfg, config_file=args.config_file)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+def main(argv: Sequence[str]) -> dict[str, Any]:
+    """Runs Detectron2's engine; it hands no results back, they are in the log and in metrics.json.
+
+    Raises:
+        UserError: something that was given cannot be used.
+    """
+    args = default_argument_parser().parse_args(argv)
+    cfg = setup(args)
+    arguments = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
+    if args.num_gpus * args.num_machines == 1:
+        launch(run, *arguments, args=(cfg, args))
+        return {}
+    try:
+        launch(_guarded, *arguments, args=(cfg, args))
+    except torch.multiprocessing.ProcessExitedException as error:
+        raise UserError(f"a process of the training ended early ({error}); its reason is above") from error
+    return {}
+
+
+def _guarded(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> None:
+    """`run` in a process of its own: a user's mistake is one line there too, not a traceback."""
+    try:
+        run(cfg, args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)

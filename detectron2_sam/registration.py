@@ -1,0 +1,25 @@
+"""Entering our parts in Detectron2's registries."""
+
+from __future__ import annotations
+
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
+
+from detectron2_sam.datasets import register_datasets
+from detectron2_sam.modeling import PosSAM, PosSAMHead, SamViTBackbone
+from sam_common.errors import UserError
+
+PARTS = ((META_ARCH_REGISTRY, PosSAM), (BACKBONE_REGISTRY, SamViTBackbone), (SEM_SEG_HEADS_REGISTRY, PosSAMHead))
+
+
+def register() -> None:
+    """Makes our models and data sets known to Detectron2; calling it again changes nothing.
+
+    Raises:
+        UserError: something else has one of our names in a registry.
+    """
+    for registry, part in PARTS:
+        if part.__name__ not in registry:
+            registry.register(part)
+        elif registry.get(part.__name__) is not part:
+            raise UserError(f"Detectron2 already has another {part.__name__}: {registry.get(part.__name__)}")
+    register_datasets()

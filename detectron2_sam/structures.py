@@ -1,0 +1,60 @@
+"""Between Detectron2's structures and ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
+from torch import Tensor
+
+from sam_common import structures
+from sam_common.errors import UserError
+from sam_common.structures import Segments
+
+IGNORE_LABEL = 255
+
+
+def to_instances(instances: structures.Instances) -> Instances:
+    """Our instances as Detectron2's: pred_boxes, scores, pred_classes, pred_masks [N, H, W] bool."""
+    return Instances(
+        instances.image_size,
+        pred_boxes=Boxes(instances.pred_boxes.float()),
+        scores=instances.scores,
+        pred_classes=instances.pred_classes,
+        pred_masks=instances.pred_masks,
+    )
+
+
+def to_segments(entry: dict[str, Any]) -> Segments:
+    """The ground truth of a training input in any of the forms that Detectron2's mappers give.
+
+    `segments` is ours; `instances` has `gt_classes` and `gt_masks` (tensor, bit masks or polygons), one entry for each
+    segment; `sem_seg` is a map of classes [h, w], 255 to ignore, of which each class makes one segment.
+
+    Raises:
+        UserError: there is none of them.
+    """
+    if "segments" in entry:
+        return entry["segments"]
+    height, width = entry["image"].shape[-2:]
+    if "instances" in entry:
+        instances = entry["instances"]
+        if not instances.has("gt_masks"):
+            return Segments(torch.empty(0, dtype=torch.int64), torch.empty(0, height, width, dtype=torch.bool))
+        return Segments(instances.gt_classes.long(), _mask_tensor(instances.gt_masks, height, width))
+    if "sem_seg" in entry:
+        labels = entry["sem_seg"]
+        classes = labels.unique()
+        classes = classes[classes != IGNORE_LABEL].long()
+        return Segments(classes, labels == classes[:, None, None])
+    raise UserError(
+        f"{entry.get('file_name', 'a training image')} has no ground truth: give segments, instances or sem_seg"
+    )
+
+
+def _mask_tensor(masks: Tensor | BitMasks | PolygonMasks, height: int, width: int) -> Tensor:
+    """[N, height, width] bool."""
+    if isinstance(masks, PolygonMasks):
+        masks = BitMasks.from_polygon_masks(masks.polygons, height, width)
+    return (masks.tensor if isinstance(masks, BitMasks) else masks).bool()

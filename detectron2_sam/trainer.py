@@ -1,0 +1,142 @@
+"""Detectron2's `DefaultTrainer` with our optimizer, schedule, data, checkpoints and evaluators."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data.samplers import InferenceSampler
+from detectron2.engine import DefaultTrainer
+from detectron2.engine.hooks import CallbackHook, HookBase
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Sampler
+
+from detectron2_sam.checkpoint import Checkpointer
+from detectron2_sam.compat import distributed_on, without_cpu_amp
+from detectron2_sam.datasets import spec_of
+from detectron2_sam.evaluation import build_evaluator
+from sam_common.data.loader import BatchLoader, MappedRecords, TrainBatches, item_seed
+from sam_common.engine import build
+from sam_common.engine.build import build_lr_factor, build_mapper, build_plan, training_records
+
+
+class TrainSampler(Sampler):
+    """Our stateless sequence of training items for Detectron2's loader: (iteration, index of the record), endless.
+
+    Attributes:
+        start: the first iteration; set before the loader is first asked for a batch.
+    """
+
+    def __init__(self, length: int, *, seed: int, batch_size: int) -> None:
+        self.length, self.seed, self.batch_size, self.start = length, seed, batch_size, 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rank, world_size = comm.get_rank(), comm.get_world_size()
+        for batch in TrainBatches(self.length, self.seed, self.batch_size, self.start, rank, world_size):
+            yield from batch
+
+
+class TrainLoader(BatchLoader):
+    """Detectron2's loader with our errors, and its sampler at hand."""
+
+    def __init__(self, loader: Any, sampler: TrainSampler) -> None:
+        super().__init__(loader)
+        self.sampler = sampler
+
+
+class Trainer(DefaultTrainer):
+    """Trains any meta-architecture on panoptic data; what an iteration does is what it does under our own engine.
+
+    Args:
+        cfg: with our keys, `MODEL.DEVICE` a device and `SEED` not negative.
+        config_file: named in checkpoints.
+    """
+
+    def __init__(self, cfg: CfgNode, *, config_file: str = "") -> None:
+        self.config_file = config_file
+        with distributed_on(torch.device(cfg.MODEL.DEVICE)):
+            super().__init__(without_cpu_amp(cfg))
+        if self.cfg.SOLVER.AMP.ENABLED and torch.cuda.is_bf16_supported():  # as under our engine; untested on a GPU
+            self._trainer.precision = torch.bfloat16
+            self._trainer.grad_scaler = torch.amp.GradScaler("cuda", enabled=False)
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's, on our checkpoints, and one that keys what is random to the iteration, so runs can go on."""
+        trainer = weakref.proxy(self)
+        self.checkpointer = Checkpointer(self.model, self.cfg.OUTPUT_DIR, trainer=trainer, config_file=self.config_file)
+        return [CallbackHook(before_train=_start_data, before_step=_seed_iteration), *super().build_hooks()]
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """AdamW that clips the gradient of the whole model before each step."""
+        optimizer, plan = build.build_optimizer(cfg, model), build_plan(cfg)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+        def clip(*_: Any) -> None:  # here, because mixed precision has unscaled the gradients by now
+            nn.utils.clip_grad_norm_(parameters, plan.clip_norm, plan.norm_type)
+
+        optimizer.register_step_pre_hook(clip)
+        return optimizer
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LambdaLR:
+        return LambdaLR(optimizer, build_lr_factor(cfg))
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> BatchLoader:
+        records, vocabulary = training_records([spec_of(name) for name in cfg.DATASETS.TRAIN])
+        sampler = TrainSampler(len(records), seed=cfg.SEED, batch_size=cfg.SOLVER.IMS_PER_BATCH)
+        loader = build_detection_train_loader(
+            MappedRecords(records, build_mapper(cfg, vocabulary, training=True), cfg.SEED),
+            mapper=None,
+            sampler=sampler,
+            total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            aspect_ratio_grouping=False,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
+        return TrainLoader(loader, sampler)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> BatchLoader:
+        spec = spec_of(dataset_name)
+        records = spec.load()
+        loader = build_detection_test_loader(
+            MappedRecords(records, build_mapper(cfg, spec.load_vocabulary(), training=False), seed=0),
+            mapper=None,
+            sampler=[(0, index) for index in InferenceSampler(len(records))],
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
+        return BatchLoader(loader)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        return build_evaluator(cfg, dataset_name, Path(cfg.OUTPUT_DIR, "inference", dataset_name))
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None) -> dict[str, Any]:
+        """Detectron2's evaluation loop; our own evaluators learn which classes the model was trained on."""
+        bare = model.module if isinstance(model, DistributedDataParallel) else model
+        if evaluators is None:
+            folder, seen = Path(cfg.OUTPUT_DIR, "inference"), getattr(bare, "training_vocabulary", None)
+            evaluators = [
+                build_evaluator(cfg, name, folder / name, training_vocabulary=seen or None)
+                for name in cfg.DATASETS.TEST
+            ]
+        return super().test(cfg, model, evaluators)
+
+
+def _start_data(trainer: Trainer) -> None:
+    trainer.data_loader.sampler.start = trainer.start_iter
+
+
+def _seed_iteration(trainer: Trainer) -> None:
+    torch.manual_seed(item_seed(trainer.cfg.SEED, trainer.iter, comm.get_rank()))
