@@ -14,6 +14,7 @@ import detectron2.config
 import torch
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from detectron2_sam.checkpoint import Checkpointer
 from detectron2_sam.config import add_config
@@ -60,6 +61,8 @@ def run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, A
     log_cfg = cfg.clone()
     log_cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR, "inference")) if args.eval_only else cfg.OUTPUT_DIR
     default_setup(log_cfg, args)
+    for package in ("detectron2_sam", "sam_common", "possam"):  # into the same log
+        setup_logger(log_cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=package)
     logger.info(
         "engine: detectron2 %s; device: %s; processes: %d, %d threads each; torch %s",
         detectron2.__version__,

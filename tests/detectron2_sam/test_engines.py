@@ -1,0 +1,181 @@
+"""Two engines, one training: losses, weights, checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.engine import DefaultTrainer, default_setup
+from detectron2.modeling import build_model
+from torch import Tensor
+
+from detectron2_sam.checkpoint import Checkpointer
+from detectron2_sam.trainer import Trainer
+from sam_common.engine.checkpoint import read_checkpoint
+from sam_common.engine.launch import run_tool
+from sam_common.errors import UserError
+from tests.detectron2_sam.helpers import command, small_cfg
+from tools import train_net
+
+
+def assert_same(first: Any, second: Any, path: str = "") -> None:
+    """Equal to the last bit, whatever the nesting."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), path
+        for key in first:
+            assert_same(first[key], second[key], f"{path}/{key}")
+    elif isinstance(first, Tensor):
+        assert torch.equal(first, second), path
+    else:
+        assert first == second, path
+
+
+def trained(output: Path, name: str = "model_final.pth") -> dict[str, Any]:
+    """What training changed: weights, moments of the optimizer, iteration, seed, and the frozen weights' hashes."""
+    content = read_checkpoint(output / name)
+    return {
+        "moments": content["optimizer"]["state"],
+        **{key: content[key] for key in ("model", "iteration", "seed", "frozen_sha256")},
+    }
+
+
+def losses(output: Path) -> dict[str, float]:
+    """The losses of the first line of metrics.json that has any."""
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    return {key: value for key, value in next(x for x in lines if "total_loss" in x).items() if "loss" in key}
+
+
+@pytest.fixture
+def run(world: Path) -> Any:
+    """Runs tools/train_net.py under an engine and gives its output folder."""
+
+    def start(engine: str, name: str, *more: object, flags: tuple[str, ...] = ()) -> Path:
+        train_net.main(command(engine, world / name, "DATASETS.TEST", "()", *more, flags=flags))
+        return world / name
+
+    return start
+
+
+def test_one_step_is_the_same_under_both(run: Any) -> None:
+    """One batch and seed: every loss, every weight and every moment after the step are equal to the last bit."""
+    ours, theirs = (run(engine, engine, "SOLVER.MAX_ITER", 1) for engine in ("fabric", "detectron2"))
+    assert losses(ours) == pytest.approx(losses(theirs), rel=1e-6)  # the sum is taken in another order
+    assert_same(trained(ours), trained(theirs))
+
+
+def test_several_steps_are_the_same_under_both(run: Any) -> None:
+    """So are the order of the data, its jitter, the learning rate's schedule and the clipping."""
+    options = ("SOLVER.WARMUP_ITERS", 2, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.01, "DATALOADER.NUM_WORKERS", 1)
+    ours, theirs = (run(engine, engine, *options) for engine in ("fabric", "detectron2"))
+    assert_same(trained(ours), trained(theirs))
+
+
+@pytest.mark.parametrize("first", ["fabric", "detectron2"])
+@pytest.mark.parametrize("second", ["fabric", "detectron2"])
+def test_a_run_goes_on_under_either_engine(run: Any, first: str, second: str) -> None:
+    """Two iterations under one, two more under the other or the same: the straight run, to the last bit."""
+    straight = run("fabric", "straight")
+    parts = run(first, "parts")
+    (parts / "last_checkpoint").write_text("model_0000001.pth")
+    (parts / "model_final.pth").unlink()
+    torch.manual_seed(12345)
+    run(second, "parts", flags=("--resume",))
+    assert_same(trained(parts), trained(straight))
+
+
+@pytest.mark.parametrize("engine", ["fabric", "detectron2"])
+def test_weights_move_both_ways(run: Any, world: Path, engine: str) -> None:
+    """The weights of one engine start and test under the other, with the classes they were trained on."""
+    other = {"fabric": "detectron2", "detectron2": "fabric"}[engine]
+    weights = run(engine, "first", "SOLVER.MAX_ITER", 1) / "model_final.pth"
+    run(other, "second", "SOLVER.MAX_ITER", 1, "SOLVER.BASE_LR", 0.0, "MODEL.WEIGHTS", weights)
+    assert_same(trained(world / "first")["model"], trained(world / "second")["model"])
+    train_net.main(command(other, world / "test", "MODEL.WEIGHTS", weights, flags=("--eval-only",)))
+    assert (world / "test" / "inference" / "log.txt").is_file()
+
+
+def test_stock_checkpointer_and_trainer_work_with_the_model(world: Path, tmp_path: Path) -> None:
+    """A pipeline of Detectron2's own parts, with only our name in its YAML, trains on what its user's mapper gives.
+
+    Its file, of the trained part only, is then read by our trainer, and one of ours by its checkpointer.
+    """
+
+    class Stock(DefaultTrainer):
+        @classmethod
+        def build_train_loader(cls, cfg: Any) -> Any:
+            return Trainer.build_train_loader(cfg)
+
+        @classmethod
+        def build_evaluator(cls, cfg: Any, name: str) -> Any:
+            return Trainer.build_evaluator(cfg, name)
+
+    cfg = small_cfg(tmp_path / "stock", SOLVER__MAX_ITER=2, SOLVER__AMP__ENABLED=False)
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"  # the whole model's norm is our trainer's
+    cfg.DATASETS.TEST = ()
+    cfg.TEST.EVAL_PERIOD = 0
+    default_setup(cfg, None)
+    trainer = Stock(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+
+    fresh = build_model(cfg)
+    Checkpointer(fresh).load(str(tmp_path / "stock" / "model_final.pth"))
+    assert_same(dict(fresh.state_dict()), dict(trainer.model.state_dict()))
+    assert fresh.training_vocabulary
+    again = build_model(cfg)
+    DetectionCheckpointer(again).load(str(tmp_path / "stock" / "model_final.pth"))
+    assert_same(dict(again.state_dict()), dict(fresh.state_dict()))
+
+
+def test_two_cpu_processes_train(run: Any, world: Path) -> None:
+    """Detectron2's own launch with two processes on the CPU: the checkpoint is written once, the losses are finite."""
+    output = run("detectron2", "two", flags=("--num-gpus", "2"))
+    assert trained(output)["iteration"] == 3
+    assert all(value == value for value in losses(output).values())
+
+
+def test_files_that_are_not_ours_to_trust_are_refused(world: Path, tmp_path: Path) -> None:
+    """Pickles and addresses are never loaded; the message says what is."""
+    model = torch.nn.Linear(1, 1)
+    for path in ("R-50.pkl", "detectron2://ImageNetPretrained/MSRA/R-50.pkl", "https://example.org/model.pth"):
+        with pytest.raises(UserError, match="never pickles"):
+            Checkpointer(model).load(path)
+    with pytest.raises(UserError, match=r"there is no checkpoint nowhere\.pth"):
+        Checkpointer(model).load("nowhere.pth")
+
+
+def test_mistakes_are_one_line(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same mistakes have the same messages as under our own engine, before anything starts."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    cases = {
+        "nearest known one is SOLVER.BASE_LR": command("detectron2", tmp_path / "run", "SOLVER.BASE_RL", 1),
+        "unknown data set 'nowhere'": command("detectron2", tmp_path / "run", "DATASETS.TEST", "('nowhere',)"),
+        "is not empty": command("detectron2", tmp_path / "full"),
+        "torch sees 0 CUDA": command("detectron2", tmp_path / "run", "MODEL.DEVICE", "cuda"),
+        "--config-file is missing": ["--engine", "detectron2"],
+        "TEST.EVALUATORS is 'other'": command(
+            *("detectron2", tmp_path / "eval", "TEST.EVALUATORS", "other"), flags=("--eval-only",)
+        ),
+    }
+    if torch.cuda.is_available():
+        del cases["torch sees 0 CUDA"]
+    for message, arguments in cases.items():
+        assert run_tool(lambda arguments=arguments: train_net.main(arguments)) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.splitlines()[-1].startswith("error: "), error
+
+
+def test_a_run_leaves_what_detectron2_leaves(run: Any) -> None:
+    """Its files, and which engine ran in the log."""
+    output = run("detectron2", "run")
+    names = {path.name for path in output.iterdir() if "tfevents" not in path.name}
+    assert names == {
+        *("config.yaml", "log.txt", "metrics.json", "last_checkpoint"),
+        *("model_0000001.pth", "model_0000003.pth", "model_final.pth"),
+    }
+    assert "engine: detectron2 0." in (output / "log.txt").read_text()
