@@ -27,6 +27,7 @@ from detectron2_sam.evaluation import build_evaluator
 from sam_common.data.loader import BatchLoader, MappedRecords, TrainBatches, item_seed
 from sam_common.engine import build
 from sam_common.engine.build import build_lr_factor, build_mapper, build_plan, training_records
+from sam_common.engine.evaluation import write_report
 
 
 class TrainSampler(Sampler):
@@ -123,15 +124,22 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None) -> dict[str, Any]:
-        """Detectron2's evaluation loop; our own evaluators learn which classes the model was trained on."""
+        """Detectron2's evaluation loop. Our evaluators learn what was trained on; each data set gets a results.json."""
         bare = model.module if isinstance(model, DistributedDataParallel) else model
+        folder, seen = Path(cfg.OUTPUT_DIR, "inference"), getattr(bare, "training_vocabulary", None)
         if evaluators is None:
-            folder, seen = Path(cfg.OUTPUT_DIR, "inference"), getattr(bare, "training_vocabulary", None)
             evaluators = [
                 build_evaluator(cfg, name, folder / name, training_vocabulary=seen or None)
                 for name in cfg.DATASETS.TEST
             ]
-        return super().test(cfg, model, evaluators)
+        results = super().test(cfg, model, evaluators)
+        if comm.is_main_process():
+            of_set = {cfg.DATASETS.TEST[0]: results} if len(cfg.DATASETS.TEST) == 1 else results
+            for name, metrics in of_set.items():
+                words = [category.name for category in spec_of(name).load_vocabulary()]
+                facts = {"dataset": name, "engine": "detectron2", "evaluators": cfg.TEST.EVALUATORS, "seed": cfg.SEED}
+                write_report(folder / name / "results.json", metrics, {**facts, "vocabulary": words})
+        return results
 
 
 def _start_data(trainer: Trainer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from sam_common.engine.launch import run_tool
 from sam_common.errors import UserError
 from tests.detectron2_sam.helpers import command, small_cfg
 from tools import train_net
+
+NAME = "generated_test_panoptic"
 
 
 def assert_same(first: Any, second: Any, path: str = "") -> None:
@@ -132,10 +135,14 @@ def test_stock_checkpointer_and_trainer_work_with_the_model(world: Path, tmp_pat
 
 
 def test_two_cpu_processes_train(run: Any, world: Path) -> None:
-    """Detectron2's own launch with two processes on the CPU: the checkpoint is written once, the losses are finite."""
-    output = run("detectron2", "two", flags=("--num-gpus", "2"))
+    """Detectron2's own launch, two processes on the CPU: finite losses, one checkpoint, one report of both images."""
+    more = ("DATASETS.TEST", f"('{NAME}',)", "TEST.EVALUATORS", "native")
+    output = run("detectron2", "two", *more, flags=("--num-gpus", "2"))
     assert trained(output)["iteration"] == 3
-    assert all(value == value for value in losses(output).values())
+    assert all(math.isfinite(value) for value in losses(output).values())
+    report = json.loads((output / "inference" / NAME / "results.json").read_text())
+    assert report["engine"] == "detectron2" and report["results"]["panoptic_seg"]["PQ"] >= 0
+    assert len(list((output / "inference" / NAME / "predictions").glob("*.png"))) == 2
 
 
 def test_files_that_are_not_ours_to_trust_are_refused(world: Path, tmp_path: Path) -> None:
