@@ -86,7 +86,9 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: something that was given cannot be used.
     """
-    args = default_argument_parser().parse_args(argv)
+    parser = default_argument_parser()
+    parser.add_argument("--engine", help="auto (this one, where it is installed) | fabric | detectron2")
+    args = parser.parse_args(argv)
     cfg = setup(args)
     arguments = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
     if args.num_gpus * args.num_machines == 1:
