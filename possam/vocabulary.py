@@ -1,10 +1,4 @@
-"""From words to text embeddings: the user's grammar, the sentence templates, and a cache.
-
-    "dog|puppy, cat; sky, grass:stuff"
-
-`;` separates groups, `,` the classes of a group and `|` the synonyms of a class; a suffix `:stuff` or `:thing` holds
-for its whole group, without one a group is things. A file has the same grammar; its lines are groups too, and `#`
-starts a comment.
+"""From words to text embeddings: the sentence templates, and a cache. Words are parsed by `parse_vocabulary`.
 
 Each synonym is put into every template; its embedding is the normalised mean of the normalised sentence embeddings
 (Gu et al., "Open-vocabulary Object Detection via Vision and Language Knowledge Distillation" (ViLD), ICLR 2022).
@@ -17,8 +11,7 @@ import functools
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +23,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from possam.clip_encoder import ClipEncoder
+from sam_common.data.vocabulary_file import parse_vocabulary as parse_vocabulary
 from sam_common.errors import UserError
 from sam_common.files import atomic_path
-from sam_common.structures import Category, Vocabulary
+from sam_common.structures import Vocabulary
 from sam_common.weights import state_sha256
 
 logger = logging.getLogger(__name__)
@@ -56,64 +50,6 @@ VILD_TEMPLATES = (
 """The 14 sentences that ViLD's successors, FC-CLIP among them, average over."""
 
 _SENTENCES_AT_ONCE = 128
-
-
-def parse_vocabulary(text_or_path: str | os.PathLike) -> Vocabulary:
-    """Reads classes from a text in the grammar above, or from a file that holds one.
-
-    Args:
-        text_or_path: a string that names an existing file or ends in `.txt`, and any `Path`, is read as a file.
-
-    Raises:
-        UserError: no words, an empty or duplicate word, an unknown suffix, or an unreadable file.
-    """
-    text = str(text_or_path)
-    if isinstance(text_or_path, os.PathLike) or os.path.isfile(text) or text.endswith(".txt"):
-        lines = [line.split("#")[0] for line in _read(Path(text)).splitlines()]
-        places = [f"{text}, line {number}" for number in range(1, len(lines) + 1)]
-    else:
-        lines = text.splitlines()
-        places = [f"vocabulary {text!r}" for _ in lines]
-    categories: list[Category] = []
-    owners: dict[str, str] = {}
-    for place, line in zip(places, lines, strict=True):
-        for synonyms, is_thing in _parse_line(line, place):
-            for word in synonyms:
-                if word.lower() in owners:
-                    raise UserError(f"{place}: the word {word!r} is given twice; each word belongs to one class, once")
-                owners[word.lower()] = synonyms[0]
-            categories.append(Category(synonyms[0], synonyms, is_thing, id=len(categories)))
-    if not categories:
-        raise UserError(f'{text!r} holds no words; write a vocabulary like "dog|puppy, cat; sky, grass:stuff"')
-    return tuple(categories)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"vocabulary file {path} is not UTF-8 text; save it as plain text") from error
-    except OSError as error:
-        raise UserError(f"cannot read the vocabulary file {path}: {error.strerror}") from error
-
-
-def _parse_line(line: str, place: str) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """(synonyms, is_thing) of every class of a line; nothing for a blank one. A `;` may close the line."""
-    line = line.strip().removesuffix(";")
-    if not line:
-        return
-    for group in line.split(";"):
-        words, colon, suffix = group.rpartition(":")
-        suffix = suffix.strip().lower()
-        if colon and suffix not in ("thing", "stuff"):
-            raise UserError(f"{place}: the suffix {':' + suffix!r} is unknown; end the group with ':thing' or ':stuff'")
-        if ":" in words:
-            raise UserError(f"{place}: {group.strip()!r} has two suffixes; one ends a group, and ';' separates groups")
-        for entry in (words if colon else group).split(","):
-            synonyms = tuple(" ".join(word.split()) for word in entry.split("|"))
-            if not all(synonyms):
-                raise UserError(f"{place}: there is an empty word in {group.strip()!r}; remove the extra ',' or '|'")
-            yield synonyms, suffix != "stuff" or not colon
 
 
 @dataclass(frozen=True)
