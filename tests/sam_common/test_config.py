@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from possam.config import add_possam_config
 from sam_common.config import META_ARCHITECTURES, build_model, find_config, get_cfg, resolve_device
 from sam_common.errors import UserError
 
@@ -91,6 +92,7 @@ def test_a_base_may_be_a_shipped_one(tmp_path: Path) -> None:
     """One's own file anywhere may build on `possam_base.yaml`; a file of that name beside it goes first."""
     child = write(tmp_path / "child.yaml", "_BASE_: possam_base.yaml")
     cfg = get_cfg()
+    add_possam_config(cfg)
     cfg.merge_from_file(child)
     assert cfg.MODEL.META_ARCHITECTURE == "PosSAM"
     write(tmp_path / "possam_base.yaml", "MODEL: {META_ARCHITECTURE: Mine}")
