@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,8 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import defaults
 
-logger = logging.getLogger(__name__)
+from sam_common.engine.launch import choose_precision
+from sam_common.errors import UserError
 
 
 @contextlib.contextmanager
@@ -37,14 +37,27 @@ def distributed_on(device: torch.device) -> Iterator[None]:
         defaults.create_ddp_model = original
 
 
+def amp_precision(cfg: CfgNode) -> torch.dtype:
+    """What `SOLVER.AMP` asks for, as under our own engine, but on a GPU only: `AMPTrainer` insists on CUDA.
+
+    Raises:
+        UserError: mixed precision is asked for by name on a CPU, or there is no such precision.
+    """
+    device, amp = torch.device(cfg.MODEL.DEVICE), cfg.SOLVER.AMP
+    precision = choose_precision(device, amp.PRECISION if amp.ENABLED else "float32")
+    if device.type == "cpu" and precision != torch.float32:
+        raise UserError(
+            f"SOLVER.AMP.PRECISION is {amp.PRECISION} on a CPU, where Detectron2's AMPTrainer cannot train; "
+            "choose auto, or --engine fabric"
+        )
+    return precision
+
+
 def without_cpu_amp(cfg: CfgNode) -> CfgNode:
-    """The same configuration, without mixed precision on a CPU: `AMPTrainer` insists on CUDA there."""
-    if not cfg.SOLVER.AMP.ENABLED or torch.device(cfg.MODEL.DEVICE).type == "cuda":
-        return cfg
-    logger.info("SOLVER.AMP.ENABLED: mixed precision needs a GPU, training in float32")
+    """The same configuration, with Detectron2's `AMPTrainer` only where the precision needs it."""
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.SOLVER.AMP.ENABLED = False
+    cfg.SOLVER.AMP.ENABLED = amp_precision(cfg) != torch.float32
     return cfg
 
 

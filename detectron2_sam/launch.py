@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from detectron2_sam.checkpoint import Checkpointer
+from detectron2_sam.compat import amp_precision
 from detectron2_sam.config import add_config
 from detectron2_sam.datasets import register_datasets, spec_of
 from detectron2_sam.registration import register
@@ -24,7 +25,7 @@ from detectron2_sam.trainer import Trainer
 from sam_common.config import CfgNode, find_config
 from sam_common.engine.build import check_output_dir, run_seed
 from sam_common.engine.checkpoint import last_checkpoint
-from sam_common.engine.launch import choose_device
+from sam_common.engine.launch import choose_device, is_first_process, started_by_torchrun
 from sam_common.errors import UserError
 
 logger = logging.getLogger("detectron2_sam")
@@ -48,8 +49,22 @@ def setup(args: argparse.Namespace) -> detectron2.config.CfgNode:
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         spec_of(name)
     cfg.MODEL.DEVICE = str(choose_device(cfg.MODEL.DEVICE, args.num_gpus))
-    check_output_dir(cfg, resume=args.resume, eval_only=args.eval_only)
+    _check_engine(cfg)
+    if is_first_process(args.machine_rank):
+        check_output_dir(cfg, resume=args.resume, eval_only=args.eval_only)
     return detectron2.config.CfgNode(cfg)
+
+
+def _check_engine(cfg: CfgNode) -> None:
+    """Refuses what Detectron2's engine has no place for."""
+    if started_by_torchrun():
+        raise UserError("torchrun: Detectron2 starts its processes itself; use its --num-gpus, or --engine fabric")
+    if cfg.SOLVER.ACCUMULATE != 1:
+        raise UserError(
+            f"SOLVER.ACCUMULATE is {cfg.SOLVER.ACCUMULATE}: Detectron2's trainers do not accumulate gradients; "
+            "set it to 1, or choose --engine fabric"
+        )
+    amp_precision(cfg)
 
 
 def run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, Any]:

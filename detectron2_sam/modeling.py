@@ -107,8 +107,11 @@ class PosSAM(possam.possam.PosSAM):
         parts = possam.config.possam_arguments(cfg, backbone=backbone, clip=clip, head=head)
         return {**parts, "test_dataset": cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else ""}
 
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        outputs = super().forward([self._complete(entry) for entry in batched_inputs])
+    def forward(
+        self, batch: list[dict[str, Any]], whole: list[dict[str, Any]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Any]]:
+        complete_whole = None if whole is None else [self._complete(entry) for entry in whole]
+        outputs = super().forward([self._complete(entry) for entry in batch], complete_whole)
         if isinstance(outputs, dict):
             return outputs
         return [

@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.data.samplers import InferenceSampler
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import AMPTrainer, DefaultTrainer
 from detectron2.engine.hooks import CallbackHook, HookBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 
 from detectron2_sam.checkpoint import Checkpointer
-from detectron2_sam.compat import distributed_on, without_cpu_amp
+from detectron2_sam.compat import amp_precision, distributed_on, without_cpu_amp
 from detectron2_sam.datasets import spec_of
 from detectron2_sam.evaluation import build_evaluator
 from sam_common.data.loader import BatchLoader, MappedRecords, TrainBatches, item_seed
@@ -66,9 +66,10 @@ class Trainer(DefaultTrainer):
         self.config_file = config_file
         with distributed_on(torch.device(cfg.MODEL.DEVICE)):
             super().__init__(without_cpu_amp(cfg))
-        if self.cfg.SOLVER.AMP.ENABLED and torch.cuda.is_bf16_supported():  # as under our engine; untested on a GPU
-            self._trainer.precision = torch.bfloat16
-            self._trainer.grad_scaler = torch.amp.GradScaler("cuda", enabled=False)
+        if isinstance(self._trainer, AMPTrainer):  # as under our engine; untested on a GPU
+            self._trainer.precision = amp_precision(cfg)
+            scaled = self._trainer.precision == torch.float16
+            self._trainer.grad_scaler = torch.amp.GradScaler("cuda", enabled=scaled)
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's, on our checkpoints, and one that keys what is random to the iteration, so runs can go on."""

@@ -22,7 +22,7 @@ MAX_SCALE = 100.0
 
 
 def cosine_logits(mask_embeddings: Tensor, text: ClassEmbeddings, scale: Tensor | float) -> Tensor:
-    """Scaled cosine similarities, the best synonym of each class.
+    """Scaled cosine similarities, the best synonym of each class. Computed in float32 under any autocast.
 
     Args:
         mask_embeddings: [..., Q, E], of any length.
@@ -32,7 +32,8 @@ def cosine_logits(mask_embeddings: Tensor, text: ClassEmbeddings, scale: Tensor 
     Returns:
         [..., Q, C] logits.
     """
-    similarities = F.normalize(mask_embeddings.float(), dim=-1) @ text.embeddings.T  # [..., Q, S]
+    with torch.autocast(mask_embeddings.device.type, enabled=False):
+        similarities = F.normalize(mask_embeddings.float(), dim=-1) @ text.embeddings.T  # [..., Q, S]
     index = text.class_index.expand_as(similarities)
     best = similarities.new_full((*similarities.shape[:-1], text.num_classes), -1.0)
     return scale * best.scatter_reduce(-1, index, similarities, "amax", include_self=False)
@@ -49,5 +50,6 @@ class CosineClassifier(nn.Module):
     def forward(self, mask_embeddings: Tensor, text: ClassEmbeddings) -> Tensor:
         """[..., Q, E] mask embeddings -> [..., Q, C + 1] logits, void last."""
         scale = self.log_scale.exp().clamp(max=MAX_SCALE)
-        void = F.normalize(mask_embeddings.float(), dim=-1) @ F.normalize(self.void, dim=0)  # [..., Q]
+        with torch.autocast(mask_embeddings.device.type, enabled=False):
+            void = F.normalize(mask_embeddings.float(), dim=-1) @ F.normalize(self.void, dim=0)  # [..., Q]
         return torch.cat([cosine_logits(mask_embeddings, text, scale), scale * void[..., None]], dim=-1)

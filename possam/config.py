@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from segment_anything.modeling.transformer import TwoWayAttentionBlock
 from torch import nn
 
 from possam.classifier import CosineClassifier
@@ -22,23 +23,26 @@ from possam.local_discriminative_pooling import (
     SamMaskPooling,
 )
 from possam.mask_aware_selective_ensemble import ClipOnly, GeometricEnsemble, LdpOnly, SelectiveEnsemble
-from possam.masked_transformer_decoder import MaskedTransformerDecoder
+from possam.masked_transformer_decoder import MaskedDecoderLayer, MaskedTransformerDecoder
 from possam.matcher import HungarianMatcher
-from possam.pixel_decoder import PixelDecoder
+from possam.pixel_decoder import DeformableEncoderLayer, PixelDecoder
 from possam.possam import Inference, PosSAM
 from possam.two_way_decoder import TwoWayDecoder
 from possam.vocabulary import VILD_TEMPLATES, TextEmbeddings
 from sam_common.config import META_ARCHITECTURES, CfgNode
 from sam_common.errors import UserError
+from sam_common.layers.activation_checkpointing import checkpoint_activations
 from sam_common.sam import build_image_encoder, load_sam_weights
 from sam_common.weights import cache_folder
 
-POOLINGS: dict[str, Callable[..., nn.Module]] = {
+POOLINGS: dict[str, type[nn.Module]] = {
     "ldp": LocalDiscriminativePooling,
     "maskpool_sam": SamMaskPooling,
     "maskpool_clip": ClipMaskPooling,
     "cross_attention": CrossAttentionPooling,
 }
+CHECKPOINTED = (DeformableEncoderLayer, MaskedDecoderLayer, TwoWayAttentionBlock, *POOLINGS.values())
+"""Modules that recompute their activations with `ACTIVATION_CHECKPOINTING`."""
 BACKBONE, HEAD = "SamViTBackbone", "PosSAMHead"
 FEATURE_PYRAMIDS: dict[str, Callable[[int], nn.Module]] = {
     "simple": FeaturePyramid,
@@ -82,6 +86,7 @@ def add_possam_config(cfg: CfgNode) -> None:
     possam.DECODER.FFN_WIDTH = 2048
     possam.IOU_HEAD = True  # False: p_iou = 1 (Table 4)
     possam.POOLING = "ldp"  # ldp | maskpool_sam | maskpool_clip | cross_attention (Table 5)
+    possam.ACTIVATION_CHECKPOINTING = False  # True: less memory in training, for more time
     possam.ENSEMBLE = CfgNode()
     possam.ENSEMBLE.NAME = "mase"  # mase | geometric | ldp | clip (Table 7)
     possam.ENSEMBLE.ALPHA = 0.4  # weight of CLIP for seen classes
@@ -143,13 +148,15 @@ def build_head(cfg: CfgNode, in_channels: int, *, embed_dim: int, clip_channels:
         num_points=possam.PIXEL_DECODER.NUM_POINTS,
         ffn_width=possam.PIXEL_DECODER.FFN_WIDTH,
     )
-    return PosSAMHead(
-        pixel_decoder,
-        _decoder(possam),
-        iou_head=IoUHead(possam.WIDTH) if possam.IOU_HEAD else PerfectIoU(),
-        pooling=_choose("POOLING", possam.POOLING, POOLINGS)(possam.WIDTH, embed_dim, clip_channels=clip_channels),
-        classifier=CosineClassifier(embed_dim),
+    decoder = _decoder(possam)
+    iou_head = IoUHead(possam.WIDTH) if possam.IOU_HEAD else PerfectIoU()
+    pooling = _choose("POOLING", possam.POOLING, POOLINGS)(possam.WIDTH, embed_dim, clip_channels=clip_channels)
+    head = PosSAMHead(
+        pixel_decoder, decoder, iou_head=iou_head, pooling=pooling, classifier=CosineClassifier(embed_dim)
     )
+    if possam.ACTIVATION_CHECKPOINTING:
+        checkpoint_activations(module for module in head.modules() if isinstance(module, CHECKPOINTED))
+    return head
 
 
 def possam_arguments(cfg: CfgNode, *, backbone: nn.Module, clip: ClipEncoder, head: nn.Module) -> dict[str, Any]:
@@ -241,7 +248,7 @@ def _text_embeddings(cfg: CfgNode, clip: ClipEncoder) -> TextEmbeddings:
     )
 
 
-def _choose(key: str, name: str, choices: dict[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:
+def _choose(key: str, name: str, choices: Mapping[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:
     if name not in choices:
         raise UserError(f"MODEL.POSSAM.{key} is {name!r}; choose one of {', '.join(choices)}")
     return choices[name]

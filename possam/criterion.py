@@ -8,8 +8,14 @@ of segments. BCE and dice are taken at points (`sam_common/losses/point_sampling
 on all pixels of the mask logits, the ground truth area-averaged to their size: the points favour borders and would
 judge every mask too badly.
 
-Both divisors are sums over all processes. DDP averages gradients over the W processes, so every process multiplies its
-losses by W: what is averaged is then what one process with the whole batch would compute.
+Both divisors are sums over all images of the iteration, whichever process and whichever part of its batch
+(`SOLVER.ACCUMULATE`) they are in. With T_i segments in image i, Q queries and v = `void_weight`:
+
+    num_segments = Σ_i T_i        class_divisor = Σ_i min(T_i, Q) + v (Q - min(T_i, Q))
+
+They follow from the ground truth alone, so they are known before the first part's forward, and the losses of the parts,
+each divided by them, add up to those of the batch. DDP averages gradients over the W processes, so every process
+multiplies its losses by W: what is averaged is then what one process with the whole batch would compute.
 
 Symbols: P prediction points, B images, Q queries, C classes, T segments of the batch, n points; M `mask_logits`,
 m `gt_masks`, p_iou `iou`.
@@ -92,6 +98,8 @@ class Criterion(nn.Module):
         targets: Sequence[Segments],
         seeds: Sequence[int],
         file_names: Sequence[str],
+        *,
+        batch_counts: Sequence[int] | None = None,
     ) -> dict[str, Tensor]:
         """Losses that only have to be added up. Computed in float32 under any autocast.
 
@@ -103,6 +111,7 @@ class Criterion(nn.Module):
                 which need not be h × w.
             seeds: B 63-bit seeds; an image's random points depend on nothing else.
             file_names: B names for warnings.
+            batch_counts: segments of each image that this process sees in the iteration; None: these B are all.
 
         Returns:
             `loss_class`, `loss_mask`, `loss_dice`, `loss_iou` of the final prediction point, and the same with `_0` ...
@@ -123,7 +132,9 @@ class Criterion(nn.Module):
                 file_names,
             )
             images = torch.arange(len(targets)).repeat_interleave(torch.tensor(counts)).to(device)  # [T]
-            num_segments, class_divisor = self._divisors(counts, predictions[0].class_logits)
+            num_segments, class_divisor = self._divisors(
+                counts if batch_counts is None else batch_counts, predictions[0].class_logits
+            )
             bce, dice, squared_error = self._mask_losses(predictions, gt_masks, queries, images, counts, generators)
             losses = {
                 "class": self._class_loss(predictions, gt_classes, queries, images) / class_divisor,

@@ -55,7 +55,7 @@ def binary_masks(mask_logits: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def masked_average_pool(features: Tensor, mask_logits: Tensor) -> Tensor:
-    """pool(F, m): the mean feature inside each mask; zero for an empty mask.
+    """pool(F, m): the mean feature inside each mask; zero for an empty mask. In float32 under any autocast.
 
     Args:
         features: [B, C, h, w].
@@ -65,7 +65,8 @@ def masked_average_pool(features: Tensor, mask_logits: Tensor) -> Tensor:
         [B, Q, C].
     """
     masks = binary_masks(mask_logits, features.shape[-2:]).flatten(2)  # [B, Q, h·w]
-    sums = torch.bmm(masks.to(features.dtype), features.flatten(2).transpose(1, 2))
+    with torch.autocast(features.device.type, enabled=False):  # sums over many cells overflow float16
+        sums = torch.bmm(masks.float(), features.float().flatten(2).transpose(1, 2))
     return sums / (masks.sum(-1, keepdim=True) + 1e-8)
 
 

@@ -53,6 +53,8 @@ class PosSAM(nn.Module):
         height, width: the size to return masks at (evaluation).
         segments, seed, file_name: ground truth, key of the random draws, name for messages (training).
 
+    `forward(part, whole=batch)` trains on a part of a batch: the losses of its parts add up to those of the batch.
+
     In training it returns a dictionary of weighted scalar losses; else a list of dictionaries with
         panoptic_seg: ([height, width] int32 ids, 0 = void; list of id, category_id, isthing, score).
         sem_seg: [C, height, width] class scores.
@@ -102,7 +104,9 @@ class PosSAM(nn.Module):
     def device(self) -> torch.device:
         return self.sam_mean.device
 
-    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+    def forward(
+        self, batch: list[dict[str, Any]], whole: list[dict[str, Any]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Any]]:
         vocabulary = common_vocabulary(batch)
         text = self.text_embeddings(vocabulary).to(self.device)
         images = [entry["image"].to(self.device) for entry in batch]
@@ -117,7 +121,8 @@ class PosSAM(nn.Module):
             self.training_vocabulary = tuple(dict.fromkeys((*self.training_vocabulary, *vocabulary)))
             targets = [pad_segments(entry["segments"].to(self.device), size) for entry in batch]
             seeds, file_names = [entry["seed"] for entry in batch], [entry["file_name"] for entry in batch]
-            return self.criterion(predictions, targets, seeds, file_names)
+            counts = [len(entry["segments"]) for entry in whole or batch]
+            return self.criterion(predictions, targets, seeds, file_names, batch_counts=counts)
 
         final = predictions[-1]
         clip_logits = cosine_logits(clip_embeddings, text, self.clip.temperature)

@@ -197,7 +197,8 @@ def get_cfg() -> CfgNode:
     cfg.SOLVER.WEIGHT_DECAY = 0.05
     cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
-    cfg.SOLVER.IMS_PER_BATCH = 16  # over all processes
+    cfg.SOLVER.IMS_PER_BATCH = 16  # per iteration, over all processes
+    cfg.SOLVER.ACCUMULATE = 1  # parts in which a process does its share of the batch, one after the other: less memory
     cfg.SOLVER.MAX_ITER = 250_000
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"  # or WarmupCosineLR
     cfg.SOLVER.STEPS = (150_000, 200_000)
@@ -211,7 +212,8 @@ def get_cfg() -> CfgNode:
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
     cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
     cfg.SOLVER.AMP = CfgNode()
-    cfg.SOLVER.AMP.ENABLED = True  # bf16 where the GPU has it; on a CPU float32
+    cfg.SOLVER.AMP.ENABLED = True
+    cfg.SOLVER.AMP.PRECISION = "auto"  # bf16 | fp16 | auto: bf16 where the GPU has it, else fp16; float32 on a CPU
 
     cfg.TEST = CfgNode()
     cfg.TEST.EVAL_PERIOD = 0  # iterations; 0: at the end only

@@ -2,6 +2,7 @@
 """Trains and evaluates a model, with Detectron2's flags.
 
     python tools/train_net.py --config-file configs/possam_B.yaml --num-gpus 8
+    torchrun --nproc_per_node 8 tools/train_net.py --config-file configs/possam_B.yaml --engine fabric
     python tools/train_net.py --config-file configs/possam_B.yaml --eval-only MODEL.WEIGHTS output/model_final.pth
 
 Exit status: 0 done, 2 a mistake in what was given (one line on stderr), 128 + N stopped by signal N after a checkpoint.
@@ -24,7 +25,18 @@ from possam.config import add_possam_config, register
 from sam_common.config import CfgNode, build_model, get_cfg
 from sam_common.engine.build import build_trainer, check_output_dir, evaluate_all, register_datasets, run_seed
 from sam_common.engine.checkpoint import frozen_sha256, last_checkpoint, load_trained, read_checkpoint
-from sam_common.engine.launch import Interrupted, ToolParser, choose_device, describe, launch, run_tool, stop_on_signals
+from sam_common.engine.launch import (
+    Interrupted,
+    ToolParser,
+    choose_device,
+    choose_precision,
+    describe,
+    is_first_process,
+    launch,
+    processes_here,
+    run_tool,
+    stop_on_signals,
+)
 from sam_common.engine.logging import MetricsWriter, log_to
 from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Results
@@ -75,9 +87,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
     register_datasets(cfg)
-    choose_device(cfg.MODEL.DEVICE, args.num_gpus)
-    check_output_dir(cfg, resume=args.resume, eval_only=args.eval_only)
+    args.num_gpus = processes_here(args.num_gpus, args.num_machines)
+    _precision(cfg, choose_device(cfg.MODEL.DEVICE, args.num_gpus))
+    if is_first_process(args.machine_rank):
+        check_output_dir(cfg, resume=args.resume, eval_only=args.eval_only)
     return cfg
+
+
+def _precision(cfg: CfgNode, device: torch.device) -> torch.dtype:
+    return choose_precision(device, cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32")
 
 
 def run(fabric: Fabric, cfg: CfgNode, args: argparse.Namespace) -> dict[str, Results]:
@@ -145,16 +163,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         return detectron2_main(argv)
     args = parse(argv)
     cfg = setup(args)
+    device = choose_device(cfg.MODEL.DEVICE, args.num_gpus)
     return launch(
         run,
         cfg,
         args,
-        device=choose_device(cfg.MODEL.DEVICE, args.num_gpus),
+        device=device,
         processes=args.num_gpus,
         machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
-        mixed_precision=cfg.SOLVER.AMP.ENABLED,
+        precision=_precision(cfg, device),
     )
 
 

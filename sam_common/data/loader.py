@@ -55,6 +55,7 @@ def build_train_loader(
     start_iteration: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    parts: int = 1,
     num_workers: int = 0,
 ) -> BatchLoader:
     """The infinite sequence of this rank's batches, from `start_iteration` on.
@@ -63,14 +64,20 @@ def build_train_loader(
         records: the training set.
         mapper: called with a record and the seed of the item.
         batch_size: images per iteration over all ranks.
+        parts: equal parts that a rank does its batch in.
 
     Raises:
-        UserError: there are no records, or the batch does not divide among the ranks.
+        UserError: there are no records, or the batch does not divide among the ranks and their parts.
     """
     if not records:
         raise UserError("the training set is empty; check DATASETS.TRAIN")
-    if batch_size <= 0 or batch_size % world_size:
-        raise UserError(f"SOLVER.IMS_PER_BATCH {batch_size} must be a positive multiple of the {world_size} processes")
+    if parts < 1:
+        raise UserError(f"SOLVER.ACCUMULATE is {parts}; give at least 1")
+    if batch_size <= 0 or batch_size % (world_size * parts):
+        by = f" times SOLVER.ACCUMULATE {parts}" if parts > 1 else ""
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {batch_size} must be a positive multiple of the {world_size} processes{by}"
+        )
     dataset = MappedRecords(records, mapper, seed)
     sampler = TrainBatches(len(records), seed, batch_size, start_iteration, rank, world_size)
     return _loader(dataset, sampler, num_workers)

@@ -103,6 +103,7 @@ def build_plan(cfg: CfgNode) -> Plan:
         eval_period=cfg.TEST.EVAL_PERIOD,
         clip_norm=clip.CLIP_VALUE if clip.ENABLED else math.inf,
         norm_type=clip.NORM_TYPE,
+        accumulate=solver.ACCUMULATE,
         seed=cfg.SEED,
     )
 
@@ -156,6 +157,7 @@ def build_batches(cfg: CfgNode, *, rank: int, world_size: int) -> Callable[[int]
             start_iteration=start_iteration,
             rank=rank,
             world_size=world_size,
+            parts=cfg.SOLVER.ACCUMULATE,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
 

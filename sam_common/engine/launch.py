@@ -19,7 +19,7 @@ import lightning_fabric
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision, Precision
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 from lightning_fabric.strategies import DDPStrategy
 
@@ -31,6 +31,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 START_METHOD: Literal["spawn", "forkserver"] = "spawn"
 """How processes start. A fork server imports once for all of them, but CUDA does not survive a fork, and the server
 not the SIGTERM of a scheduler: it is for tests."""
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Interrupted(Exception):
@@ -92,9 +94,10 @@ class _Autocast(MixedPrecision):
 class _Machines(LightningEnvironment):
     """Where the processes meet, from the flags: environment variables of a scheduler or an earlier run do not count."""
 
-    def __init__(self, address: str, port: int, machine_rank: int) -> None:
+    def __init__(self, machines: int, machine_rank: int, dist_url: str) -> None:
         super().__init__()
-        self._address, self._main_port, self._machine_rank = address, port, machine_rank
+        self._address, self._main_port = _meeting_point(dist_url, machines, machine_rank)
+        self._machine_rank = machine_rank
 
     @property
     def main_address(self) -> str:
@@ -104,11 +107,30 @@ class _Machines(LightningEnvironment):
         return self._machine_rank
 
 
-def build_precision(device: torch.device, *, mixed: bool) -> Precision:
-    """float32 on a CPU or when not `mixed`; else bfloat16 where the GPU has it, float16 with a scaler where not."""
-    if not mixed or device.type != "cuda":
+def choose_precision(device: torch.device, name: str) -> torch.dtype:
+    """The precision that `SOLVER.AMP.PRECISION` names for a device; tensors that train are float32 in any case.
+
+    Args:
+        name: `float32`; `bf16`; `fp16`; or `auto`: bfloat16 on a GPU that has it, float16 on another, float32 on a CPU.
+
+    Raises:
+        UserError: there is no such precision, or not on this device.
+    """
+    if name == "auto":
+        kind = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        name = kind if device.type == "cuda" else "float32"
+    if name not in PRECISIONS:
+        raise UserError(f"SOLVER.AMP.PRECISION is {name!r}; choose auto, bf16 or fp16")
+    if name == "fp16" and device.type == "cpu":
+        raise UserError("SOLVER.AMP.PRECISION is fp16 but a CPU trains in float32 or bf16; choose auto or bf16")
+    return PRECISIONS[name]
+
+
+def build_precision(device: torch.device, dtype: torch.dtype) -> Precision:
+    """Autocast to `dtype`, with a scaler of the loss where that is float16; none where it is float32."""
+    if dtype == torch.float32:
         return Precision()
-    return _Autocast("bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed", device.type)
+    return _Autocast("bf16-mixed" if dtype == torch.bfloat16 else "16-mixed", device.type)
 
 
 def grad_scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
@@ -137,33 +159,36 @@ def launch(
     machines: int = 1,
     machine_rank: int = 0,
     dist_url: str = "auto",
-    mixed_precision: bool = False,
+    precision: torch.dtype = torch.float32,
 ) -> Any:
     """Runs `function(fabric, *args)` in `processes` processes on each of `machines` machines; rank 0's result.
+
+    In a process that torchrun started, which is one of them, it only runs it and returns its result; how many machines
+    there are and where they meet is then torchrun's to say.
 
     Args:
         function: importable by name where there is more than one process; results picklable.
         device: kind of device; an index is kept when there is one process.
         dist_url: `tcp://HOST:PORT` of machine 0, as in Detectron2; `auto` on one machine.
+        precision: from `choose_precision`.
 
     Raises:
         UserError: raised by `function` in any process, or the machine lacks the devices.
         Interrupted: raised by `function`.
     """
     _check_devices(device, processes)
-    several = processes * machines > 1
+    torchrun = started_by_torchrun()
+    several = torchrun or processes * machines > 1
+    meeting = TorchElasticEnvironment() if torchrun else _Machines(machines, machine_rank, dist_url)
     fabric = Fabric(
         accelerator=device.type,
         devices=[device.index] if device.type == "cuda" and device.index is not None else processes,
-        num_nodes=machines,
-        strategy=DDPStrategy(start_method=START_METHOD) if several else "auto",
-        plugins=[
-            build_precision(device, mixed=mixed_precision),
-            _Machines(*_meeting_point(dist_url, machines, machine_rank), machine_rank),
-        ],
+        num_nodes=int(os.environ["GROUP_WORLD_SIZE"]) if torchrun else machines,
+        strategy=DDPStrategy(start_method="popen" if torchrun else START_METHOD) if several else "auto",
+        plugins=[build_precision(device, precision), meeting],
     )
-    if not several:
-        return fabric.launch(lambda fabric: function(fabric, *args))
+    if torchrun or not several:
+        return fabric.launch(partial(_run, function=function, args=args))
     errors = multiprocessing.get_context(START_METHOD).SimpleQueue()
     try:
         with stop_on_signals() as stop:  # this process only waits: it passes signals on to those that train
@@ -177,18 +202,48 @@ def launch(
     return outcome
 
 
-def _guarded(fabric: Fabric, *, errors: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """`function` in a process of its own, where an exception would reach the parent only as the text of a traceback."""
+def _run(fabric: Fabric, *, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """`function`, and an orderly end of the process group, unless it failed: then others may still wait in it."""
     try:
         return function(fabric, *args)
+    finally:
+        error = sys.exc_info()[1]
+        if torch.distributed.is_initialized() and (error is None or isinstance(error, Interrupted)):
+            torch.distributed.destroy_process_group()
+
+
+def _guarded(fabric: Fabric, *, errors: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """`_run` in a process of its own, where an exception would reach the parent only as the text of a traceback."""
+    try:
+        return _run(fabric, function=function, args=args)
     except UserError as error:
         errors.put(error)
         sys.exit(2)  # the parent then ends the other processes
     except Interrupted as interrupted:
         return interrupted
-    finally:
-        if torch.distributed.is_initialized() and sys.exc_info()[0] is None:
-            torch.distributed.destroy_process_group()
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one that torchrun started."""
+    return TorchElasticEnvironment.detect()
+
+
+def processes_here(asked: int, machines: int) -> int:
+    """How many processes this machine runs: as `--num-gpus` asks, or as torchrun has started.
+
+    Raises:
+        UserError: both say so.
+    """
+    if not started_by_torchrun():
+        return asked
+    if asked != 1 or machines != 1:
+        raise UserError("torchrun starts the processes: leave out --num-gpus and --num-machines")
+    return int(os.environ["LOCAL_WORLD_SIZE"])
+
+
+def is_first_process(machine_rank: int) -> bool:
+    """Whether this process checks for all: others may come when the first has begun to write."""
+    return (int(os.environ["RANK"]) if started_by_torchrun() else machine_rank) == 0
 
 
 def choose_device(name: str, processes: int) -> torch.device:
@@ -232,13 +287,14 @@ class ToolParser(argparse.ArgumentParser):
 
 
 def run_tool(main: Callable[[], Any]) -> int:
-    """Runs a command line tool and returns its exit status: what went wrong is one line on stderr, no traceback."""
+    """Runs a command line tool and returns its exit status, 0 where `main` returns none: what went wrong is one line
+    on stderr, no traceback."""
     try:
-        main()
+        status = main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return 128 + interrupted.signum
-    return 0
+    return status if isinstance(status, int) else 0

@@ -40,6 +40,7 @@ class Plan:
     Attributes:
         clip_norm: largest norm of the gradient of the whole model; infinity does not clip.
         norm_type: which norm.
+        accumulate: parts in which each process does its share of an iteration's batch, one after the other.
         seed: keys the random numbers of every iteration.
     """
 
@@ -48,6 +49,7 @@ class Plan:
     eval_period: int = 0
     clip_norm: float = math.inf
     norm_type: float = 2.0
+    accumulate: int = 1
     seed: int = 0
 
 
@@ -72,6 +74,8 @@ class Trainer:
 
     Args:
         fabric: launched; gives device, precision and the other processes.
+        model: `model(batch)` is a dictionary of losses. To accumulate, `model(part, whole=batch)` divides them by what
+            is counted in the whole batch, over all processes, so that those of its parts add up to those of the batch.
         optimizer: over the model's parameters, each group with its `base_lr`.
         lr_factor: iteration -> learning rate over base learning rate.
         batches: first iteration -> this rank's batches from there on, without end.
@@ -164,8 +168,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * self.lr_factor(iteration)
         self.optimizer.zero_grad()
-        losses: dict[str, Tensor] = self.module(batch)
-        self.fabric.backward(torch.stack(list(losses.values())).sum())
+        losses = self._losses(batch)
         norm = self._clip()
         # One reduction carries everything the ranks must agree on; a NaN of one rank is a NaN for all.
         numbers = [*losses.values(), norm, torch.tensor(float(stop.signum > 0))]
@@ -180,6 +183,18 @@ class Trainer:
             self.progress.skipped_in_a_row = 0
             self.optimizer.step()
         return reduced, stopped > 0
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of this rank's batch, part after part, and their gradient; ranks exchange it with the last."""
+        size = len(batch) // self.plan.accumulate
+        context = {"whole": batch} if size < len(batch) else {}
+        losses: dict[str, Tensor] = {}
+        for start in range(0, len(batch), size):
+            with self.fabric.no_backward_sync(self.module, enabled=start + size < len(batch)):
+                part: dict[str, Tensor] = self.module(batch[start : start + size], **context)
+                self.fabric.backward(torch.stack(list(part.values())).sum())
+            losses = {name: losses.get(name, 0) + loss.detach() for name, loss in part.items()}
+        return losses
 
     def _clip(self) -> Tensor:
         """Clips the gradient of the whole model and returns the norm that it had."""

@@ -164,6 +164,9 @@ def test_mistakes_are_one_line(world: Path, tmp_path: Path, capsys: pytest.Captu
         "unknown data set 'nowhere'": command("detectron2", tmp_path / "run", "DATASETS.TEST", "('nowhere',)"),
         "is not empty": command("detectron2", tmp_path / "full"),
         "torch sees 0 CUDA": command("detectron2", tmp_path / "run", "MODEL.DEVICE", "cuda"),
+        "do not accumulate": command("detectron2", tmp_path / "run", "SOLVER.ACCUMULATE", 2),
+        "AMPTrainer cannot train": command("detectron2", tmp_path / "run", "SOLVER.AMP.PRECISION", "bf16"),
+        "a CPU trains in float32 or bf16": command("detectron2", tmp_path / "run", "SOLVER.AMP.PRECISION", "fp16"),
         "--config-file is missing": ["--engine", "detectron2"],
         "TEST.EVALUATORS is 'other'": command(
             *("detectron2", tmp_path / "eval", "TEST.EVALUATORS", "other"), flags=("--eval-only",)
@@ -175,6 +178,14 @@ def test_mistakes_are_one_line(world: Path, tmp_path: Path, capsys: pytest.Captu
         assert run_tool(lambda arguments=arguments: train_net.main(arguments)) == 2
         error = capsys.readouterr().err
         assert message in error and error.splitlines()[-1].startswith("error: "), error
+
+
+def test_activation_checkpointing_is_the_same_under_both(run: Any) -> None:
+    """The key works under Detectron2 too, and changes neither a weight nor its name."""
+    key = "MODEL.POSSAM.ACTIVATION_CHECKPOINTING"
+    ours = run("fabric", "without", "SOLVER.MAX_ITER", 1)
+    theirs = run("detectron2", "with", "SOLVER.MAX_ITER", 1, key, True)
+    assert_same(trained(ours), trained(theirs))
 
 
 def test_a_run_leaves_what_detectron2_leaves(run: Any) -> None:

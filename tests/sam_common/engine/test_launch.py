@@ -8,8 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from lightning_fabric.plugins import MixedPrecision
 
-from sam_common.engine.launch import Interrupted, build_precision, launch, run_tool, stop_on_signals
+from sam_common.engine.launch import (
+    Interrupted,
+    build_precision,
+    choose_precision,
+    launch,
+    run_tool,
+    stop_on_signals,
+)
 from sam_common.errors import UserError
 from tests.sam_common.engine import workers
 
@@ -41,22 +49,46 @@ def test_a_killed_process_ends_all(quick: None) -> None:
         launch(workers.killed_at_rank_1, device=CPU, processes=2)
 
 
-def test_precision() -> None:
-    """A CPU computes in float32 whatever is asked for; the GPU's choice is bfloat16 or float16 by what it has."""
-    kinds = [
-        build_precision(torch.device(name), mixed=mixed).precision for name, mixed in (("cpu", True), ("cuda", False))
-    ]
-    assert kinds == ["32-true", "32-true"]
+@pytest.mark.parametrize(
+    ("device", "name", "has_bf16", "dtype"),
+    [
+        ("cpu", "auto", True, torch.float32),
+        ("cpu", "bf16", False, torch.bfloat16),
+        ("cuda", "auto", True, torch.bfloat16),
+        ("cuda", "auto", False, torch.float16),
+        ("cuda", "fp16", True, torch.float16),
+        ("cuda", "float32", True, torch.float32),
+    ],
+)
+def test_precision(monkeypatch: pytest.MonkeyPatch, device: str, name: str, has_bf16: bool, dtype: torch.dtype) -> None:
+    """`auto` is float32 on a CPU, and on a GPU what it has in hardware; what is asked for by name is what runs."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: has_bf16)
+    assert choose_precision(torch.device(device), name) == dtype
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("fp16", "a CPU trains in float32 or bf16"), ("fp8", "choose auto, bf16 or fp16")]
+)
+def test_precisions_that_cannot_be(name: str, message: str) -> None:
+    """One line names the key and what to choose."""
+    with pytest.raises(UserError, match=f"SOLVER.AMP.PRECISION is .*{name}.*{message}"):
+        choose_precision(CPU, name)
 
 
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
-@pytest.mark.parametrize(("has_bf16", "kind"), [(True, "bf16-mixed"), (False, "16-mixed")])
-def test_mixed_precision_leaves_batches_alone(monkeypatch: pytest.MonkeyPatch, has_bf16: bool, kind: str) -> None:
-    """The very objects of the batch reach the model: frozen dataclasses cannot be copied field by field."""
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
-    precision = build_precision(torch.device("cuda"), mixed=True)
+@pytest.mark.parametrize(
+    ("dtype", "kind", "scales"), [(torch.bfloat16, "bf16-mixed", False), (torch.float16, "16-mixed", True)]
+)
+def test_mixed_precision_leaves_batches_alone(dtype: torch.dtype, kind: str, scales: bool) -> None:
+    """The very objects of the batch reach the model: frozen dataclasses cannot be copied field by field.
+
+    float16 alone scales its loss.
+    """
+    precision = build_precision(torch.device("cuda"), dtype)
     batch = [{"image": torch.zeros(1)}]
     assert precision.precision == kind and precision.convert_input(batch) is batch
+    assert isinstance(precision, MixedPrecision) and (precision.scaler is not None) == scales
+    assert build_precision(CPU, torch.float32).precision == "32-true"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
