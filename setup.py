@@ -16,17 +16,20 @@ setup(
         "sam_common.sam",
         "sam_common.share.configs",
         "sam_common.share.configs.ablations",
+        "sam_common.share.configs.vocabularies",
         "sam_common.share.weights",
     ],
     # In an installed package configs and the embedded weights live under sam_common/share; in a clone at the top level.
     package_dir={
         "sam_common.share.configs": "configs",
         "sam_common.share.configs.ablations": "configs/ablations",
+        "sam_common.share.configs.vocabularies": "configs/vocabularies",
         "sam_common.share.weights": "weights",
     },
     package_data={
         "sam_common.share.configs": ["*.yaml"],
         "sam_common.share.configs.ablations": ["*.yaml"],
+        "sam_common.share.configs.vocabularies": ["*.txt"],
         "sam_common.share.weights": ["*.safetensors", "README.md"],
     },
 )

@@ -12,7 +12,7 @@ from detectron2.data.catalog import Metadata
 from PIL import Image
 
 from sam_common.data import catalog
-from sam_common.data.coco_panoptic import words_from_name
+from sam_common.data.coco_json import words_from_name
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
 from sam_common.structures import Category, Vocabulary

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sam_common.data.coco_instance import coco_instance_spec
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.generated import generated_specs
+from sam_common.data.label_maps import label_maps_spec
+from sam_common.data.vocabulary_file import parse_vocabulary, with_words
 from sam_common.errors import UserError
+from sam_common.resources import resource
+from sam_common.structures import Vocabulary
 
 _specs: dict[str, DatasetSpec] = {}
 _origin: dict[str, str] = {}  # name -> "code" | "builtin" | "config": who may replace an entry
 
-_READERS = {"coco_panoptic": coco_panoptic_spec}
-_ENTRY_KEYS = ("NAME", "FORMAT", "JSON", "IMAGES", "PANOPTIC")
+_READERS: dict[str, tuple[Callable[..., DatasetSpec], dict[str, str]]] = {
+    "coco_panoptic": (coco_panoptic_spec, {"JSON": "json_file", "IMAGES": "images", "PANOPTIC": "panoptic"}),
+    "coco_instance": (coco_instance_spec, {"JSON": "json_file", "IMAGES": "images"}),
+    "label_maps": (label_maps_spec, {"IMAGES": "images", "LABELS": "labels", "CLASSES": "classes"}),
+}
+"""FORMAT -> the reader, and the keys of an entry that it takes."""
 
 
 def register(spec: DatasetSpec) -> None:
@@ -61,8 +71,9 @@ def register_builtin(root: str | os.PathLike | None = None) -> None:
 def register_from_config(entries: Iterable[Mapping[str, Any]]) -> None:
     """Makes the user's data sets known, from `DATASETS.REGISTER`.
 
-    Each entry has exactly the keys NAME, FORMAT (coco_panoptic), JSON, IMAGES and PANOPTIC, all strings; `~` in a path
-    is expanded.
+    Each entry has a NAME, a FORMAT and exactly the keys of that format: JSON, IMAGES and PANOPTIC for coco_panoptic,
+    JSON and IMAGES for coco_instance, IMAGES, LABELS and CLASSES (a vocabulary file) for label_maps. It may have a
+    VOCABULARY, a vocabulary file whose synonyms its classes take. All values are texts; `~` in a path is expanded.
 
     Raises:
         UserError: a key is missing or unknown, a value is no text, a format is unknown, or the name belongs to another
@@ -70,20 +81,32 @@ def register_from_config(entries: Iterable[Mapping[str, Any]]) -> None:
     """
     for number, entry in enumerate(entries):
         where = f"DATASETS.REGISTER[{number}]"
-        if not isinstance(entry, Mapping) or set(entry) != set(_ENTRY_KEYS):
-            found = ", ".join(map(str, entry)) if isinstance(entry, Mapping) else repr(entry)
-            raise UserError(f"{where} must have exactly the keys {', '.join(_ENTRY_KEYS)}, it has {found or 'none'}")
+        if not isinstance(entry, Mapping) or not {"NAME", "FORMAT"} <= set(entry):
+            raise UserError(f"{where} must have the keys NAME and FORMAT, it is {entry!r}")
         if not all(isinstance(value, str) and value for value in entry.values()):
             raise UserError(f"{where}: every value must be a non-empty text")
         if entry["FORMAT"] not in _READERS:
             raise UserError(f"{where}: FORMAT {entry['FORMAT']!r} is unknown; known: {', '.join(_READERS)}")
-        paths = {key: os.path.expanduser(entry[key]) for key in ("JSON", "IMAGES", "PANOPTIC")}
-        spec = _READERS[entry["FORMAT"]](
-            entry["NAME"], json_file=paths["JSON"], images=paths["IMAGES"], panoptic=paths["PANOPTIC"]
-        )
+        make, arguments = _READERS[entry["FORMAT"]]
+        if set(entry) - {"VOCABULARY"} != {"NAME", "FORMAT", *arguments}:
+            needed, found = ", ".join(("NAME", "FORMAT", *arguments)), ", ".join(map(str, entry))
+            raise UserError(f"{where} must have exactly the keys {needed}, and may have VOCABULARY; it has {found}")
+        paths = {argument: os.path.expanduser(entry[key]) for key, argument in arguments.items()}
+        spec = make(entry["NAME"], **paths)
+        if "VOCABULARY" in entry:
+            spec = speaking(spec, os.path.expanduser(entry["VOCABULARY"]))
         _put(spec, "config")
         if _specs[spec.name].files != spec.files:
             raise UserError(f"{where}: NAME {spec.name!r} belongs to another data set; choose another name")
+
+
+def speaking(spec: DatasetSpec, words: str | os.PathLike) -> DatasetSpec:
+    """The same data set, whose classes have the synonyms of a vocabulary file, read when they are asked for."""
+
+    def load_vocabulary() -> Vocabulary:
+        return with_words(spec.load_vocabulary(), parse_vocabulary(Path(words)), str(words))
+
+    return replace(spec, load_vocabulary=load_vocabulary, files={**spec.files, "vocabulary": str(words)})
 
 
 def _put(spec: DatasetSpec, origin: str) -> None:
@@ -92,26 +115,42 @@ def _put(spec: DatasetSpec, origin: str) -> None:
 
 
 def _coco(root: Path) -> list[DatasetSpec]:
-    coco = root / "coco"
-    return [
-        coco_panoptic_spec(
+    coco, words = root / "coco", resource("configs/vocabularies/coco.txt")
+    specs = []
+    for split in ("train", "val"):
+        annotations, images = coco / "annotations", coco / f"{split}2017"
+        panoptic = coco_panoptic_spec(
             f"coco_2017_{split}_panoptic",
-            json_file=coco / "annotations" / f"panoptic_{split}2017.json",
-            images=coco / f"{split}2017",
+            json_file=annotations / f"panoptic_{split}2017.json",
+            images=images,
             panoptic=coco / f"panoptic_{split}2017",
         )
-        for split in ("train", "val")
-    ]
+        instances = coco_instance_spec(
+            f"coco_2017_{split}", json_file=annotations / f"instances_{split}2017.json", images=images
+        )
+        semantic = label_maps_spec(
+            f"coco_2017_{split}_sem_seg", images=images, labels=coco / f"panoptic_semseg_{split}2017", classes=words
+        )
+        specs += [speaking(panoptic, words), speaking(instances, words), semantic]
+    return specs
 
 
 def _ade20k(root: Path) -> list[DatasetSpec]:
-    ade = root / "ADEChallengeData2016"
-    return [
-        coco_panoptic_spec(
+    ade, words = root / "ADEChallengeData2016", resource("configs/vocabularies/ade20k.txt")
+    specs = []
+    for split, folder in (("train", "training"), ("val", "validation")):
+        images = ade / "images" / folder
+        panoptic = coco_panoptic_spec(
             f"ade20k_panoptic_{split}",
             json_file=ade / f"ade20k_panoptic_{split}.json",
-            images=ade / "images" / folder,
+            images=images,
             panoptic=ade / f"ade20k_panoptic_{split}",
         )
-        for split, folder in (("train", "training"), ("val", "validation"))
-    ]
+        instances = coco_instance_spec(
+            f"ade20k_instance_{split}", json_file=ade / f"ade20k_instance_{split}.json", images=images
+        )
+        semantic = label_maps_spec(
+            f"ade20k_sem_seg_{split}", images=images, labels=ade / "annotations_detectron2" / folder, classes=words
+        )
+        specs += [speaking(panoptic, words), speaking(instances, words), semantic]
+    return specs

@@ -13,14 +13,23 @@ from sam_common.structures import Vocabulary
 class DatasetSpec:
     """One split of one data set. Making a spec reads nothing; the two functions do.
 
+    Records are Detectron2's standard dictionaries: `file_name`, `image_id`, `height`, `width`, and one kind of truth,
+    where category_id is an index into the vocabulary:
+
+    - panoptic: `pan_seg_file_name`, and `segments_info`, a list of {id, category_id, iscrowd, area};
+    - instance: `annotations`, a list of {bbox XYWH in pixels, bbox_mode 1, category_id, iscrowd, segmentation, area,
+      id}; the segmentation is a list of polygons, or a compressed RLE {size, counts};
+    - semantic: `sem_seg_file_name`, an image of class indices, with `num_classes` and `ignore_label`.
+
+    `sam_common.data.segments` reads the masks of any of them.
+
     Attributes:
         name: what `DATASETS.TRAIN` and `DATASETS.TEST` call it.
-        load: the records, standard Detectron2 dictionaries. Panoptic ones hold `file_name`, `image_id`, `height`,
-            `width`, `pan_seg_file_name` and `segments_info`: a list of {id, category_id, iscrowd, area}, where
-            category_id is an index into the vocabulary. Raises UserError where files are missing or wrong.
-        load_vocabulary: the classes, in the order of those indices. Raises UserError likewise.
-        evaluator: the kind of evaluation its ground truth serves.
-        files: where its parts lie, by role (`json`, `images`, `panoptic`).
+        load: the records. Raises UserError where files are missing or wrong.
+        load_vocabulary: the classes, in the order of category_id. Raises UserError likewise.
+        evaluator: the kind of its truth: panoptic | instance | semantic.
+        files: where its parts lie, by role (`json`, `images`, `panoptic`, `labels`).
+        ignore_label: of a semantic data set, the value of pixels without a class.
     """
 
     name: str
@@ -28,3 +37,4 @@ class DatasetSpec:
     load_vocabulary: Callable[[], Vocabulary]
     evaluator: str = "panoptic"
     files: Mapping[str, str] = field(default_factory=dict)
+    ignore_label: int = 255

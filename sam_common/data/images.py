@@ -49,6 +49,18 @@ def read_segment_ids(path: str | os.PathLike) -> Tensor:
     return red + 256 * green + 65536 * blue
 
 
+def read_class_indices(path: str | os.PathLike) -> Tensor:
+    """The pixels of an image of one channel, 8 or 16 bits, int64 [H, W]; of a palette image its indices.
+
+    Raises:
+        UserError: the file is missing, truncated, no image, or has another kind of pixels.
+    """
+    with _open(path) as image:
+        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+            raise UserError(f"{path}: a label map has one channel of class indices, this one is {image.mode}")
+        return torch.from_numpy(np.array(image).astype(np.int64))
+
+
 def write_segment_ids(path: str | os.PathLike, ids: Tensor) -> None:
     """Writes an id map [H, W] of any integer type, ids in 0..2²⁴-1, as a panoptic PNG; parents are made.
 

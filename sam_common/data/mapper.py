@@ -16,8 +16,8 @@ from torch import Generator, Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.images import read_image
+from sam_common.data.segments import read_targets
 from sam_common.errors import UserError
 from sam_common.structures import Segments, Vocabulary
 
@@ -78,31 +78,27 @@ class SegmentationMapper:
         return item | {"image": image, "segments": segments, "seed": seed}
 
     def _jitter(self, image: Tensor, record: dict[str, Any], generator: Generator) -> tuple[Tensor, Segments]:
-        targets = [index for index, segment in enumerate(record["segments_info"]) if not segment["iscrowd"]]
-        classes = torch.tensor([record["segments_info"][index]["category_id"] for index in targets], dtype=torch.int64)
-        labels = _target_map(read_ground_truth(record), targets)
-
         low, high = self.scale_range
         scale = low + (high - low) * _uniform(generator)
         size = fit_size(image.shape[-2:], self.image_size * scale)
-        image, labels = resize_image(image, size), F.resize(labels, size, InterpolationMode.NEAREST_EXACT)
-        image, labels = self._crop(image, labels, generator)
-        if self.flip and _uniform(generator) < 0.5:
-            image, labels = F.horizontal_flip(image), F.horizontal_flip(labels)
+        window = self._window(size, generator)
+        flipped = self.flip and _uniform(generator) < 0.5
+
+        def cut(layers: Tensor) -> Tensor:
+            return F.horizontal_flip(layers[window]) if flipped else layers[window]
+
+        image = cut(resize_image(image, size))
         if self.color:
             image = photometric_distort(image, generator)
+        targets = read_targets(record, lambda layer: cut(F.resize(layer, size, InterpolationMode.NEAREST_EXACT)))
+        return image.contiguous(), Segments(*targets)
 
-        masks = labels == torch.arange(1, len(targets) + 1)[:, None, None]
-        visible = masks.flatten(1).any(1)
-        return image.contiguous(), Segments(classes[visible], masks[visible])
-
-    def _crop(self, image: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """The same window of both, at most image_size², uniform over all positions."""
-        height, width = image.shape[-2:]
+    def _window(self, size: tuple[int, int], generator: Generator) -> tuple[Any, ...]:
+        """The index of a window in [..., height, width], at most image_size², uniform over all positions."""
+        height, width = size
         top = int(_uniform(generator) * (max(height - self.image_size, 0) + 1))
         left = int(_uniform(generator) * (max(width - self.image_size, 0) + 1))
-        window = (..., slice(top, top + self.image_size), slice(left, left + self.image_size))
-        return image[window], labels[window]
+        return ..., slice(top, top + self.image_size), slice(left, left + self.image_size)
 
 
 def shortest_edge_size(size: tuple[int, int] | torch.Size, shortest: int, longest: int) -> tuple[int, int]:
@@ -141,17 +137,6 @@ def photometric_distort(image: Tensor, generator: Generator) -> Tensor:
             adjust, value = steps[index]
             image = adjust(image, float(value))
     return image
-
-
-def _target_map(labels: Tensor, targets: list[int]) -> Tensor:
-    """Renumbers a map of segments: [H, W] with k+1 for segment k, to [1, H, W] with j+1 for segment targets[j], else 0.
-
-    Segments are disjoint, so this one map is resized in place of N masks.
-    """
-    dtype = torch.uint8 if len(targets) < 256 else torch.float32  # the types that nearest resizing knows
-    new_value = torch.zeros(int(labels.max()) + 1, dtype=dtype)
-    new_value[torch.tensor(targets, dtype=torch.int64) + 1] = torch.arange(1, len(targets) + 1, dtype=dtype)
-    return new_value[labels][None]
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:

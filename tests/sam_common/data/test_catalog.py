@@ -7,6 +7,7 @@ import pytest
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
+from sam_common.resources import resource
 
 ENTRY = {"NAME": "mine", "FORMAT": "coco_panoptic", "JSON": "a.json", "IMAGES": "images", "PANOPTIC": "masks"}
 
@@ -33,16 +34,45 @@ def test_builtin_names_and_official_trees(tmp_path, monkeypatch):
         "generated_train_panoptic",
         "generated_test_panoptic",
     }
+    words = {"coco": str(resource("configs/vocabularies/coco.txt"))}
+    words["ade20k"] = str(resource("configs/vocabularies/ade20k.txt"))
     assert catalog.get("coco_2017_val_panoptic").files == {
         "json": f"{tmp_path}/coco/annotations/panoptic_val2017.json",
         "images": f"{tmp_path}/coco/val2017",
         "panoptic": f"{tmp_path}/coco/panoptic_val2017",
+        "vocabulary": words["coco"],
     }
     assert catalog.get("ade20k_panoptic_train").files == {
         "json": f"{tmp_path}/ADEChallengeData2016/ade20k_panoptic_train.json",
         "images": f"{tmp_path}/ADEChallengeData2016/images/training",
         "panoptic": f"{tmp_path}/ADEChallengeData2016/ade20k_panoptic_train",
+        "vocabulary": words["ade20k"],
     }
+    assert catalog.get("coco_2017_train").files == {
+        "json": f"{tmp_path}/coco/annotations/instances_train2017.json",
+        "images": f"{tmp_path}/coco/train2017",
+        "vocabulary": words["coco"],
+    }
+    assert catalog.get("ade20k_instance_val").files == {
+        "json": f"{tmp_path}/ADEChallengeData2016/ade20k_instance_val.json",
+        "images": f"{tmp_path}/ADEChallengeData2016/images/validation",
+        "vocabulary": words["ade20k"],
+    }
+    assert catalog.get("coco_2017_val_sem_seg").files == {
+        "images": f"{tmp_path}/coco/val2017",
+        "labels": f"{tmp_path}/coco/panoptic_semseg_val2017",
+        "classes": words["coco"],
+    }
+    assert catalog.get("ade20k_sem_seg_train").files == {
+        "images": f"{tmp_path}/ADEChallengeData2016/images/training",
+        "labels": f"{tmp_path}/ADEChallengeData2016/annotations_detectron2/training",
+        "classes": words["ade20k"],
+    }
+    assert [catalog.get(f"{name}_val").evaluator for name in ("coco_2017", "ade20k_sem_seg", "ade20k_panoptic")] == [
+        "instance",
+        "semantic",
+        "panoptic",
+    ]
 
 
 def test_what_is_registered_is_left_alone():
@@ -88,14 +118,18 @@ def test_from_config(monkeypatch):
     [
         ({key: ENTRY[key] for key in ENTRY if key != "JSON"}, r"REGISTER\[0\] must have exactly the keys NAME, FORMAT"),
         (ENTRY | {"MASKS": "m"}, "it has NAME, FORMAT, JSON, IMAGES, PANOPTIC, MASKS"),
-        ("mine", "it has 'mine'"),
-        (ENTRY | {"FORMAT": "voc"}, "FORMAT 'voc' is unknown; known: coco_panoptic"),
+        ("mine", "keys NAME and FORMAT, it is 'mine'"),
+        (ENTRY | {"FORMAT": "coco_instance"}, "exactly the keys NAME, FORMAT, JSON, IMAGES, and may have VOCABULARY"),
+        (ENTRY | {"FORMAT": "label_maps"}, "exactly the keys NAME, FORMAT, IMAGES, LABELS, CLASSES, and may"),
+        (ENTRY | {"FORMAT": ["label_maps"]}, "every value must be a non-empty text"),
+        (ENTRY | {"FORMAT": "voc"}, "FORMAT 'voc' is unknown; known: coco_panoptic, coco_instance, label_maps"),
         (ENTRY | {"JSON": 3}, "every value must be a non-empty text"),
         (ENTRY | {"NAME": "taken"}, "NAME 'taken' belongs to another data set"),
     ],
 )
 def test_wrong_entries(entry, message):
-    """Error: a missing key, an unknown key, no mapping, an unknown format, no text, a name that is taken."""
+    """Error: a missing key, an unknown key, no mapping, keys of another format, an unknown format, no text, a name that
+    is taken."""
     catalog.register(_spec("taken"))
     with pytest.raises(UserError, match=message):
         catalog.register_from_config([entry])

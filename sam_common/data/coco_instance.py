@@ -1,0 +1,101 @@
+"""Reader of the COCO instance format: COCO itself, ADE20K as it is prepared, and what annotation tools export.
+
+One JSON with `images`, `annotations` (one per instance, with its mask as polygons or RLE) and `categories`, and a
+folder of images. Format: https://cocodataset.org/#format-data, "Object Detection".
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from sam_common.data.coco_json import field, parse_categories, parse_images, read_json, require_files
+from sam_common.data.coco_masks import checked_segmentation, segmentation_area
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.errors import UserError
+from sam_common.structures import Vocabulary
+
+_XYWH = 1  # Detectron2's BoxMode.XYWH_ABS
+
+
+def coco_instance_spec(name: str, *, json_file: str | os.PathLike, images: str | os.PathLike) -> DatasetSpec:
+    """The spec of a data set in this format: its JSON, its folder of images."""
+    files = {"json": str(json_file), "images": str(images)}
+    return DatasetSpec(
+        name,
+        load=partial(load_records, name, files),
+        load_vocabulary=partial(load_vocabulary, name, files),
+        evaluator="instance",
+        files=files,
+    )
+
+
+def load_vocabulary(name: str, files: Mapping[str, str]) -> Vocabulary:
+    """The classes of the JSON's `categories`, in its order, all of them things.
+
+    Raises:
+        UserError: the file is missing or not in this format, or two classes share an id or a name.
+    """
+    return parse_categories(read_json(name, files["json"]), files["json"], all_things=True)
+
+
+def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One record per image, in the order of `images`, as `DatasetSpec` describes them.
+
+    An image without annotations shows no instance of any class, so it stays. Every image must be there.
+
+    Raises:
+        UserError: a file is missing, or the JSON is not in this format or contradicts itself.
+    """
+    source = files["json"]
+    content = read_json(name, source)
+    index_of = {c.id: index for index, c in enumerate(parse_categories(content, source, all_things=True))}
+    records = parse_images(content, source, files["images"])
+    if not records:
+        raise UserError(f"{source}: images is empty, there is nothing to train or test on")
+    for record in records.values():
+        record["annotations"] = []
+    ids: set[int | str] = set()
+    for number, entry in enumerate(field(content, "annotations", list, source), start=1):
+        image_id = field(entry, "image_id", (int, str), f"{source}, annotations")
+        annotation_id = field({"id": number} | entry, "id", (int, str), f"{source}, annotations")
+        where = f"{source}, annotation {annotation_id!r}"
+        if annotation_id in ids:
+            raise UserError(f"{where}: two have this id")
+        ids.add(annotation_id)
+        if image_id not in records:
+            raise UserError(f"{where}: images has no entry with the id {image_id!r}")
+        record = records[image_id]
+        record["annotations"].append({"id": annotation_id} | _parse_annotation(entry, record, index_of, where))
+    require_files(name, "images", [record["file_name"] for record in records.values()])
+    return list(records.values())
+
+
+def _parse_annotation(entry: dict, record: dict[str, Any], index_of: dict[int, int], where: str) -> dict[str, Any]:
+    category_id = field(entry, "category_id", int, where)
+    if category_id not in index_of:
+        raise UserError(f"{where}: its category_id {category_id} is not in categories")
+    if "segmentation" not in entry:
+        raise UserError(f"{where} has no segmentation; a box alone is nothing to learn a mask from")
+    size = record["height"], record["width"]
+    segmentation = checked_segmentation(entry["segmentation"], *size, where)
+    if "area" not in entry:
+        entry = entry | {"area": segmentation_area(segmentation, *size, where)}
+    return {
+        "bbox": _parse_box(entry, where),
+        "bbox_mode": _XYWH,
+        "category_id": index_of[category_id],
+        "iscrowd": int(bool(entry.get("iscrowd", 0))),
+        "segmentation": segmentation,
+        "area": field(entry, "area", (int, float), where),
+    }
+
+
+def _parse_box(entry: dict, where: str) -> list[float]:
+    box = field(entry, "bbox", list, where)
+    if len(box) != 4 or not all(isinstance(value, int | float) and math.isfinite(value) for value in box):
+        raise UserError(f"{where}: bbox is {box!r}, it must be [x, y, width, height] in pixels")
+    return box

@@ -1,0 +1,142 @@
+"""What the JSON files of COCO's formats have in common, and one clear line for whatever is wrong in one.
+
+Format: https://cocodataset.org/#format-data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from sam_common.errors import UserError
+from sam_common.structures import Category, Vocabulary
+
+_STUFF_SUFFIXES = ("merged", "other", "stuff")
+
+
+def words_from_name(name: str, is_thing: bool) -> tuple[str, ...]:
+    """The words that a class name of this format stands for.
+
+    A comma separates synonyms (ADE20K: "road, route"). COCO's stuff names carry bookkeeping after hyphens, which is
+    dropped ("sky-other-merged" is "sky"), and put the qualifier last, so both orders count ("wall-brick" is "brick
+    wall" and "wall brick"; "window-blind" needs the second). Things keep their hyphens.
+    """
+    words: list[str] = []
+    for part in (part.strip() for part in name.split(",")):
+        pieces = [piece.strip() for piece in part.split("-")] if not is_thing else [part]
+        while len(pieces) > 1 and pieces[-1] in _STUFF_SUFFIXES:
+            pieces.pop()
+        words += [" ".join(reversed(pieces)), " ".join(pieces)]
+    return tuple(dict.fromkeys(word for word in words if word))
+
+
+def parse_categories(content: dict, source: str, *, all_things: bool = False) -> Vocabulary:
+    """The classes of `categories`, in its order.
+
+    Args:
+        all_things: the format knows no stuff, so `isthing` is not asked for.
+
+    Raises:
+        UserError: there are none, one lacks something, or two share an id or a name.
+    """
+    categories: list[Category] = []
+    for entry in field(content, "categories", list, source):
+        name = field(entry, "name", str, f"{source}, categories").strip()
+        where = f"{source}, category {name!r}"
+        is_thing = all_things or bool(field(entry, "isthing", int, where))
+        words = words_from_name(name, is_thing)
+        if "synonyms" in entry:
+            words = tuple(dict.fromkeys(str(word).strip() for word in field(entry, "synonyms", list, where)))
+        if not words or "" in words:
+            raise UserError(f"{where}: a class needs at least one word, in name or in synonyms, and none may be empty")
+        categories.append(Category(name, words, is_thing, field(entry, "id", int, where)))
+    if not categories:
+        raise UserError(f"{source}: categories is empty")
+    for what in ("id", "name"):
+        (value, count), *_ = Counter(getattr(category, what) for category in categories).most_common(1)
+        if count > 1:
+            raise UserError(f"{source}: {count} categories have the {what} {value!r}")
+    return tuple(categories)
+
+
+def parse_images(content: dict, source: str, folder: str) -> dict[int | str, dict[str, Any]]:
+    """The entries of `images` by id, as the first four keys of records: file_name, image_id, height, width.
+
+    Raises:
+        UserError: two entries have one id, or an entry lacks something.
+    """
+    records: dict[int | str, dict[str, Any]] = {}
+    for entry in field(content, "images", list, source):
+        image_id = field(entry, "id", (int, str), f"{source}, images")
+        where = f"{source}, image {image_id!r}"
+        if image_id in records:
+            raise UserError(f"{source}: two entries of images have the id {image_id!r}")
+        records[image_id] = {
+            "file_name": file_in(folder, entry, where),
+            "image_id": image_id,
+            "height": _side(entry, "height", where),
+            "width": _side(entry, "width", where),
+        }
+    return records
+
+
+def read_json(name: str, path: str) -> dict:
+    """The content of the JSON of data set `name`; UserError where it cannot be read."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise UserError(missing(name, "annotation file", path)) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {' '.join(str(error).split())}") from error
+
+
+def field(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
+    """entry[key], where `entry` must be a mapping that has it with a value of this kind."""
+    if not isinstance(entry, dict) or key not in entry:
+        raise UserError(f"{where}: {key!r} is missing; is this a JSON of that format?")
+    if not isinstance(entry[key], kind):
+        raise UserError(f"{where}: {key!r} is of the wrong type, {type(entry[key]).__name__}")
+    return entry[key]
+
+
+def _side(entry: dict, key: str, where: str) -> int:
+    side = field(entry, key, int, where)
+    if side < 1:
+        raise UserError(f"{where}: {key} is {side}, an image has at least one pixel")
+    return side
+
+
+def file_in(folder: str, entry: dict, where: str) -> str:
+    """The path of an entry's `file_name`, which must lie in the folder: results are written under that name."""
+    name = field(entry, "file_name", str, where)
+    if not name or os.path.isabs(name) or ".." in Path(name).parts:
+        raise UserError(f"{where}: file_name {name!r} must be a path inside {folder}")
+    return os.path.join(folder, name)
+
+
+def require_files(name: str, role: str, paths: list[str]) -> None:
+    """Every path must exist. Folders are listed once: asking file by file takes minutes on a network disk."""
+    listings: dict[str, set[str]] = {}
+    for path in paths:
+        folder, file = os.path.split(path)
+        if folder not in listings:
+            try:
+                listings[folder] = set(os.listdir(folder))
+            except FileNotFoundError:
+                raise UserError(missing(name, f"{role} folder", folder)) from None
+            except (OSError, ValueError) as error:
+                raise UserError(f"data set {name}: the {role} folder {folder} cannot be listed: {error}") from error
+        if file not in listings[folder]:
+            raise UserError(missing(name, f"file of {role}", path))
+
+
+def missing(name: str, what: str, path: str) -> str:
+    """The message for a file or folder of data set `name` that is not there."""
+    root = os.environ.get("DETECTRON2_DATASETS", "unset, so ./datasets")
+    return (
+        f"data set {name}: there is no {what} {path}; put it there, or set DETECTRON2_DATASETS (now {root}) "
+        "to the folder that datasets/README.md describes"
+    )
