@@ -106,7 +106,8 @@ def add_possam_config(cfg: CfgNode) -> None:
 
     possam.TEST = CfgNode()
     possam.TEST.PANOPTIC_ON = True
-    possam.TEST.SEMANTIC_ON = False
+    possam.TEST.SEMANTIC_ON = False  # scores of every class at every pixel
+    possam.TEST.SEMANTIC_LABELS_ON = False  # their best class only: bounded memory for any number of classes
     possam.TEST.INSTANCE_ON = False
     possam.TEST.OVERLAP_THRESHOLD = 0.8
     possam.TEST.MASK_THRESHOLD = 0.5
@@ -175,6 +176,7 @@ def possam_arguments(cfg: CfgNode, *, backbone: nn.Module, clip: ClipEncoder, he
         "inference": Inference(
             panoptic=test.PANOPTIC_ON,
             semantic=test.SEMANTIC_ON,
+            semantic_labels=test.SEMANTIC_LABELS_ON,
             instances=test.INSTANCE_ON,
             overlap_threshold=test.OVERLAP_THRESHOLD,
             mask_threshold=test.MASK_THRESHOLD,

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from sam_common.structures import Instances
 
+_STRIP = 2**24  # class scores that `semantic_labels` holds at a time
+
 
 def panoptic(
     scores: Tensor,
@@ -102,6 +104,13 @@ def _compete(scores: Tensor, mask_logits: Tensor, mask_threshold: float) -> tupl
 def semantic(scores: Tensor, mask_logits: Tensor) -> Tensor:
     """[C, H, W] class scores Σ_q scores[q, c] · sigmoid(mask_logits[q]), no void; a pixel's class is the argmax."""
     return torch.einsum("qc,qhw->chw", scores[:, :-1].float(), mask_logits.float().sigmoid())
+
+
+def semantic_labels(scores: Tensor, mask_logits: Tensor) -> Tensor:
+    """int64 [H, W], the argmax of `semantic` over the classes, made strip by strip: no tensor is [C, H, W]."""
+    rows = max(1, _STRIP // (max(scores.shape) * mask_logits.shape[-1]))
+    strips = [semantic(scores, strip).argmax(dim=0) for strip in mask_logits.split(rows, dim=-2)]
+    return torch.cat(strips)
 
 
 def instances(scores: Tensor, mask_logits: Tensor, is_thing: Tensor, *, max_instances: int = 100) -> Instances:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from possam.classifier import cosine_logits
 from possam.clip_encoder import ClipEncoder
 from possam.criterion import Criterion
-from possam.panoptic_inference import instances, panoptic, semantic
+from possam.panoptic_inference import instances, panoptic, semantic, semantic_labels
 from possam.vocabulary import TextEmbeddings
 from sam_common.data.categories import seen_classes
 from sam_common.errors import UserError
@@ -37,6 +37,7 @@ class Inference:
 
     panoptic: bool = True
     semantic: bool = False
+    semantic_labels: bool = False
     instances: bool = False
     overlap_threshold: float = 0.8
     mask_threshold: float = 0.5
@@ -58,6 +59,7 @@ class PosSAM(nn.Module):
     In training it returns a dictionary of weighted scalar losses; else a list of dictionaries with
         panoptic_seg: ([height, width] int32 ids, 0 = void; list of id, category_id, isthing, score).
         sem_seg: [C, height, width] class scores.
+        sem_seg_labels: int64 [height, width], their best class; thousands of classes need no more memory than one.
         instances: `Instances`, best first.
     as far as `inference` asks for them.
     """
@@ -157,6 +159,8 @@ class PosSAM(nn.Module):
             )
         if ask.semantic:
             outputs["sem_seg"] = semantic(scores, masks)
+        if ask.semantic_labels:
+            outputs["sem_seg_labels"] = semantic_labels(scores, masks)
         if ask.instances:
             outputs["instances"] = instances(scores, masks, is_thing, max_instances=ask.max_instances)
         return outputs

@@ -5,6 +5,7 @@ Symbols: H and W the height and width of the original image.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, cast
@@ -18,10 +19,13 @@ from sam_common.data.images import read_image
 from sam_common.data.mapper import resize_image, shortest_edge_size
 from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
 from sam_common.errors import UserError
-from sam_common.structures import Vocabulary
+from sam_common.structures import Instances, Vocabulary
 
 Panoptic = tuple[Tensor, list[dict[str, Any]]]
 """The id map, int32 [H, W] with 0 where void, and per segment a dict of id, category_id, isthing and score."""
+
+MAX_MASK_PIXELS = 2**21
+"""Of a larger image the masks are made at this many pixels and then enlarged: models make one float map per query."""
 
 
 class Predictor:
@@ -32,11 +36,21 @@ class Predictor:
         ids, segments = predictor("street.jpg", parse_vocabulary("dog|puppy, cat; sky, grass:stuff"))["panoptic_seg"]
     """
 
-    def __init__(self, model: nn.Module, *, min_size: int, max_size: int, device: torch.device | str = "cpu") -> None:
-        """Args: the model; the shorter side to resize to and the bound of the longer one, pixels; where to run."""
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        min_size: int,
+        max_size: int,
+        device: torch.device | str = "cpu",
+        max_mask_pixels: int = MAX_MASK_PIXELS,
+    ) -> None:
+        """Args: the model; the shorter side to resize to and the bound of the longer one, pixels; where to run; see
+        `MAX_MASK_PIXELS`."""
         self.model = model.to(device).eval()
         self.min_size = min_size
         self.max_size = max_size
+        self.max_mask_pixels = max_mask_pixels
 
     @classmethod
     def from_config(
@@ -80,32 +94,48 @@ class Predictor:
 
     @torch.inference_mode()
     def __call__(
-        self, image: str | os.PathLike | np.ndarray | Tensor, vocabulary: Vocabulary | None = None
+        self,
+        image: str | os.PathLike | np.ndarray | Tensor,
+        vocabulary: Vocabulary | None = None,
+        *,
+        confidence_threshold: float = 0.0,
     ) -> dict[str, Any]:
         """What the model sees in an image, at the image's own size.
 
         Args:
             image: the path of a file, or uint8 RGB [H, W, 3] as an array; a tensor is [3, H, W].
             vocabulary: the classes to find; by default those the model was trained on.
+            confidence_threshold: segments and instances that score less are dropped.
 
         Returns:
-            The model's outputs for this image: `panoptic_seg` (see `Panoptic`), `sem_seg`, `instances`, as configured.
+            The model's outputs for this image: `panoptic_seg` (see `Panoptic`), `instances`, `sem_seg_labels` (int
+            [H, W], indices of classes), `sem_seg`, as configured.
 
         Raises:
             UserError: the image cannot be read, or there is no vocabulary.
         """
         file_name = "" if isinstance(image, np.ndarray | Tensor) else os.fspath(image)
         pixels = _as_tensor(image)
-        size = shortest_edge_size(pixels.shape[-2:], self.min_size, self.max_size)
+        original = (pixels.shape[1], pixels.shape[2])
+        height, width = mask_size(original, self.max_mask_pixels)
         inputs = {
-            "image": resize_image(pixels, size),
-            "height": pixels.shape[1],
-            "width": pixels.shape[2],
+            "image": resize_image(pixels, shortest_edge_size(original, self.min_size, self.max_size)),
+            "height": height,
+            "width": width,
             "file_name": file_name,
             "image_id": file_name,
             "vocabulary": self.vocabulary_or_default(vocabulary),
         }
-        return self.model([inputs])[0]
+        outputs = dict(self.model([inputs])[0])
+        if "panoptic_seg" in outputs:
+            ids, segments = keep_confident(outputs["panoptic_seg"], confidence_threshold)
+            outputs["panoptic_seg"] = _enlarge(ids, original), segments
+        if "instances" in outputs:
+            found = outputs["instances"]
+            outputs["instances"] = _enlarge_instances(found[found.scores >= confidence_threshold], original)
+        for key in {"sem_seg", "sem_seg_labels"} & outputs.keys():
+            outputs[key] = _enlarge(outputs[key], original)
+        return outputs
 
     def vocabulary_or_default(self, vocabulary: Vocabulary | None) -> Vocabulary:
         """The vocabulary given, or else the one the model was trained on.
@@ -119,6 +149,30 @@ class Predictor:
         return chosen
 
 
+def mask_size(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+    """(height, width) of an image's masks: its own, or the same shape at `max_pixels` where it has more."""
+    scale = math.sqrt(min(1.0, max_pixels / (size[0] * size[1])))
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+
+
+def _enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """[..., h, w] of any type -> [..., *size], each pixel a copy of the nearest; itself at its own size."""
+    if maps.shape[-2:] == size:
+        return maps
+    rows, columns = (
+        ((torch.arange(new, device=maps.device) + 0.5) * (old / new)).long().clamp(max=old - 1)
+        for new, old in zip(size, maps.shape[-2:], strict=True)
+    )
+    return maps[..., rows[:, None], columns]
+
+
+def _enlarge_instances(instances: Instances, size: tuple[int, int]) -> Instances:
+    masks = _enlarge(instances.pred_masks, size)
+    height, width = instances.image_size
+    scale = instances.pred_boxes.new_tensor([size[1] / width, size[0] / height] * 2)
+    return Instances(size, masks, instances.scores, instances.pred_classes, instances.pred_boxes * scale)
+
+
 def keep_confident(panoptic: Panoptic, threshold: float) -> Panoptic:
     """The prediction without the segments that score less than `threshold`; their pixels become void."""
     ids, segments = panoptic
@@ -128,7 +182,8 @@ def keep_confident(panoptic: Panoptic, threshold: float) -> Panoptic:
 
 
 def coco_segments(panoptic: Panoptic, vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """`segments_info` of the COCO panoptic format, with scores: class ids of the vocabulary, boxes XYWH in pixels."""
+    """`segments_info` of the COCO panoptic format, with scores where segments have one: class ids of the vocabulary,
+    boxes XYWH in pixels."""
     ids = panoptic[0].cpu().numpy()
     found = []
     for segment in panoptic[1]:
@@ -136,12 +191,14 @@ def coco_segments(panoptic: Panoptic, vocabulary: Vocabulary) -> list[dict[str, 
         if not len(rows):
             continue
         x, y = int(columns.min()), int(rows.min())
+        category = vocabulary[segment["category_id"]]
+        score = {"score": round(float(segment["score"]), 4)} if "score" in segment else {}
         found.append(
             {
                 "id": int(segment["id"]),
-                "category_id": vocabulary[segment["category_id"]].id,
-                "isthing": int(vocabulary[segment["category_id"]].is_thing),
-                "score": round(float(segment["score"]), 4),
+                "category_id": category.id,
+                "isthing": int(category.is_thing),
+                **score,
                 "area": len(rows),
                 "bbox": [x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1],
                 "iscrowd": 0,

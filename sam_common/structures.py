@@ -72,6 +72,11 @@ class Instances:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __getitem__(self, chosen: Tensor) -> Instances:
+        """Those that a bool [N] or a list of indices names."""
+        picked = (t[chosen] for t in (self.pred_masks, self.scores, self.pred_classes, self.pred_boxes))
+        return Instances(self.image_size, *picked)
+
     def to(self, device: torch.device | str) -> Instances:
         moved = (t.to(device) for t in (self.pred_masks, self.scores, self.pred_classes, self.pred_boxes))
         return Instances(self.image_size, *moved)

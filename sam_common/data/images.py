@@ -6,7 +6,9 @@ A panoptic PNG is 8-bit RGB and stores the id of each pixel's segment as R + 256
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -18,12 +20,27 @@ from sam_common.files import atomic_path
 
 MAX_SEGMENT_ID = 256**3 - 1
 
+MAX_PIXELS = 150_000_000
+"""Images with more pixels are refused before they are decoded: 12,000 × 12,000 still is read, at about 2 GB."""
+
+MAX_PIXELS_VARIABLE = "DETECTRON2_SAM_MAX_PIXELS"
+"""The environment variable that sets another cap."""
+
+
+def max_pixels() -> int:
+    """`$DETECTRON2_SAM_MAX_PIXELS`, or else `MAX_PIXELS`."""
+    text = os.environ.get(MAX_PIXELS_VARIABLE) or str(MAX_PIXELS)
+    if not text.isdecimal():
+        raise UserError(f"{MAX_PIXELS_VARIABLE} is {text!r}; give a number of pixels, such as {MAX_PIXELS}")
+    return int(text)
+
 
 def read_image(path: str | os.PathLike) -> Tensor:
     """A picture as uint8 RGB [3, H, W], upright: an EXIF orientation is applied. Of 16 bits the upper eight are kept.
 
     Raises:
-        UserError: the file is missing, truncated, no image, or has pixels of 32 bits, whose range nothing tells.
+        UserError: the file is missing, truncated, no image, larger than `max_pixels()`, or has pixels of 32 bits,
+            whose range nothing tells.
     """
     with _open(path) as image:
         upright = ImageOps.exif_transpose(image)
@@ -78,13 +95,36 @@ def write_segment_ids(path: str | os.PathLike, ids: Tensor) -> None:
 def _open(path: str | os.PathLike) -> Image.Image:
     """Opens and decodes, so that every way in which a file can be broken shows here."""
     try:
-        image = Image.open(path)
+        with _without_pillows_cap():
+            image = Image.open(path)
+        _check_pixels(path, image)
         image.load()
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such image file") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, not an image file; name the images in it") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except UserError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read as an image, it may be truncated: {reason}") from error
     return image
+
+
+def _check_pixels(path: str | os.PathLike, image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > max_pixels():
+        raise UserError(
+            f"{path} has {width} × {height} = {width * height:,} pixels, more than the cap of {max_pixels():,}; "
+            f"make it smaller, or raise the cap with the environment variable {MAX_PIXELS_VARIABLE}"
+        )
+
+
+@contextlib.contextmanager
+def _without_pillows_cap() -> Iterator[None]:
+    """Ours is stated and can be raised; Pillow's warns at half of its own and refuses without saying how to go on."""
+    cap, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = cap

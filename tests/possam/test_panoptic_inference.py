@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from possam.panoptic_inference import instances, panoptic, semantic, tight_boxes
+from possam import panoptic_inference
+from possam.panoptic_inference import instances, panoptic, semantic, semantic_labels, tight_boxes
 
 IS_THING = torch.tensor([True, False, True, False])
 VOID = 4
@@ -239,3 +240,12 @@ def test_scores_are_not_normalised_again():
     """Scores that sum to less than one keep their values: log(0.3) is nowhere taken."""
     _, segments = panoptic(torch.tensor([[0.3, 0.2, 0.0, 0.0, 0.1]]), block_logits((0, 8)), IS_THING)
     assert math.isclose(segments[0]["score"], 0.3, rel_tol=1e-6)
+
+
+def test_labels_made_in_strips_are_the_argmax_of_the_scores(monkeypatch):
+    """Equality with `semantic`: strips of one row, of three of the seven rows, and all at once."""
+    scores, masks = torch.rand(5, 12), torch.randn(5, 7, 9)
+    expected = semantic(scores, masks).argmax(0)
+    for cells in (1, 3 * 12 * 9, 10**6):
+        monkeypatch.setattr(panoptic_inference, "_STRIP", cells)
+        assert torch.equal(semantic_labels(scores, masks), expected)
