@@ -1,0 +1,83 @@
+"""What the scripts under `datasets/` share: convert many files, pass by the broken ones, and name them at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from sam_common.errors import UserError
+from sam_common.files import atomic_path
+
+Item = TypeVar("Item")
+Content = TypeVar("Content")
+Entry = TypeVar("Entry")
+
+
+def convert_all(
+    items: Sequence[Item],
+    read: Callable[[Item], Content],
+    write: Callable[[Content], Entry],
+    *,
+    title: str,
+    workers: int,
+) -> tuple[list[Entry], list[str]]:
+    """Reads and writes every item, in threads, with a progress bar.
+
+    Args:
+        read: its UserError means that this item is broken: it is told and passed by.
+        write: puts the content into a file and returns what to remember of it. Its UserError ends the work, since a
+            full disk will not take the next file either.
+
+    Returns:
+        What `write` returned, in the order of the items, and the errors of the items that could not be read.
+    """
+
+    def convert(item: Item) -> Entry | UserError:
+        try:
+            content = read(item)
+        except UserError as error:
+            return error
+        return write(content)
+
+    entries: list[Entry] = []
+    broken: list[str] = []
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for outcome in tqdm(pool.map(convert, items), title, len(items), unit=" files"):
+                if isinstance(outcome, UserError):
+                    broken.append(str(outcome))
+                    tqdm.write(f"passed by: {outcome}", file=sys.stderr)
+                else:
+                    entries.append(outcome)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return entries, broken
+
+
+def write_label_map(path: str | os.PathLike, labels: NDArray[np.uint8]) -> None:
+    """Writes class indices [H, W] as a PNG, unless the file is there: it was written whole, or not at all."""
+    if not os.path.isfile(path):
+        with atomic_path(path) as temporary:
+            Image.fromarray(labels).save(temporary)
+
+
+def run(main: Callable[[], list[str]]) -> None:
+    """Runs a script: exit status 1 with the list that `main` returns where files were broken, 2 at a UserError."""
+    try:
+        broken = main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    if broken:
+        print("\n".join([f"{len(broken)} broken files were passed by:", *broken]), file=sys.stderr)
+        print("mend or remove them, then start this again: what is done is kept", file=sys.stderr)
+        raise SystemExit(1)
