@@ -17,7 +17,8 @@ from sam_common.data.coco_panoptic import coco_panoptic_spec, read_ground_truth
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_image
 from sam_common.errors import UserError
-from sam_common.evaluation.panoptic_quality import GROUPS, METRICS, joint_areas, match_segments, panoptic_quality
+from sam_common.evaluation.class_groups import GROUPS
+from sam_common.evaluation.panoptic_quality import METRICS, joint_areas, match_segments, panoptic_quality
 from sam_common.report import Cell, Picture, PictureRow, Table
 from sam_common.structures import Vocabulary
 from sam_common.visualize import draw_panoptic

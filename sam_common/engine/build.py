@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -20,21 +20,25 @@ from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.loader import build_test_loader, build_train_loader
 from sam_common.data.mapper import SegmentationMapper
 from sam_common.engine.checkpoint import Checkpointer, read_checkpoint
-from sam_common.engine.evaluation import copypaste, evaluate, write_report
+from sam_common.engine.evaluation import copypaste, dataset_facts, evaluate, format_report, write_report
 from sam_common.engine.launch import grad_scaler
 from sam_common.engine.optimizer import build_adamw, cosine_factor, lr_factor, multistep_factor, parameter_groups
 from sam_common.engine.trainer import Plan, Trainer
 from sam_common.errors import UserError
-from sam_common.evaluation.evaluator import Evaluator, Results
-from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator, format_table
+from sam_common.evaluation.evaluator import Evaluator, Evaluators, Results
+from sam_common.evaluation.mask_ap import MaskAPEvaluator
+from sam_common.evaluation.mean_iou import MeanIoUEvaluator
+from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.structures import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-EVALUATORS: dict[str, tuple[Callable[..., Evaluator], Callable[[dict[str, float]], str]]] = {
-    "panoptic": (PanopticQualityEvaluator, format_table)
+EVALUATORS: dict[str, Sequence[Callable[..., Evaluator]]] = {
+    "panoptic": (PanopticQualityEvaluator, MeanIoUEvaluator, MaskAPEvaluator),
+    "instance": (MaskAPEvaluator,),
+    "semantic": (MeanIoUEvaluator,),
 }
-"""`DatasetSpec.evaluator` -> the evaluator, made with (spec, output_dir=, training_vocabulary=), and its table."""
+"""`DatasetSpec.evaluator` -> what its truth can judge, each made with (spec, output_dir=, training_vocabulary=)."""
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -183,7 +187,7 @@ def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file
         lr_factor=build_lr_factor(cfg),
         batches=build_batches(cfg, rank=fabric.global_rank, world_size=fabric.world_size),
         checkpointer=checkpointer,
-        evaluate=partial(evaluate_all, cfg, fabric, model, f"last of {cfg.OUTPUT_DIR}"),
+        evaluate=partial(evaluate_all, cfg, fabric, model, cfg.OUTPUT_DIR),
     )
 
 
@@ -200,22 +204,39 @@ def evaluate_all(
         Data set -> results; None when `stopped()` ended it.
     """
     _one_of("TEST.EVALUATORS, without --engine detectron2,", cfg.TEST.EVALUATORS, ("auto", "native"))
+    choice = {"untrained": "none", cfg.MODEL.WEIGHTS: "given path"}.get(checkpoint, "last")
+    facts = {"checkpoint": checkpoint, "checkpoint_choice": choice, "iteration": iteration, "seed": cfg.SEED}
     results: dict[str, Results] = {}
     for name in cfg.DATASETS.TEST:
-        outcome = _evaluate_one(cfg, fabric, model, catalog.get(name), stopped)
+        outcome = _evaluate_one(cfg, fabric, model, catalog.get(name), {"engine": "fabric", **facts}, stopped)
         if outcome is None:
             return None
         results[name] = outcome
-        if fabric.is_global_zero:
-            facts = {"dataset": name, "checkpoint": checkpoint, "iteration": iteration, "seed": cfg.SEED}
-            _report(cfg, catalog.get(name), outcome, facts)
     return results
 
 
-def _evaluate_one(
-    cfg: CfgNode, fabric: Fabric, model: nn.Module, spec: DatasetSpec, stopped: Callable[[], bool]
-) -> Results | None:
+def make_evaluators(spec: DatasetSpec, output_dir: Path, training_vocabulary: Vocabulary | None) -> list[Evaluator]:
+    """All evaluators that the truth of a data set serves; they write into `output_dir`.
+
+    Args:
+        training_vocabulary: the classes that the model was trained on, where it is known.
+
+    Raises:
+        UserError: no evaluator is for this kind of truth, or the data set cannot be read.
+    """
     _one_of(f"the evaluator of {spec.name}", spec.evaluator, EVALUATORS)
+    arguments = {"output_dir": output_dir, "training_vocabulary": training_vocabulary}
+    return [make(spec, **arguments) for make in EVALUATORS[spec.evaluator]]
+
+
+def _evaluate_one(
+    cfg: CfgNode,
+    fabric: Fabric,
+    model: nn.Module,
+    spec: DatasetSpec,
+    facts: dict[str, Any],
+    stopped: Callable[[], bool],
+) -> Results | None:
     loader = build_test_loader(
         spec.load(),
         build_mapper(cfg, spec.load_vocabulary(), training=False),
@@ -223,25 +244,18 @@ def _evaluate_one(
         world_size=fabric.world_size,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
-    evaluator = EVALUATORS[spec.evaluator][0](
-        spec, output_dir=_inference(cfg, spec), training_vocabulary=model.training_vocabulary or None
-    )
-    return evaluate(model, loader, evaluator, name=spec.name, autocast=fabric.autocast(), stopped=stopped)
-
-
-def _report(cfg: CfgNode, spec: DatasetSpec, results: Results, facts: dict[str, Any]) -> None:
-    path = _inference(cfg, spec) / "results.json"
-    vocabulary = [category.name for category in spec.load_vocabulary()]
-    write_report(path, results, {**facts, "evaluator": spec.evaluator, "vocabulary": vocabulary})
-    described = ", ".join(f"{key} {value}" for key, value in facts.items())
-    for metrics in results.values():
-        logger.info("%s, %d classes:\n%s", described, len(vocabulary), EVALUATORS[spec.evaluator][1](metrics))
-    for line in copypaste(results):
-        logger.info(line)
-
-
-def _inference(cfg: CfgNode, spec: DatasetSpec) -> Path:
-    return Path(cfg.OUTPUT_DIR) / "inference" / spec.name
+    folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
+    seen = cast(Vocabulary, model.training_vocabulary) or None
+    evaluators = Evaluators(spec.name, make_evaluators(spec, folder, seen))
+    results = evaluate(model, loader, evaluators, name=spec.name, autocast=fabric.autocast(), stopped=stopped)
+    if results is None:
+        return None
+    facts = {**dataset_facts(spec, seen), **facts, **evaluators.facts()}
+    if fabric.is_global_zero:
+        write_report(folder / "results.json", results, facts)
+        for line in (format_report(results, facts), *copypaste(results)):
+            logger.info(line)
+    return results
 
 
 def _one_of(key: str, value: str, known: Iterable[str]) -> None:

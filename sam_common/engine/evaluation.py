@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tabulate import tabulate
 from torch import nn
 from tqdm import tqdm
 
-from sam_common.evaluation.evaluator import Evaluator, Results, gather, is_main_process
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.evaluation.class_groups import GROUPS, published_classes
+from sam_common.evaluation.evaluator import Judge, Results, gather, is_main_process
 from sam_common.files import write_text
+from sam_common.structures import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +27,7 @@ logger = logging.getLogger(__name__)
 def evaluate(
     model: nn.Module,
     loader: Iterable[list[dict[str, Any]]],
-    evaluator: Evaluator,
+    evaluator: Judge,
     *,
     name: str,
     autocast: AbstractContextManager,
@@ -78,6 +82,55 @@ def copypaste(results: Results) -> list[str]:
             f"copypaste: {','.join(f'{value:.4f}' for value in means.values())}",
         ]
     return lines
+
+
+def dataset_facts(spec: DatasetSpec, training_vocabulary: Vocabulary | None) -> dict[str, Any]:
+    """What a report says of a data set: its name, kind of truth, files and classes, and which are seen and unseen."""
+    vocabulary = spec.load_vocabulary()
+    return {
+        "dataset": spec.name,
+        "truth": spec.evaluator,
+        "files": dict(spec.files),
+        "vocabulary": [category.name for category in vocabulary],
+        "classes": published_classes(vocabulary, training_vocabulary),
+    }
+
+
+def format_table(results: Results) -> str:
+    """One table of all tasks: a row for each metric, a column for each group of classes.
+
+    Metrics of single classes are left out; the row of `n` says of how many classes a mean is.
+    """
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for task, metrics in results.items():
+        for name, value in metrics.items():
+            if "-" not in name:
+                group = next((g for g, suffix in GROUPS.items() if suffix and name.endswith(suffix)), "all")
+                metric = name.removesuffix(GROUPS[group])
+                text = f"{value:.0f}" if metric == "n" else f"{value:.2f}"
+                cells.setdefault((task, "classes" if metric == "n" else metric), {})[group] = text
+    groups = [group for group in GROUPS if any(group in row for row in cells.values())]
+    align = ("left", "left", *("right" for _ in groups))
+    rows = [[*key, *(row.get(group, "") for group in groups)] for key, row in cells.items()]
+    return tabulate(rows, ["task", "metric", *groups], tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def format_report(results: Results, facts: dict[str, Any]) -> str:
+    """The table, between what was evaluated and the rules that the numbers follow."""
+    told = {**facts, "checkpoint": f"{facts['checkpoint']} ({facts['checkpoint_choice']})"}
+    keys = ("images", "engine", "checkpoint", "iteration", "seed")
+    known = ", ".join(f"{key} {told[key]}" for key in keys if key in told)
+    files = facts["files"]
+    source = next((files[role] for role in ("vocabulary", "classes", "json") if role in files), "the data set")
+    words = f"{len(facts['vocabulary'])} classes of {source}"
+    counts = ", ".join(f"{len(names)} {group}" for group, names in facts["classes"].items())
+    rules = [
+        f"{output}: {'; '.join(f'{name} {rule}' for name, rule in quoted.items())}"
+        for output, quoted in facts.get("rules", {}).items()
+        if quoted
+    ]
+    head = [f"{facts['dataset']} ({facts['truth']} truth): {known}", f"vocabulary: {words}{counts and f' ({counts})'}"]
+    return "\n".join([*head, format_table(results), *rules])
 
 
 def write_report(path: Path, results: Results, facts: dict[str, Any]) -> None:

@@ -1,18 +1,20 @@
-"""What an evaluator is, under either engine."""
+"""What an evaluator is, under either engine, and several of them on one data set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from torch import distributed
+
+from sam_common.errors import UserError
 
 T = TypeVar("T")
 
 Results = dict[str, dict[str, float]]
 
 
-class Evaluator(Protocol):
+class Judge(Protocol):
     """Judges predictions image by image; every rank feeds its own images."""
 
     def reset(self) -> None:
@@ -25,15 +27,93 @@ class Evaluator(Protocol):
         """The results over the images of all ranks, `{task: {metric: value}}`, the same on every rank."""
 
 
+class Evaluator(Judge, Protocol):
+    """Judges one thing that a model makes."""
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The entries of a model's outputs of which it needs one, such as `sem_seg`; the first is its name."""
+
+    @property
+    def rules(self) -> Mapping[str, str]:
+        """What somebody must know to compare its numbers with others'; reports quote it."""
+
+
+class Evaluators:
+    """Judges each thing that a model makes by the evaluator that looks at it; what no evaluator looks at is left.
+
+    Args:
+        name: of the data set, for messages.
+        evaluators: what the truth of the data set can judge.
+    """
+
+    def __init__(self, name: str, evaluators: Sequence[Evaluator]) -> None:
+        self.name, self.evaluators = name, evaluators
+        self._reset_own()
+
+    def _reset_own(self) -> None:
+        self._made: set[str] = set()
+        self._num_images = 0
+
+    def reset(self) -> None:
+        """Forgets all images."""
+        self._reset_own()
+        for evaluator in self.evaluators:
+            evaluator.reset()
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Takes in a batch.
+
+        Raises:
+            UserError: the truth of the data set can judge nothing that the model makes.
+        """
+        made_by_all = set.intersection(*(set(output) for output in outputs))
+        used = [evaluator for evaluator in self.evaluators if made_by_all.intersection(evaluator.judges)]
+        if not used:
+            wanted = ", ".join(evaluator.judges[0] for evaluator in self.evaluators)
+            made = ", ".join(sorted(set().union(*outputs))) or "nothing"
+            raise UserError(
+                f"data set {self.name} has truth for {wanted} but the model makes {made}: switch one of the former on "
+                "in its configuration, or name another data set in DATASETS.TEST"
+            )
+        for evaluator in used:
+            evaluator.process(inputs, outputs)
+        self._made |= {evaluator.judges[0] for evaluator in used}
+        self._num_images += len(inputs)
+
+    def evaluate(self) -> Results:
+        """The results of all evaluators that had something to judge, on any rank."""
+        results: Results = {}
+        for evaluator in self._used():
+            results |= evaluator.evaluate()
+        return results
+
+    def facts(self) -> dict[str, Any]:
+        """What a report says of them: `images`, how many were judged, and `rules` by output. All ranks must call it."""
+        return {"images": sum(gather(self._num_images)), "rules": {e.judges[0]: dict(e.rules) for e in self._used()}}
+
+    def _used(self) -> list[Evaluator]:
+        made = set().union(*gather(self._made))  # a rank without images has to take part too
+        return [evaluator for evaluator in self.evaluators if evaluator.judges[0] in made]
+
+
+def rank_and_size() -> tuple[int, int]:
+    """The number of this process, and of how many; 0 and 1 without distributed training."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
 def gather(value: T) -> list[T]:
     """The values of all ranks, in their order, on every rank; without distributed training the one there is."""
-    if not (distributed.is_available() and distributed.is_initialized()):
+    _, size = rank_and_size()
+    if size == 1:
         return [value]
-    values: list[Any] = [None] * distributed.get_world_size()
+    values: list[Any] = [None] * size
     distributed.all_gather_object(values, value)
     return values
 
 
 def is_main_process() -> bool:
     """Whether this is rank 0, the one that writes."""
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+    return rank_and_size()[0] == 0

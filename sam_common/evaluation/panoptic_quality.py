@@ -20,28 +20,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 from torch import Tensor
 
-from sam_common.data.categories import seen_classes
 from sam_common.data.coco_panoptic import index_segments, read_ground_truth
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import write_segment_ids
-from sam_common.errors import UserError
+from sam_common.evaluation.class_groups import GROUPS, class_groups
 from sam_common.evaluation.evaluator import Results, gather, is_main_process
 from sam_common.files import write_text
 from sam_common.structures import Vocabulary
 
 IOU, TP, FP, FN = range(4)
 """Columns of the counts [C, 4] float64: the sum of IoUs over matched pairs and the three numbers of segments."""
-
-GROUPS = {"all": "", "things": "_th", "stuff": "_st", "seen": "_seen", "unseen": "_unseen"}
-"""Name of a group of classes -> suffix of its metrics (`PQ_th` is the PQ of things)."""
 
 METRICS = ("PQ", "SQ", "RQ")
 
@@ -105,16 +100,6 @@ def panoptic_quality(counts: Tensor) -> Tensor:
     return torch.where(segments[:, None] > 0, 100 * quality, torch.nan)
 
 
-def class_groups(vocabulary: Vocabulary, training_vocabulary: Vocabulary | None) -> dict[str, Tensor]:
-    """[C] bool per group of `GROUPS`; `seen` and `unseen` need the classes that the model was trained on."""
-    things = torch.tensor([category.is_thing for category in vocabulary], dtype=torch.bool)
-    groups = {"all": torch.ones_like(things), "things": things, "stuff": ~things}
-    if training_vocabulary is not None:
-        seen = seen_classes(vocabulary, training_vocabulary)
-        groups |= {"seen": seen, "unseen": ~seen}
-    return groups
-
-
 def summarize(counts: Tensor, vocabulary: Vocabulary, groups: dict[str, Tensor]) -> dict[str, float]:
     """The flat metrics of a table.
 
@@ -148,6 +133,12 @@ class PanopticQualityEvaluator:
         training_vocabulary: the classes the model was trained on; without it nothing is said of seen and unseen ones.
     """
 
+    judges = ("panoptic_seg",)
+    rules: Mapping[str, str] = {
+        "match": "IoU > 0.5, void and crowd as in panopticapi",
+        "mean": "over the classes that occur in truth or prediction",
+    }
+
     def __init__(
         self,
         spec: DatasetSpec,
@@ -171,12 +162,9 @@ class PanopticQualityEvaluator:
         """Counts and writes one batch.
 
         Raises:
-            UserError: an annotation is damaged or contradicts its JSON, a result cannot be written, or the model makes
-                no panoptic segmentation.
+            UserError: an annotation is damaged or contradicts its JSON, or a result cannot be written.
         """
         for item, output in zip(inputs, outputs, strict=True):
-            if "panoptic_seg" not in output:
-                raise UserError(f"data set {self.spec.name} needs panoptic_seg; switch the model's panoptic output on")
             ids, segments = output["panoptic_seg"]
             self._process_image(self._records[item["image_id"]], ids.cpu().int(), segments)
 
@@ -252,23 +240,12 @@ class PanopticQualityEvaluator:
             "dataset": self.spec.name,
             "images": num_images,
             "images_in_dataset": len(self._records),
-            "match": "IoU > 0.5, void and crowd as in panopticapi",
-            "mean": "over the classes that occur in truth or prediction",
+            **self.rules,
             "seen": "a class that shares a synonym with a training class",
         }
         means = {key: value for key, value in metrics.items() if "-" not in key and value == value}
         content = {"rules": rules, "means": means, "classes": per_class}
         write_text(self.output_dir / "panoptic_quality.json", json.dumps(content))
-
-
-def format_table(metrics: dict[str, float]) -> str:
-    """The table of the groups: one row each, columns PQ, SQ, RQ and n, the number of classes that occur."""
-    rows = [
-        [group, *(metrics[f"{key}{suffix}"] for key in METRICS), int(metrics[f"n{suffix}"])]
-        for group, suffix in GROUPS.items()
-        if f"n{suffix}" in metrics
-    ]
-    return tabulate(rows, ["classes", *METRICS, "n"], tablefmt="github", floatfmt=".1f")
 
 
 def _column(segments: list[dict[str, Any]], key: str) -> Tensor:

@@ -159,7 +159,7 @@ def test_ours_stands_in_where_panopticapi_is_missing(
     monkeypatch.setattr(evaluation, "has_panopticapi", lambda: True)
     assert isinstance(build_evaluator(small_cfg(tmp_path), NAME, tmp_path), COCOPanopticEvaluator)
     native = build_evaluator(small_cfg(tmp_path, TEST__EVALUATORS="native"), NAME, tmp_path)
-    assert isinstance(native, PanopticQualityEvaluator)
+    assert isinstance(native.evaluators[0], PanopticQualityEvaluator)
 
 
 @needs_panopticapi

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import torch
 
-from sam_common.engine.evaluation import copypaste, evaluate, flatten, write_report
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.engine.evaluation import (
+    copypaste,
+    dataset_facts,
+    evaluate,
+    flatten,
+    format_report,
+    format_table,
+    write_report,
+)
 from tests.sam_common.engine.standin import VOCABULARY, MeanEvaluator, StandIn
 
 BATCHES = [[{"image": torch.full((4,), float(i)), "vocabulary": VOCABULARY}] for i in range(5)]
@@ -57,3 +66,44 @@ def test_the_report_is_standard_json(tmp_path: Path) -> None:
     text = (tmp_path / "new" / "results.json").read_text()
     assert json.loads(text, parse_constant=lambda name: 1 / 0)["results"]["task"]["SQ"] is None
     assert list(json.loads(text)) == ["dataset", "results"]
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_one_table_of_all_tasks() -> None:
+    """Derived by hand: metrics are rows, groups of classes columns; suffixes tell them apart, classes have no row."""
+    results = {
+        "panoptic_seg": {
+            "PQ": 50.0,
+            "n": 3.0,
+            "PQ_th": 60.0,
+            "n_th": 2.0,
+            "PQ_unseen": 40.0,
+            "n_unseen": 1.0,
+            "PQ-a": 1,
+        },
+        "sem_seg": {"mIoU": 12.345, "mIoU_union": float("nan"), "mIoU_union_seen": 7.0},
+    }
+    assert [cells(line) for line in format_table(results).splitlines() if "---" not in line] == [
+        ["task", "metric", "all", "things", "seen", "unseen"],
+        ["panoptic_seg", "PQ", "50.00", "60.00", "", "40.00"],
+        ["panoptic_seg", "classes", "3", "2", "", "1"],
+        ["sem_seg", "mIoU", "12.35", "", "", ""],
+        ["sem_seg", "mIoU_union", "nan", "", "7.00", ""],
+    ]
+
+
+def test_the_report_says_what_its_numbers_are() -> None:
+    """Data set, images, engine, checkpoint and its choice, seed, vocabulary and its file, seen classes, rules."""
+    spec = DatasetSpec("a", list, lambda: VOCABULARY, evaluator="semantic", files={"classes": "words.txt"})
+    facts = dataset_facts(spec, VOCABULARY[1:])
+    assert facts["classes"] == {"seen": ["sky"], "unseen": ["dog"]} and facts["vocabulary"] == ["dog", "sky"]
+    facts |= {"images": 5, "engine": "fabric", "checkpoint": "m.pth", "checkpoint_choice": "last", "seed": 3}
+    text = format_report(RESULTS, {**facts, "rules": {"task": {"library": "tool 1.0", "mIoU": "of some"}, "other": {}}})
+    first, second, *table, last = text.splitlines()
+    assert first == "a (semantic truth): images 5, engine fabric, checkpoint m.pth (last), seed 3"
+    assert second == "vocabulary: 2 classes of words.txt (1 seen, 1 unseen)"
+    assert last == "task: library tool 1.0; mIoU of some"
+    assert "\n".join(table) == format_table(RESULTS)

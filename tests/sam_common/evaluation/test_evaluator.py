@@ -1,21 +1,65 @@
-"""Gathering over ranks."""
+"""Gathering over ranks, and several evaluators on one data set."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
-from sam_common.evaluation.evaluator import gather, is_main_process
+import pytest
+import torch
+
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.errors import UserError
+from sam_common.evaluation.evaluator import Evaluators, gather, is_main_process
+from sam_common.evaluation.mask_ap import MaskAPEvaluator
+from sam_common.evaluation.mean_iou import MeanIoUEvaluator
+from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
+from tests.sam_common.evaluation.worlds import (
+    panoptic_world,
+    predict_instances,
+    predict_panoptic,
+    predict_semantic,
+    semantic_world,
+)
+
+ROWS = {1: [[7, 7, 3, 0]], 2: [[8, 8, 9, 9]], 3: [[7, 7, 7, 7]]}
+SEGMENTS = {
+    1: [{"id": 7, "category_id": 10}, {"id": 3, "category_id": 20}],
+    2: [{"id": 8, "category_id": 30, "iscrowd": 1}, {"id": 9, "category_id": 20}],
+    3: [{"id": 7, "category_id": 10}],
+}
+CAT = torch.tensor([[True, True, False, False]])
+OUTPUT = {
+    **predict_panoptic([[1, 1, 2, 2]], [0, 1]),
+    **predict_semantic([[0, 0, 1, 1]]),
+    **predict_instances([(0, CAT, 0.9), (2, ~CAT, 0.8)], (1, 4)),
+}
 
 _RANK = """
-import sys
+import json, sys
+from pathlib import Path
 from torch import distributed
 from sam_common.evaluation.evaluator import gather, is_main_process
-rank = int(sys.argv[1])
-distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+from tests.sam_common.evaluation.test_evaluator import OUTPUT, ROWS, SEGMENTS, judge, panoptic_world
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+world = panoptic_world(folder / f"data{rank}", ROWS, SEGMENTS)
+distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=3)
 print(gather([rank] * rank), is_main_process())
+evaluators = judge(world, folder / "out")
+evaluators.reset()
+for image in ([1, 2], [3], [])[rank]:
+    evaluators.process([{"image_id": image}], [OUTPUT])
+print(json.dumps([evaluators.evaluate(), evaluators.facts()["images"]]))
 distributed.destroy_process_group()
 """
+
+
+def judge(spec: DatasetSpec, folder: Path) -> Evaluators:
+    """All that a panoptic truth can judge."""
+    kinds = (PanopticQualityEvaluator, MeanIoUEvaluator, MaskAPEvaluator)
+    return Evaluators(spec.name, [kind(spec, output_dir=folder) for kind in kinds])
 
 
 def test_alone():
@@ -23,9 +67,57 @@ def test_alone():
     assert gather("value") == ["value"] and is_main_process()
 
 
-def test_two_ranks_see_both_values(tmp_path):
-    """Invariant: both ranks get the values of both, in the order of ranks, of any length; rank 0 alone writes."""
-    commands = [[sys.executable, "-c", _RANK, str(rank), str(tmp_path / "store")] for rank in (0, 1)]
+def test_three_ranks_judge_as_one(tmp_path):
+    """Invariant: ranks with two, one and no image give what one process gives, each of them, and the same files.
+
+    `gather` gives all ranks the values of all, in their order, of any length; rank 0 alone writes.
+    """
+    commands = [[sys.executable, "-c", _RANK, str(rank), str(tmp_path)] for rank in range(3)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
-    outputs = [process.communicate(timeout=60)[0].strip() for process in processes]
-    assert outputs == ["[[], [1]] True", "[[], [1]] False"]
+    outputs = [process.communicate(timeout=100)[0].strip().splitlines() for process in processes]
+    assert [lines[0] for lines in outputs] == [f"[[], [1], [2, 2]] {main}" for main in (True, False, False)]
+
+    spec = panoptic_world(tmp_path / "alone", ROWS, SEGMENTS)
+    alone = judge(spec, tmp_path / "alone" / "out")
+    alone.process([{"image_id": image} for image in ROWS], [OUTPUT] * 3)
+    expected = json.dumps([alone.evaluate(), 3])
+    assert [lines[1] for lines in outputs] == [expected] * 3
+    assert json.loads(expected)[0].keys() == {"panoptic_seg", "sem_seg", "segm", "bbox"}
+
+    def names(folder):
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+
+    assert names(tmp_path / "out") == names(tmp_path / "alone" / "out")
+    truth = json.loads((tmp_path / "out" / "coco_instances_truth.json").read_text())
+    assert len({entry["id"] for entry in truth["annotations"]}) == 3
+
+
+@pytest.mark.parametrize(
+    ("made", "tasks"),
+    [
+        (("panoptic_seg",), ["panoptic_seg"]),
+        (("sem_seg", "instances"), ["sem_seg", "segm", "bbox"]),
+        (("panoptic_seg", "other"), ["panoptic_seg"]),
+    ],
+)
+def test_what_the_model_makes_is_judged(made, tasks, tmp_path):
+    """A panoptic truth judges each output it can, by name; the rest is left alone, and `reset` forgets the choice."""
+    evaluators = judge(panoptic_world(tmp_path, ROWS, SEGMENTS), tmp_path / "out")
+    evaluators.process([{"image_id": 1}], [OUTPUT])
+    evaluators.reset()
+    evaluators.process([{"image_id": 1}], [{name: OUTPUT.get(name) for name in made}])
+    assert list(evaluators.evaluate()) == tasks
+    facts = evaluators.facts()
+    assert facts["images"] == 1 and list(facts["rules"]) == [name for name in made if name != "other"]
+
+
+def test_a_truth_that_serves_nothing_is_one_line(tmp_path):
+    """Error at the first batch: the data set, what it could judge, what the model makes, and what to do."""
+    spec = semantic_world(tmp_path, [torch.zeros(1, 4)])
+    evaluators = Evaluators(spec.name, [MeanIoUEvaluator(spec, output_dir=tmp_path / "out")])
+    with pytest.raises(UserError) as error:
+        evaluators.process([{"image_id": "0"}], [predict_panoptic([[1, 1, 1, 1]], [0])])
+    assert str(error.value) == (
+        "data set tiny has truth for sem_seg but the model makes panoptic_seg: switch one of the former on in its "
+        "configuration, or name another data set in DATASETS.TEST"
+    )

@@ -1,0 +1,194 @@
+"""Mean intersection over union of semantic segmentation, under both of the rules Detectron2 has had.
+
+Over all pixels whose truth is a class, for each class c: TP_c pixels where truth and prediction are c, T_c where the
+truth is c, P_c where the prediction is c.
+
+    IoU_c = TP_c / (T_c + P_c − TP_c),    ACC_c = TP_c / T_c
+    mIoU       = Σ IoU_c / |{c: T_c > 0}|                        the classes that the truth has
+    mIoU_union = Σ IoU_c / |{c: T_c + P_c > 0}|                  the classes that truth or prediction have
+    fwIoU = Σ T_c IoU_c / Σ T_c,    mACC = Σ ACC_c / |{c: T_c > 0}|,    pACC = Σ TP_c / Σ T_c
+
+Detectron2's `SemSegEvaluator` gave `mIoU_union` the name mIoU until commit f3c1bc19 of 6 July 2022, and `mIoU` since,
+both as version 0.6. A class that is predicted but never there counts as a zero in the older rule, which matters where
+the vocabulary is open. The two are equal where the truth has every class that is predicted.
+Values are percentages. A pixel of a crowd segment is a pixel of its class.
+
+Symbols: C classes, H and W the pixels of an image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.evaluation.class_groups import GROUPS, class_groups
+from sam_common.evaluation.evaluator import Results, gather
+from sam_common.evaluation.result_file import ResultFile
+from sam_common.evaluation.truth import IGNORE, read_class_map
+from sam_common.rle import encode_mask
+from sam_common.structures import Vocabulary
+
+TP, TRUE, PREDICTED = range(3)
+"""Columns of the counts [C, 3] int64: TP_c, T_c and P_c. Of a confusion matrix [C, C] this is all that is used."""
+
+
+def pixel_counts(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """The counts of one image.
+
+    Args:
+        truth: [H, W] int64 classes, `IGNORE` where there is none.
+        predicted: [H, W] int64 classes.
+
+    Returns:
+        [C, 3] int64, columns TP, TRUE, PREDICTED.
+    """
+    counted = truth != IGNORE
+    truth, predicted = truth[counted], predicted[counted]
+    columns = (truth[truth == predicted], truth, predicted)
+    return torch.stack([torch.bincount(column, minlength=num_classes) for column in columns], dim=1)
+
+
+def class_iou(counts: Tensor) -> Tensor:
+    """IoU of every class: counts [C, 3] -> [C] in [0, 1]; NaN where neither truth nor prediction has it."""
+    tp, true, predicted = counts.double().unbind(1)
+    return tp / (true + predicted - tp)  # 0/0 is NaN
+
+
+def class_accuracy(counts: Tensor) -> Tensor:
+    """Pixel accuracy of every class: counts [C, 3] -> [C] in [0, 1]; NaN where the truth does not have it."""
+    return counts[:, TP].double() / counts[:, TRUE].double()
+
+
+def mean_iou(counts: Tensor) -> float:
+    """mIoU in [0, 1] over the classes that the truth has: Detectron2's rule since July 2022. NaN for no class."""
+    return float(class_iou(counts)[counts[:, TRUE] > 0].mean())
+
+
+def mean_iou_union(counts: Tensor) -> float:
+    """mIoU in [0, 1] over the classes that truth or prediction have: Detectron2's rule before. NaN for no class."""
+    return float(class_iou(counts).nanmean())
+
+
+def frequency_weighted_iou(counts: Tensor) -> float:
+    """fwIoU in [0, 1]: each class by its share of the truth's pixels. NaN where the truth has none."""
+    weights = counts[:, TRUE].double() / counts[:, TRUE].sum()
+    return float((weights * class_iou(counts).nan_to_num()).sum())
+
+
+def mean_accuracy(counts: Tensor) -> float:
+    """mACC in [0, 1]. NaN for no class."""
+    return float(class_accuracy(counts).nanmean())
+
+
+def pixel_accuracy(counts: Tensor) -> float:
+    """pACC in [0, 1]. NaN where the truth has no pixel."""
+    return float(counts[:, TP].sum().double() / counts[:, TRUE].sum())
+
+
+METRICS = {
+    "mIoU": mean_iou,
+    "mIoU_union": mean_iou_union,
+    "fwIoU": frequency_weighted_iou,
+    "mACC": mean_accuracy,
+    "pACC": pixel_accuracy,
+}
+
+
+def summarize(counts: Tensor, vocabulary: Vocabulary, groups: dict[str, Tensor]) -> dict[str, float]:
+    """The flat metrics of a table.
+
+    Returns:
+        `METRICS`; `n`, the classes that the truth has; mIoU, mIoU_union and n of the seen and the unseen classes; per
+        class that the truth has `IoU-name` and `ACC-name`.
+    """
+    metrics = {name: 100 * metric(counts) for name, metric in METRICS.items()}
+    metrics["n"] = float((counts[:, TRUE] > 0).sum())
+    for group in ("seen", "unseen"):
+        members = counts[groups[group]] if group in groups else counts[:0]
+        if members[:, TRUE].any():
+            suffix = GROUPS[group]
+            metrics |= {f"{name}{suffix}": 100 * METRICS[name](members) for name in ("mIoU", "mIoU_union")}
+            metrics[f"n{suffix}"] = float((members[:, TRUE] > 0).sum())
+    iou, accuracy = (100 * class_iou(counts)).tolist(), (100 * class_accuracy(counts)).tolist()
+    for index in counts[:, TRUE].nonzero().flatten().tolist():
+        name = vocabulary[index].name
+        metrics |= {f"IoU-{name}": iou[index], f"ACC-{name}": accuracy[index]}
+    return metrics
+
+
+class MeanIoUEvaluator:
+    """Compares `sem_seg` with a label map, or with the classes of a panoptic annotation; keeps counts [C, 3] only.
+
+    Writes `sem_seg_predictions.json` into `output_dir`: per image and class that was predicted in it one entry with
+    file_name, category_id (the data set's own), segmentation (RLE), as Detectron2 does, and image_id, as COCO asks.
+
+    Args:
+        spec: the data set; its records and vocabulary are loaded here.
+        output_dir: made when needed; several machines must share it.
+        training_vocabulary: the classes the model was trained on; without it nothing is said of seen and unseen ones.
+    """
+
+    judges = ("sem_seg", "sem_seg_labels")
+    rules: Mapping[str, str] = {
+        "mIoU": "over the classes that the truth has (Detectron2 since July 2022)",
+        "mIoU_union": "over the classes that truth or prediction have (Detectron2 before July 2022)",
+        "crowd": "its pixels are of its class",
+    }
+
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        *,
+        output_dir: str | os.PathLike,
+        training_vocabulary: Vocabulary | None = None,
+    ) -> None:
+        self.vocabulary = spec.load_vocabulary()
+        self.groups = class_groups(self.vocabulary, training_vocabulary)
+        self._records = {record["image_id"]: record for record in spec.load()}
+        self._predictions = ResultFile(Path(output_dir) / "sem_seg_predictions.json")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all images."""
+        self._counts = torch.zeros(len(self.vocabulary), 3, dtype=torch.int64)
+        self._predictions.clear()
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Counts and writes one batch: `sem_seg_labels` [H, W] classes, or else the best of `sem_seg` [C, H, W].
+
+        Raises:
+            UserError: an annotation cannot be read, or a result cannot be written.
+        """
+        for item, output in zip(inputs, outputs, strict=True):
+            record = self._records[item["image_id"]]
+            labels = output["sem_seg_labels"] if "sem_seg_labels" in output else output["sem_seg"].argmax(dim=0)
+            predicted = labels.cpu().long()
+            truth = read_class_map(record)
+            if predicted.shape != truth.shape:
+                shapes = f"{tuple(predicted.shape)}, not {tuple(truth.shape)}"
+                raise ValueError(f"the prediction of {record['file_name']} is {shapes}")
+            self._counts += pixel_counts(truth, predicted, len(self.vocabulary))
+            self._predictions.append(self._encode(record, predicted))
+
+    def evaluate(self) -> Results:
+        """`{"sem_seg": metrics}` as `summarize` names them, over all ranks."""
+        counts = torch.stack(gather(self._counts)).sum(0)
+        self._predictions.join()
+        return {"sem_seg": summarize(counts, self.vocabulary, self.groups)}
+
+    def _encode(self, record: dict[str, Any], predicted: Tensor) -> list[dict[str, Any]]:
+        return [
+            {
+                "image_id": record["image_id"],
+                "file_name": record["file_name"],
+                "category_id": self.vocabulary[index].id,
+                "segmentation": encode_mask(predicted == index),
+            }
+            for index in predicted.unique().tolist()
+        ]

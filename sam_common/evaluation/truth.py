@@ -1,0 +1,70 @@
+"""What evaluators compare with: the truth of one record, from whichever annotation its data set has.
+
+A panoptic annotation holds the others too. Every pixel of a segment, crowd or not, is of the segment's class (so do the
+semantic annotations that are made of COCO's panoptic ones); every segment of a thing class is an instance, a crowd one
+with `iscrowd`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pycocotools import mask as codec
+from torch import Tensor
+
+from sam_common.data.coco_panoptic import read_ground_truth
+from sam_common.data.label_maps import read_label_map
+from sam_common.rle import encode_mask
+from sam_common.structures import Vocabulary
+
+IGNORE = -1
+"""Class of the pixels that a semantic truth says nothing about."""
+
+
+def read_class_map(record: dict[str, Any]) -> Tensor:
+    """The class of every pixel of a panoptic or semantic record, int64 [H, W], `IGNORE` where there is none.
+
+    Raises:
+        UserError: the annotation cannot be read or contradicts the record.
+    """
+    if "pan_seg_file_name" not in record:
+        return read_label_map(record)
+    classes = [IGNORE, *(segment["category_id"] for segment in record["segments_info"])]
+    return torch.tensor(classes)[read_ground_truth(record)]
+
+
+def read_instances(record: dict[str, Any], vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """The things of a panoptic or instance record.
+
+    Returns:
+        COCO's `annotations` without ids: image_id, category_id (the data set's own), iscrowd, area in pixels, bbox
+        [x, y, width, height] in pixels, segmentation (polygons or RLE).
+
+    Raises:
+        UserError: the annotation cannot be read or contradicts the record.
+    """
+    found = _things(record, vocabulary) if "pan_seg_file_name" in record else record["annotations"]
+    nothing = encode_mask(torch.zeros(record["height"], record["width"]))  # COCO's tools fail at no polygons
+    return [
+        {
+            "image_id": record["image_id"],
+            "category_id": vocabulary[entry["category_id"]].id,
+            "iscrowd": int(entry["iscrowd"]),
+            "area": entry["area"],
+            "bbox": entry["bbox"],
+            "segmentation": entry["segmentation"] or nothing,
+        }
+        for entry in found
+    ]
+
+
+def _things(record: dict[str, Any], vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    labels = read_ground_truth(record)
+    found = []
+    for index, segment in enumerate(record["segments_info"]):
+        if vocabulary[segment["category_id"]].is_thing:
+            rle = encode_mask(labels == index + 1)
+            shape = {"area": int(codec.area(rle)), "bbox": codec.toBbox(rle).tolist(), "segmentation": rle}
+            found.append(segment | shape)
+    return found
