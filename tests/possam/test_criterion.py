@@ -240,6 +240,18 @@ def test_unmatched_segments_count_as_zero():
         torch.testing.assert_close(double[f"loss_{name}"], single[f"loss_{name}"] / 2)
 
 
+def test_divisors_of_a_part_are_those_of_the_batch():
+    """By hand: a part of 2 and 0 segments in a batch of 2, 0, 9 (of 6 queries) and 1; void counts 0.1.
+
+    12 segments instead of 2, and 9 + 0.1 · 15 of class weight instead of 2 + 0.1 · 10.
+    """
+    case = random_case([2, 0])
+    alone, part = build()(*case), build()(*case, batch_counts=[2, 0, 9, 1])
+    for key, loss in alone.items():
+        ratio = 3.0 / 10.5 if "class" in key else 2 / 12
+        torch.testing.assert_close(part[key], loss * ratio)
+
+
 def test_float32_under_autocast():
     """Half-precision predictions under autocast give float32 losses, equal to those of the same values in float32."""
     predictions, targets, seeds, names = random_case([2, 3])

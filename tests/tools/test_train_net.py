@@ -328,6 +328,34 @@ def test_two_cpu_processes_train_as_one(tmp_path: Path, spawning: pytest.MonkeyP
         torch.testing.assert_close(weights[0][name], weights[1][name], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("flags", [(), ("--num-gpus", "2")])
+def test_accumulated_parts_train_as_one_batch(
+    tmp_path: Path, spawning: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    """Same IMS_PER_BATCH in two parts, on one process or on two: weights and moments within 1e-5 of those in one go."""
+    train_net.main(arguments(tmp_path / "whole"))
+    train_net.main(arguments(tmp_path / "parts", "SOLVER.ACCUMULATE", "2", flags=flags))
+    whole, parts = (read_checkpoint(tmp_path / name / "model_final.pth") for name in ("whole", "parts"))
+    del whole["model"]["steps"], parts["model"]["steps"]  # it counts forwards
+    for content in (whole, parts):
+        content["moments"] = content["optimizer"]["state"]
+    for key in ("model", "moments"):
+        torch.testing.assert_close(parts[key], whole[key], rtol=1e-5, atol=1e-6)
+    lines = (metrics(tmp_path / name) for name in ("whole", "parts"))
+    first, second = (next(line["total_loss"] for line in run if "total_loss" in line) for run in lines)
+    assert second == pytest.approx(first, rel=1e-5)
+
+
+def test_bfloat16_trains_on_a_cpu_when_asked_for(tmp_path: Path) -> None:
+    """The first line of the log names it; results come out near those in float32, not equal to them."""
+    means = []
+    for name in ("auto", "bf16"):
+        results = train_net.main(arguments(tmp_path / name, "SOLVER.AMP.PRECISION", name, "SOLVER.MAX_ITER", "30"))
+        means.append(results["standin"]["regression"]["mean"])
+    assert "precision: bf16-mixed" in (tmp_path / "bf16" / "log.txt").read_text()
+    assert means[0] != means[1] == pytest.approx(means[0], abs=0.05)
+
+
 def test_sigterm_reaches_the_processes_and_one_process_goes_on(tmp_path: Path, spawning: pytest.MonkeyPatch) -> None:
     """The parent passes the signal on, both ranks leave after one iteration, and its checkpoint fits one process."""
     spawning.setattr(train_net, "run", standin.run_and_terminate_parent)

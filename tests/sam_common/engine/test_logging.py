@@ -78,6 +78,14 @@ def test_the_log_tells_how_a_run_ended(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == "" and logging.getLogger().handlers == handlers
 
 
+def test_a_resumed_run_goes_on_in_the_same_log(tmp_path: Path) -> None:
+    """What the run said before stays in log.txt."""
+    for line in ("before", "after"):
+        with log_to(tmp_path, 0):
+            logging.getLogger("test").info(line)
+    assert [line.split()[-1] for line in (tmp_path / "log.txt").read_text().splitlines()] == ["before", "after"]
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     """A file in the place of OUTPUT_DIR, or of a folder above it, is named and stays."""
     (tmp_path / "file").write_text("kept")

@@ -21,15 +21,15 @@ from sam_common.engine.trainer import Plan, Trainer
 
 
 class Line(nn.Module):
-    """loss = factor · weight, so the gradient is the batch's factor; `idle` takes no part."""
+    """loss = mean factor · weight, so the gradient is the batch's mean factor; `idle` takes no part."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(1.0))
         self.idle = nn.Parameter(torch.tensor(1.0))
 
-    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return {"loss": self.weight * batch[0]["factor"]}
+    def forward(self, batch: list[dict[str, Any]], whole: list[dict[str, Any]] | None = None) -> dict[str, Tensor]:
+        return {"loss": self.weight * sum(entry["factor"] for entry in batch) / len(whole or batch)}
 
 
 def trainer(
@@ -41,7 +41,8 @@ def trainer(
     optimizer = torch.optim.SGD([{"params": model.parameters(), "base_lr": 0.5}], lr=0.0)
 
     def batches(start: int) -> Iterator[list[dict[str, Any]]]:
-        return ([{"factor": factors(i), "file_name": f"{i}.jpg"}] for i in count(start))
+        size = plan.accumulate
+        return ([{"factor": factors(i * size + k), "file_name": f"{i}.jpg"} for k in range(size)] for i in count(start))
 
     def evaluate(iteration: int, stopped: Callable[[], bool]) -> dict[str, dict[str, dict[str, float]]]:
         evaluated.append(iteration)
@@ -65,6 +66,27 @@ def test_steps_follow_schedule_and_clipping(tmp_path: Path) -> None:
     run, model, _ = trainer(tmp_path, lambda i: 4.0, Plan(max_iter=3, clip_norm=2.0))
     run.train()
     assert float(model.weight.detach()) == pytest.approx(-1.1, abs=1e-5)
+
+
+def test_parts_of_a_batch_make_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images with gradients 1, 2, 6, one at a time, are one step of 0.5 · 3; the loss is that of all three."""
+    run, model, _ = trainer(tmp_path, lambda i: (1.0, 2.0, 6.0)[i], Plan(max_iter=1, accumulate=3))
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    seen: list[dict[str, float]] = []
+    original = run._step
+    monkeypatch.setattr(run, "_step", lambda *args: seen.append(original(*args)[0]) or (seen[0], False))
+    run.train()
+    assert sizes == [1, 1, 1] and seen == [{"loss": 3.0}]
+    assert float(model.weight.detach()) == -0.5
+
+
+def test_a_part_that_is_not_finite_skips_the_whole_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The second of three images is NaN: no weight moves, and the iteration is counted once."""
+    run, model, _ = trainer(tmp_path, lambda i: (1.0, math.nan, 6.0)[i], Plan(max_iter=1, accumulate=3))
+    run.train()
+    assert float(model.weight.detach()) == 1.0 and run.progress.skipped == 1
+    assert "iteration 0 skipped: loss, gradient not finite" in caplog.text
 
 
 def test_no_clipping_is_an_infinite_norm(tmp_path: Path) -> None:
@@ -124,6 +146,24 @@ def test_float16_scale_is_resumed(tmp_path: Path) -> None:
     run, _, _ = trainer(tmp_path, lambda i: 1.0, Plan(max_iter=2), _Autocast("16-mixed", "cpu", fresh))
     run.resume(tmp_path / "model_final.pth")
     assert fresh.get_scale() == 2.0**7 and run.progress.iteration == 0
+
+
+def test_resuming_restores_where_the_run_stood(tmp_path: Path) -> None:
+    """Iterations 1 and 2 of 3 are skipped, the best score came after 1: a fresh trainer knows, and goes on from there.
+
+    Its iteration 3 takes the schedule's step of 0.05: 1 - 0.5 · 1 - 0.05 · 2.
+    """
+    trainer(tmp_path, lambda i: (1.0, math.nan, math.nan)[i], Plan(max_iter=3, eval_period=1))[0].train()
+    run, model, _ = trainer(tmp_path, lambda i: 2.0, Plan(max_iter=4))
+    run.resume(tmp_path / "model_final.pth")
+    best = {"iteration": 1, "metric": "task/score", "value": 3.0}
+    progress = run.progress
+    assert (progress.iteration, progress.skipped, progress.skipped_in_a_row) == (2, 2, 2)
+    assert progress.metrics["best"] == best
+    run.train()
+    assert float(model.weight.detach()) == pytest.approx(0.4)
+    assert (progress.iteration, progress.skipped, progress.skipped_in_a_row) == (3, 2, 0)
+    assert progress.metrics == {"last": {"task/score": 1.0}, "best": best}
 
 
 def test_nothing_is_drawn_from_the_state_of_before(tmp_path: Path) -> None:
