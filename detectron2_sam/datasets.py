@@ -7,9 +7,12 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
+from detectron2.structures import BoxMode
 from PIL import Image
+from torch import Tensor
 
 from sam_common.data import catalog
 from sam_common.data.coco_json import words_from_name
@@ -18,7 +21,6 @@ from sam_common.errors import UserError
 from sam_common.structures import Category, Vocabulary
 
 _EXIF_ORIENTATION = 0x0112
-_RECORD_KEYS = ("file_name", "image_id", "height", "width", "pan_seg_file_name", "sem_seg_file_name")
 
 
 class SpecMetadata(Metadata):
@@ -32,6 +34,11 @@ class SpecMetadata(Metadata):
                 raise AttributeError(f"{key} of data set {self.name}: {error}") from error
             return getattr(self, key)
         return super().__getattr__(key)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All attributes, the classes included if their file can be read."""
+        self.get("thing_classes")
+        return super().as_dict()
 
 
 def register_datasets(entries: Iterable[Mapping[str, Any]] = ()) -> None:
@@ -50,20 +57,28 @@ def register_datasets(entries: Iterable[Mapping[str, Any]] = ()) -> None:
             DatasetCatalog.register(name, partial(_load, name))
         elif not isinstance(MetadataCatalog.get(name), SpecMetadata):
             continue
-        # Not by Metadata.set, which asks for every attribute that it sets, and so would read the file.
-        MetadataCatalog[name] = SpecMetadata(name=name, **_file_metadata(catalog.get(name)))
+        files = _file_metadata(catalog.get(name))
+        known = MetadataCatalog.get(name).__dict__
+        if any(key not in known or known[key] != value for key, value in files.items()):  # what a user added stays
+            # Not by Metadata.set, which asks for every attribute that it sets, and so would read the file.
+            MetadataCatalog[name] = SpecMetadata(name=name, **files)
 
 
 def _file_metadata(spec: DatasetSpec) -> dict[str, Any]:
     """What is known of a data set without reading its files."""
-    return {
-        "evaluator_type": "coco_panoptic_seg",
-        "panoptic_json": spec.files.get("json"),
-        "panoptic_root": spec.files.get("panoptic"),
-        "image_root": spec.files.get("images"),
-        "ignore_label": 255,
-        "label_divisor": 1000,
+    files = spec.files
+    common: dict[str, Any] = {"image_root": files.get("images"), "ignore_label": spec.ignore_label}
+    by_kind: dict[str, dict[str, Any]] = {
+        "panoptic": {
+            "evaluator_type": "coco_panoptic_seg",
+            "panoptic_json": files.get("json"),
+            "panoptic_root": files.get("panoptic"),
+            "label_divisor": 1000,
+        },
+        "instance": {"evaluator_type": "coco", "json_file": files.get("json")},
+        "semantic": {"evaluator_type": "sem_seg", "sem_seg_root": files.get("labels")},
     }
+    return {**common, **by_kind[spec.evaluator]}
 
 
 def _load(name: str) -> list[dict[str, Any]]:
@@ -80,10 +95,20 @@ def spec_of(name: str) -> DatasetSpec:
         return catalog.get(name)
     metadata = MetadataCatalog.get(name)
     ours = catalog.get(name) if name in catalog.names() else None
-    if ours is not None and _same_file(ours.files.get("json"), metadata.get("panoptic_json")):
+    truth = {"panoptic_json": "panoptic", "json_file": "instance", "sem_seg_root": "semantic"}
+    kinds = [kind for key, kind in truth.items() if metadata.get(key)]
+    if ours is not None and any(
+        _same_file(path, metadata.get(key))
+        for key in truth
+        for path in (ours.files.get("json"), ours.files.get("labels"))
+    ):
         return ours
     return DatasetSpec(
-        name, load=partial(load_standard_records, name), load_vocabulary=partial(vocabulary_from_metadata, metadata)
+        name,
+        load=partial(load_standard_records, name),
+        load_vocabulary=partial(vocabulary_from_metadata, metadata),
+        evaluator=kinds[0] if kinds else "panoptic",
+        ignore_label=metadata.get("ignore_label", 255),
     )
 
 
@@ -104,19 +129,47 @@ def load_standard_records(name: str) -> list[dict[str, Any]]:
     Raises:
         UserError: an image file cannot be read.
     """
-    return [_complete(record) for record in DatasetCatalog.get(name)]
+    metadata = MetadataCatalog.get(name)
+    labels = {"num_classes": len(metadata.get("stuff_classes", ())), "ignore_label": metadata.get("ignore_label", 255)}
+    return [_complete(record, labels) for record in DatasetCatalog.get(name)]
 
 
-def _complete(record: dict[str, Any]) -> dict[str, Any]:
-    path = record["file_name"]
-    complete = {"image_id": path, **{key: record[key] for key in _RECORD_KEYS if key in record}}
-    if "height" not in record or "width" not in record:
+def _complete(record: dict[str, Any], labels: dict[str, int]) -> dict[str, Any]:
+    path = str(record["file_name"])
+    complete: dict[str, Any] = {"file_name": path, "image_id": _plain(record.get("image_id", path))}
+    if "height" in record and "width" in record:
+        complete |= {"height": int(record["height"]), "width": int(record["width"])}
+    else:
         complete["width"], complete["height"] = _upright_size(path)
-    complete["segments_info"] = [
-        {key: segment.get(key, 0) for key in ("id", "category_id", "iscrowd", "area")}
-        for segment in record.get("segments_info", ())
-    ]
+    if "sem_seg_file_name" in record:
+        complete |= {"sem_seg_file_name": str(record["sem_seg_file_name"]), **labels}
+    if "pan_seg_file_name" in record:
+        complete["pan_seg_file_name"] = str(record["pan_seg_file_name"])
+        complete["segments_info"] = [
+            {key: _plain(segment.get(key, 0)) for key in ("id", "category_id", "iscrowd", "area")}
+            for segment in record["segments_info"]
+        ]
+    if "annotations" in record:
+        complete["annotations"] = [_complete_annotation(annotation) for annotation in record["annotations"]]
     return complete
+
+
+def _complete_annotation(annotation: dict[str, Any]) -> dict[str, Any]:
+    """An instance as our readers give it: a box XYWH, a crowd flag, a segmentation that JSON can hold."""
+    box = BoxMode.convert([float(x) for x in annotation["bbox"]], annotation["bbox_mode"], BoxMode.XYWH_ABS)
+    segmentation = annotation.get("segmentation", [])
+    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], bytes):
+        segmentation = {**segmentation, "counts": segmentation["counts"].decode("ascii")}
+    elif not isinstance(segmentation, dict):
+        segmentation = [[float(x) for x in polygon] for polygon in segmentation]
+    category, crowd = _plain(annotation["category_id"]), int(annotation.get("iscrowd", 0))
+    plain = {"bbox": box, "bbox_mode": int(BoxMode.XYWH_ABS), "segmentation": segmentation}
+    return {**plain, "category_id": category, "iscrowd": crowd, "area": _plain(annotation.get("area", 0))}
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's or torch's as Python's own."""
+    return value.item() if isinstance(value, np.generic | Tensor) else value
 
 
 def _upright_size(path: str) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -83,9 +84,10 @@ class PosSAM(possam.possam.PosSAM):
     """PosSAM with Detectron2's inputs and outputs.
 
     Inputs are those of the model itself, and Detectron2's: `image` may be float, `height` and `width` default to its
-    size; ground truth may be `instances` or `sem_seg` (see `to_segments`); without a `vocabulary` the classes are
-    `self.vocabulary`, which is that of `DATASETS.TEST[0]` unless it is set, or else what the model was trained on.
-    Outputs are the model's, `instances` as Detectron2's `Instances`.
+    size, ground truth may be `instances` or `sem_seg` (see `to_segments`). An input may lack `vocabulary`. In training
+    its classes are then those of `DATASETS.TRAIN`; otherwise they are `self.vocabulary`, or those of `DATASETS.TEST`,
+    by which Detectron2's tools name what they draw, or what the model was trained on. Outputs are the model's, with
+    `instances` as Detectron2's `Instances`.
 
     `state_dict()` holds what trains and nothing else, so any checkpointer writes small files and reads ours.
 
@@ -94,10 +96,12 @@ class PosSAM(possam.possam.PosSAM):
     """
 
     @configurable
-    def __init__(self, *, test_dataset: str = "", **parts: Any) -> None:
+    def __init__(self, *, train_datasets: Sequence[str] = (), test_datasets: Sequence[str] = (), **parts: Any) -> None:
         super().__init__(**parts)
-        self.test_dataset = test_dataset
         self.vocabulary: Vocabulary = ()
+        self._train_words = functools.cache(functools.partial(_shared_vocabulary, tuple(train_datasets)))
+        self._test_words = functools.cache(functools.partial(_shared_vocabulary, tuple(test_datasets)[:1]))
+        self._several_tests = len(test_datasets) > 1
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -105,7 +109,7 @@ class PosSAM(possam.possam.PosSAM):
         backbone = build_backbone(cfg)
         head = build_sem_seg_head(cfg, backbone.output_shape())
         parts = possam.config.possam_arguments(cfg, backbone=backbone, clip=clip, head=head)
-        return {**parts, "test_dataset": cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else ""}
+        return {**parts, "train_datasets": cfg.DATASETS.TRAIN, "test_datasets": cfg.DATASETS.TEST}
 
     def forward(
         self, batch: list[dict[str, Any]], whole: list[dict[str, Any]] | None = None
@@ -120,20 +124,40 @@ class PosSAM(possam.possam.PosSAM):
         ]
 
     def _complete(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """The input with all that the model expects."""
         height, width = entry["image"].shape[-2:]
         complete = {"height": height, "width": width, "file_name": "", **entry}
         if "vocabulary" not in entry:
-            complete["vocabulary"] = self.vocabulary or self._default_vocabulary()
+            complete["vocabulary"] = self._training_words() if self.training else self._words(entry)
         if self.training:
-            complete["segments"] = to_segments(entry)
+            segments = complete["segments"] = to_segments(entry)
+            num_classes = len(complete["vocabulary"])
+            if (
+                len(segments)
+                and not 0 <= int(segments.gt_classes.min()) <= int(segments.gt_classes.max()) < num_classes
+            ):
+                raise UserError(
+                    f"{complete['file_name'] or 'a training image'} has the class {int(segments.gt_classes.max())}, "
+                    f"but the vocabulary has {num_classes} classes"
+                )
             complete.setdefault("seed", int(torch.randint(2**62, ())))
         return complete
 
-    def _default_vocabulary(self) -> Vocabulary:
-        """Read once: that of the test set, by which Detectron2's tools name what they draw, or the trained one."""
-        if self.test_dataset:
-            self.vocabulary = vocabulary_of(self.test_dataset)
-        vocabulary = self.vocabulary or self.training_vocabulary
+    def _training_words(self) -> Vocabulary:
+        vocabulary = self._train_words()
+        if not vocabulary:
+            raise UserError(
+                "a training input names no classes: give it a vocabulary, or name its data set in DATASETS.TRAIN"
+            )
+        return vocabulary
+
+    def _words(self, entry: dict[str, Any]) -> Vocabulary:
+        if not self.vocabulary and self._several_tests and "file_name" in entry:
+            raise UserError(
+                f"{entry['file_name']}: DATASETS.TEST has several sets; an input must say whose classes it asks for: "
+                "give it a vocabulary (detectron2_sam.vocabulary_of(name)), or set model.vocabulary"
+            )
+        vocabulary = self.vocabulary or self._test_words() or self.training_vocabulary
         if not vocabulary:
             raise UserError(
                 "there are no words to look for: set model.vocabulary, or DATASETS.TEST to a data set, or train first"
@@ -155,3 +179,16 @@ class PosSAM(possam.possam.PosSAM):
         if strict and (missing or keys.unexpected_keys):
             raise RuntimeError(f"state_dict of another model: missing {missing}, unexpected {keys.unexpected_keys}")
         return type(keys)(missing, keys.unexpected_keys)
+
+
+def _shared_vocabulary(names: tuple[str, ...]) -> Vocabulary:
+    """The classes of these data sets, of none without any.
+
+    Raises:
+        UserError: they have different ones, or a file that lists them cannot be read.
+    """
+    vocabularies = [vocabulary_of(name) for name in names]
+    for name, vocabulary in zip(names, vocabularies, strict=True):
+        if vocabulary != vocabularies[0]:
+            raise UserError(f"{name} has other classes than {names[0]}; give every training input its vocabulary")
+    return vocabularies[0] if vocabularies else ()

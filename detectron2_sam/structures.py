@@ -29,28 +29,30 @@ def to_instances(instances: structures.Instances) -> Instances:
 def to_segments(entry: dict[str, Any]) -> Segments:
     """The ground truth of a training input in any of the forms that Detectron2's mappers give.
 
-    `segments` is ours; `instances` has `gt_classes` and `gt_masks` (tensor, bit masks or polygons), one entry for each
-    segment; `sem_seg` is a map of classes [h, w], 255 to ignore, of which each class makes one segment.
+    The first of these that is there counts: `segments` is ours; `instances` has `gt_classes` and `gt_masks` (tensor,
+    bit masks or polygons), one entry for each thing and stuff segment; `sem_seg` is a map of classes [h, w], 255 to
+    ignore, of which each class makes one segment.
 
     Raises:
-        UserError: there is none of them.
+        UserError: there is none of them, or instances have no masks.
     """
     if "segments" in entry:
         return entry["segments"]
     height, width = entry["image"].shape[-2:]
+    name = entry.get("file_name") or "a training image"
     if "instances" in entry:
         instances = entry["instances"]
-        if not instances.has("gt_masks"):
-            return Segments(torch.empty(0, dtype=torch.int64), torch.empty(0, height, width, dtype=torch.bool))
-        return Segments(instances.gt_classes.long(), _mask_tensor(instances.gt_masks, height, width))
+        if instances.has("gt_masks"):
+            return Segments(instances.gt_classes.long(), _mask_tensor(instances.gt_masks, height, width))
+        if instances.get_fields() and len(instances):
+            raise UserError(f"{name}: its instances have no gt_masks; with Detectron2's mapper set MODEL.MASK_ON True")
+        return Segments(torch.empty(0, dtype=torch.int64), torch.empty(0, height, width, dtype=torch.bool))
     if "sem_seg" in entry:
         labels = entry["sem_seg"]
         classes = labels.unique()
         classes = classes[classes != IGNORE_LABEL].long()
         return Segments(classes, labels == classes[:, None, None])
-    raise UserError(
-        f"{entry.get('file_name', 'a training image')} has no ground truth: give segments, instances or sem_seg"
-    )
+    raise UserError(f"{name} has no ground truth: give segments, instances or sem_seg")
 
 
 def _mask_tensor(masks: Tensor | BitMasks | PolygonMasks, height: int, width: int) -> Tensor:

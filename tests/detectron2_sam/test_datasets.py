@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_panoptic
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.structures import BoxMode
 from PIL import Image
 
 import detectron2_sam
@@ -131,4 +133,31 @@ def test_sizes_are_read_upright_from_headers(tmp_path: Path) -> None:
     finally:
         DatasetCatalog.remove("sizes")
     assert (record["height"], record["width"]) == (30, 20)
-    assert record["image_id"] == record["file_name"] and record["segments_info"] == []
+    assert record["image_id"] == record["file_name"]
+
+
+def test_records_of_any_kind_become_plain() -> None:
+    """Paths, NumPy's numbers, boxes by corners and masks in bytes, as users' registrations hold them, fit into JSON."""
+    annotation = {"bbox": np.array([1.0, 2.0, 4.0, 6.0]), "bbox_mode": BoxMode.XYXY_ABS, "category_id": np.int64(0)}
+    annotation["segmentation"] = {"size": [9, 9], "counts": b"52203"}
+    record = {"file_name": Path("a.jpg"), "image_id": np.int64(7), "height": np.int64(9), "width": 9}
+    record |= {"annotations": [annotation], "sem_seg_file_name": Path("a.png")}
+    DatasetCatalog.register("numbers", lambda: [record])
+    MetadataCatalog.get("numbers").set(stuff_classes=["sky"], ignore_label=254)
+    try:
+        (plain,) = json.loads(json.dumps(load_standard_records("numbers")))
+    finally:
+        DatasetCatalog.remove("numbers")
+        MetadataCatalog.remove("numbers")
+    assert (plain["file_name"], plain["image_id"], plain["height"]) == ("a.jpg", 7, 9)
+    assert (plain["num_classes"], plain["ignore_label"]) == (1, 254)
+    (found,) = plain["annotations"]
+    assert found["bbox"] == [1, 2, 3, 4] and found["segmentation"]["counts"] == "52203" and found["iscrowd"] == 0
+
+
+def test_registering_again_keeps_what_a_user_added(world: Path) -> None:
+    """Colours set on our metadata survive; a moved root does not keep the old files."""
+    MetadataCatalog.get(NAME).thing_colors = [(1, 2, 3)]
+    register_datasets()
+    assert MetadataCatalog.get(NAME).thing_colors == [(1, 2, 3)]
+    assert MetadataCatalog.get(NAME).as_dict()["thing_classes"][0] == "plain red circle"

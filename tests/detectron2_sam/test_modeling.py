@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_backbone, build_model
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
@@ -118,6 +118,38 @@ def test_without_any_words_it_says_how_to_give_some(world: Path, tmp_path: Path)
     cfg.DATASETS.TEST = ()
     with pytest.raises(UserError, match=r"set model\.vocabulary"):
         build_model(cfg).eval()([{"image": torch.zeros(3, 64, 64)}])
+
+
+def test_training_inputs_without_words_have_those_of_the_training_set(model: torch.nn.Module, world: Path) -> None:
+    """Not those of the test set, whose indices mean other classes; a class beyond them is named."""
+    entry = {"image": torch.zeros(3, 64, 64), "sem_seg": torch.zeros(64, 64, dtype=torch.int64)}
+    model.train()([entry])
+    assert model.training_vocabulary == catalog.get("generated_train_panoptic").load_vocabulary()
+    assert model.training_vocabulary != catalog.get(NAME).load_vocabulary()
+    with pytest.raises(UserError, match=r"a\.png has the class 38, but the vocabulary has 38 classes"):
+        model([{**entry, "file_name": "a.png", "sem_seg": entry["sem_seg"] + 38}])
+
+
+def test_with_several_test_sets_an_input_must_say_its_words(world: Path, tmp_path: Path) -> None:
+    """A loader's input could be of either; `DefaultPredictor`, which has no file, means the first."""
+    model = build_model(small_cfg(tmp_path, DATASETS__TEST=(NAME, "generated_train_panoptic"))).eval()
+    assert model([{"image": torch.zeros(3, 64, 64)}])
+    with pytest.raises(UserError, match=r"a\.png: DATASETS\.TEST has several sets"):
+        model([{"image": torch.zeros(3, 64, 64), "file_name": "a.png"}])
+
+
+def test_detectron2s_own_mapper_feeds_the_training(model: torch.nn.Module, world: Path, tmp_path: Path) -> None:
+    """The stock `DatasetMapper` with masks switched on; without them it says so instead of learning nothing."""
+    scene = catalog.get("generated_train_panoptic").load()[0]
+    polygon = [[8.0, 8.0, 40.0, 8.0, 40.0, 40.0, 8.0, 40.0]]
+    annotation = {"bbox": [8.0, 8.0, 32.0, 32.0], "bbox_mode": 1, "category_id": 3, "segmentation": polygon}
+    record = {key: scene[key] for key in ("file_name", "height", "width", "image_id")} | {"annotations": [annotation]}
+    cfg = small_cfg(tmp_path, MODEL__MASK_ON=True, INPUT__MIN_SIZE_TRAIN=(64,))
+    losses = model.train()([DatasetMapper(cfg, is_train=True)(record)])
+    assert losses["loss_mask"] > 0 and losses["loss_dice"] > 0
+    cfg.MODEL.MASK_ON = False
+    with pytest.raises(UserError, match=r"no gt_masks.*MODEL\.MASK_ON True"):
+        model([DatasetMapper(cfg, is_train=True)(record)])
 
 
 def test_all_forms_of_ground_truth_are_one() -> None:
