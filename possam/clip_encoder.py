@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from open_clip import CLIP, SimpleTokenizer, get_model_config
 from timm.models import build_model_with_cfg, is_model, register_model
@@ -32,7 +32,7 @@ from sam_common.resources import resource
 from sam_common.weights import read_weights, state_sha256
 
 # timm's registration writes the registered function into the module's `__all__`, so that list is stated here.
-__all__ = ["ClipEncoder", "build_clip", "possam_tiny_convnext"]
+__all__ = ["ClipEncoder", "build_clip", "official_clips", "possam_tiny_convnext"]
 
 PIXEL_MEAN = (122.7709383, 116.7460125, 104.09373615)  # RGB, 0..255: CLIP's own
 PIXEL_STD = (68.5005327, 66.6321579, 70.32316305)
@@ -177,6 +177,15 @@ def build_clip(name: str, weights: str) -> ClipEncoder:
         return ClipEncoder(clip, tokenizer, name=name)
     known_tokens = _load_weights(clip, _weights_file(name, weights))
     return ClipEncoder(clip, tokenizer, name=name, known_tokens=known_tokens)
+
+
+def official_clips() -> dict[str, tuple[str, Path | None]]:
+    """Official tag -> its address, and its file in the hub cache, None where that has not been downloaded."""
+    found = {}
+    for (_, tag), file in _OFFICIAL.items():
+        path = try_to_load_from_cache(file.repository, file.name, revision=file.revision)
+        found[tag] = (file.url, Path(path) if isinstance(path, str) else None)
+    return found
 
 
 def possam_tiny_convnext(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:

@@ -129,17 +129,25 @@ class TextEmbeddings:
     @torch.no_grad()
     def _encode(self, words: list[str]) -> Tensor:
         """[S, E] on the CPU. In full precision under autocast too: what is cached mustn't depend on who asked first."""
+        at_once = max(1, _SENTENCES_AT_ONCE // len(self._templates))
+        starts = range(0, len(words), at_once)
+        # A large CLIP takes minutes for a hundred words on a CPU, once.
+        with (
+            torch.autocast(self._clip.clip.logit_scale.device.type, enabled=False),
+            tqdm(
+                total=len(words), desc="text embeddings", unit="word", leave=False, disable=len(starts) == 1
+            ) as progress,
+        ):
+            chunks = []
+            for start in starts:
+                chunks.append(self._encode_chunk(words[start : start + at_once]))
+                progress.update(len(chunks[-1]))
+        return torch.cat(chunks)
+
+    def _encode_chunk(self, words: list[str]) -> Tensor:
         sentences = [template.format(word) for word in words for template in self._templates]
-        with torch.autocast(self._clip.clip.logit_scale.device.type, enabled=False):
-            starts = range(0, len(sentences), _SENTENCES_AT_ONCE)
-            # A large CLIP takes minutes for a hundred words on a CPU, once.
-            progress = tqdm(starts, "text embeddings", leave=False, disable=len(starts) == 1)
-            chunks = [
-                self._clip.encode_text(sentences[start : start + _SENTENCES_AT_ONCE]).float().cpu()
-                for start in progress
-            ]
-        averaged = torch.cat(chunks).unflatten(0, (len(words), len(self._templates))).mean(1)
-        return F.normalize(averaged, dim=-1)
+        embeddings = self._clip.encode_text(sentences).float().cpu()
+        return F.normalize(embeddings.unflatten(0, (len(words), len(self._templates))).mean(1), dim=-1)
 
 
 def _read_cached(path: Path, shape: tuple[int, int]) -> Tensor | None:
