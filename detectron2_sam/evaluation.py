@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import detectron2
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import (
     COCOEvaluator,
     COCOPanopticEvaluator,
@@ -22,6 +23,7 @@ from detectron2_sam.datasets import spec_of
 from sam_common.engine.build import make_evaluators
 from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Evaluators
+from sam_common.evaluation.mean_iou import MeanIoUEvaluator
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.structures import Instances, Vocabulary
 
@@ -30,6 +32,10 @@ logger = logging.getLogger(__name__)
 PANOPTIC = ("coco_panoptic_seg", "ade20k_panoptic_seg")
 INSTANCES = ("coco", *PANOPTIC)
 SEMANTIC = ("sem_seg", "ade20k_panoptic_seg")
+
+
+CHOICES = ("auto", "detectron2", "native")
+"""What `TEST.EVALUATORS` may be."""
 
 
 def build_evaluator(
@@ -46,8 +52,8 @@ def build_evaluator(
         UserError: nothing fits.
     """
     choice = cfg.TEST.EVALUATORS
-    if choice not in ("auto", "detectron2", "native"):
-        raise UserError(f"TEST.EVALUATORS is {choice!r}; choose auto, detectron2 or native")
+    if choice not in CHOICES:
+        raise UserError(f"TEST.EVALUATORS is {choice!r}; choose {', '.join(CHOICES)}")
     if choice == "native":
         return NativeEvaluators(name, make_evaluators(spec_of(name), output_dir, training_vocabulary))
     kind = MetadataCatalog.get(name).get("evaluator_type", "")
@@ -70,6 +76,27 @@ def build_evaluator(
             "PANOPTIC_ON, SEMANTIC_ON or INSTANCE_ON in MODEL.POSSAM.TEST"
         )
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def evaluator_facts(evaluator: DatasetEvaluator | None, name: str) -> dict[str, Any]:
+    """What a report says of what judged data set `name`, `images` and `rules`; all ranks must call it."""
+    if isinstance(evaluator, NativeEvaluators):
+        return evaluator.facts()
+    parts = evaluator._evaluators if isinstance(evaluator, DatasetEvaluators) else [evaluator]
+    rules = {type(part).__name__: _rules(part) for part in parts if part is not None}
+    return {"images": len(DatasetCatalog.get(name)), "rules": rules}
+
+
+def _rules(evaluator: DatasetEvaluator) -> dict[str, str]:
+    if isinstance(evaluator, PanopticQualityEvaluator):
+        return dict(evaluator.rules)
+    package = type(evaluator).__module__.partition(".")[0]
+    library = {"library": f"{package} {detectron2.__version__}" if package == "detectron2" else package}
+    if not isinstance(evaluator, SemSegEvaluator):
+        return library
+    # Both rules of mIoU come as version 0.6; the newer one came together with boundaries.
+    rule = "mIoU" if hasattr(SemSegEvaluator, "_mask_to_boundary") else "mIoU_union"
+    return {**library, "mIoU": MeanIoUEvaluator.rules[rule]}
 
 
 class NativeEvaluators(Evaluators):

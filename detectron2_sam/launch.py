@@ -13,6 +13,7 @@ import detectron2
 import detectron2.config
 import torch
 from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -20,12 +21,13 @@ from detectron2_sam.checkpoint import Checkpointer
 from detectron2_sam.compat import amp_precision
 from detectron2_sam.config import add_config
 from detectron2_sam.datasets import register_datasets, spec_of
+from detectron2_sam.evaluation import CHOICES as EVALUATOR_CHOICES
 from detectron2_sam.registration import register
 from detectron2_sam.trainer import Trainer
 from sam_common.config import CfgNode, find_config
 from sam_common.engine.build import check_output_dir, run_seed
 from sam_common.engine.checkpoint import last_checkpoint
-from sam_common.engine.launch import choose_device, is_first_process, started_by_torchrun
+from sam_common.engine.launch import choose_device, is_first_process, meeting_point, started_by_torchrun
 from sam_common.errors import UserError
 
 logger = logging.getLogger("detectron2_sam")
@@ -49,7 +51,9 @@ def setup(args: argparse.Namespace) -> detectron2.config.CfgNode:
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         spec_of(name)
     cfg.MODEL.DEVICE = str(choose_device(cfg.MODEL.DEVICE, args.num_gpus))
+    meeting_point(args.dist_url, args.num_machines, args.machine_rank)
     _check_engine(cfg)
+    _check_values(cfg, args)
     if is_first_process(args.machine_rank):
         check_output_dir(cfg, resume=args.resume, eval_only=args.eval_only)
     return detectron2.config.CfgNode(cfg)
@@ -65,6 +69,26 @@ def _check_engine(cfg: CfgNode) -> None:
             "set it to 1, or choose --engine fabric"
         )
     amp_precision(cfg)
+
+
+def _check_values(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """What Detectron2 would answer with a traceback, or only when the training is over."""
+    register()
+    if cfg.MODEL.META_ARCHITECTURE not in META_ARCH_REGISTRY:
+        raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} is not in Detectron2's registry")
+    if cfg.TEST.EVALUATORS not in EVALUATOR_CHOICES:
+        raise UserError(f"TEST.EVALUATORS is {cfg.TEST.EVALUATORS!r}; choose {', '.join(EVALUATOR_CHOICES)}")
+    if cfg.DATALOADER.NUM_WORKERS < 0:
+        raise UserError(f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}; give at least 0")
+    if args.eval_only and not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TEST is empty; name a data set to evaluate")
+    processes = args.num_gpus * args.num_machines
+    if not args.eval_only and (cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % processes):
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} must be a positive multiple of the {processes} processes"
+        )
+    if not args.eval_only and cfg.SOLVER.MAX_ITER < 1:
+        raise UserError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}; give at least 1, or --eval-only")
 
 
 def run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, Any]:
@@ -87,9 +111,11 @@ def run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, A
         torch.__version__,
     )
     if args.eval_only:
+        if not (cfg.MODEL.WEIGHTS or previous):
+            logger.warning("MODEL.WEIGHTS is empty: evaluating an untrained model")
         model = Trainer.build_model(cfg)
         Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        return Trainer.test(cfg, model)
+        return Trainer.test(cfg, model, checkpoint=str(previous or cfg.MODEL.WEIGHTS or "untrained"))
     trainer = Trainer(cfg, config_file=args.config_file)
     trainer.resume_or_load(resume=args.resume)
     return trainer.train()
@@ -102,6 +128,7 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
         UserError: something that was given cannot be used.
     """
     parser = default_argument_parser()
+    parser.set_defaults(dist_url="auto")  # a free port; Detectron2's own default is one port per user
     parser.add_argument("--engine", help="auto (this one, where it is installed) | fabric | detectron2")
     args = parser.parse_args(argv)
     cfg = setup(args)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode
@@ -23,11 +24,14 @@ from torch.utils.data import Sampler
 from detectron2_sam.checkpoint import Checkpointer
 from detectron2_sam.compat import amp_precision, distributed_on, without_cpu_amp
 from detectron2_sam.datasets import spec_of
-from detectron2_sam.evaluation import build_evaluator
+from detectron2_sam.evaluation import build_evaluator, evaluator_facts
 from sam_common.data.loader import BatchLoader, MappedRecords, TrainBatches, item_seed
 from sam_common.engine import build
-from sam_common.engine.build import build_lr_factor, build_mapper, build_plan, training_records
-from sam_common.engine.evaluation import write_report
+from sam_common.engine.build import build_lr_factor, build_mapper, build_plan, checkpoint_facts, training_records
+from sam_common.engine.evaluation import dataset_facts, format_report, write_report
+from sam_common.structures import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 
 class TrainSampler(Sampler):
@@ -55,12 +59,15 @@ class TrainLoader(BatchLoader):
 
 
 class Trainer(DefaultTrainer):
-    """Trains any meta-architecture on panoptic data; what an iteration does is what it does under our own engine.
+    """Trains a model of this project; what an iteration does is what it does under our own engine.
 
     Args:
         cfg: with our keys, `MODEL.DEVICE` a device and `SEED` not negative.
         config_file: named in checkpoints.
     """
+
+    _trained_on: ClassVar[Vocabulary | None] = None
+    """The classes that the model under test was trained on: Detectron2's `build_evaluator` is not told."""
 
     def __init__(self, cfg: CfgNode, *, config_file: str = "") -> None:
         self.config_file = config_file
@@ -79,12 +86,14 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """AdamW that clips the gradient of the whole model before each step."""
+        """AdamW that clips the gradient of the whole model before each step, and takes no step that is not finite."""
         optimizer, plan = build.build_optimizer(cfg, model), build_plan(cfg)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
         def clip(*_: Any) -> None:  # here, because mixed precision has unscaled the gradients by now
-            nn.utils.clip_grad_norm_(parameters, plan.clip_norm, plan.norm_type)
+            norm = nn.utils.clip_grad_norm_(parameters, plan.clip_norm, plan.norm_type)
+            if not norm.isfinite():  # as Detectron2 ends a run whose loss is not; the weights are still good
+                raise FloatingPointError("the gradient is not finite; go on from the last checkpoint with --resume")
 
         optimizer.register_step_pre_hook(clip)
         return optimizer
@@ -121,30 +130,44 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return build_evaluator(cfg, dataset_name, Path(cfg.OUTPUT_DIR, "inference", dataset_name))
+        folder = Path(cfg.OUTPUT_DIR, "inference", dataset_name)
+        return build_evaluator(cfg, dataset_name, folder, training_vocabulary=cls._trained_on)
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None) -> dict[str, Any]:
-        """Detectron2's evaluation loop. Our evaluators learn what was trained on; each data set gets a results.json."""
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: list[DatasetEvaluator] | None = None,
+        *,
+        checkpoint: str = "",
+    ) -> dict[str, Any]:
+        """Detectron2's evaluation loop. Our evaluators learn what was trained on; each data set gets a results.json.
+
+        Args:
+            checkpoint: where the weights are from, for the report; by default they are the run's own.
+        """
         bare = model.module if isinstance(model, DistributedDataParallel) else model
         folder, seen = Path(cfg.OUTPUT_DIR, "inference"), getattr(bare, "training_vocabulary", None)
         if evaluators is None:
-            evaluators = [
-                build_evaluator(cfg, name, folder / name, training_vocabulary=seen or None)
-                for name in cfg.DATASETS.TEST
-            ]
+            cls._trained_on = seen or None
+            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
         results = super().test(cfg, model, evaluators)
+        judges = evaluators or [None] * len(cfg.DATASETS.TEST)
+        facts = [evaluator_facts(judge, name) for judge, name in zip(judges, cfg.DATASETS.TEST, strict=True)]
         if comm.is_main_process():
-            of_set = {cfg.DATASETS.TEST[0]: results} if len(cfg.DATASETS.TEST) == 1 else results
-            for name, metrics in of_set.items():
-                words = [category.name for category in spec_of(name).load_vocabulary()]
-                facts = {"dataset": name, "engine": "detectron2", "evaluators": cfg.TEST.EVALUATORS, "seed": cfg.SEED}
-                write_report(folder / name / "results.json", metrics, {**facts, "vocabulary": words})
+            of_sets = [results] if len(cfg.DATASETS.TEST) == 1 else results.values()
+            weights = {"engine": "detectron2", **checkpoint_facts(cfg, checkpoint or cfg.OUTPUT_DIR)}
+            for name, metrics, judged in zip(cfg.DATASETS.TEST, of_sets, facts, strict=True):
+                told = {**dataset_facts(spec_of(name), seen or None), **weights, **judged}
+                write_report(folder / name / "results.json", metrics, told)
+                logger.info(format_report(metrics, told))
         return results
 
 
 def _start_data(trainer: Trainer) -> None:
-    trainer.data_loader.sampler.start = trainer.start_iter
+    if isinstance(trainer.data_loader, TrainLoader):  # a subclass may have its own
+        trainer.data_loader.sampler.start = trainer.start_iter
 
 
 def _seed_iteration(trainer: Trainer) -> None:

@@ -56,9 +56,9 @@ def choose_engine(argv: Sequence[str]) -> tuple[str, list[str]]:
         return "fabric", others
     try:
         import detectron2_sam  # noqa: F401
-    except ImportError as error:
+    except Exception as error:  # built for other versions, it fails in many ways; `auto` must not
         if args.engine == "detectron2":
-            raise UserError(" ".join(str(error).split())) from error
+            raise UserError(f"Detectron2 cannot be used: {' '.join(str(error).split())}") from error
         if importlib.util.find_spec("detectron2"):
             logger.warning("Detectron2 is here but cannot be imported (%s): using --engine fabric", error)
         return "fabric", others

@@ -96,7 +96,7 @@ class _Machines(LightningEnvironment):
 
     def __init__(self, machines: int, machine_rank: int, dist_url: str) -> None:
         super().__init__()
-        self._address, self._main_port = _meeting_point(dist_url, machines, machine_rank)
+        self._address, self._main_port = meeting_point(dist_url, machines, machine_rank)
         self._machine_rank = machine_rank
 
     @property
@@ -268,7 +268,8 @@ def _check_devices(device: torch.device, processes: int) -> None:
         raise UserError(f"MODEL.DEVICE {device} names one GPU but --num-gpus is {processes}; use MODEL.DEVICE cuda")
 
 
-def _meeting_point(dist_url: str, machines: int, machine_rank: int) -> tuple[str, int]:
+def meeting_point(dist_url: str, machines: int, machine_rank: int) -> tuple[str, int]:
+    """Address and port of machine 0, from the flags. Raises UserError where they make no sense."""
     if machines == 1:
         return "127.0.0.1", find_free_network_port()
     url = urlsplit(dist_url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -102,9 +103,9 @@ def test_weights_move_both_ways(run: Any, world: Path, engine: str) -> None:
 
 
 def test_stock_checkpointer_and_trainer_work_with_the_model(world: Path, tmp_path: Path) -> None:
-    """A pipeline of Detectron2's own parts, with only our name in its YAML, trains on what its user's mapper gives.
+    """A pipeline on Detectron2's own trainer and checkpointer, with our model in its YAML and our loader.
 
-    Its file, of the trained part only, is then read by our trainer, and one of ours by its checkpointer.
+    Its file, of the trained part only, is then read by our checkpointer and by its own, into fresh models.
     """
 
     class Stock(DefaultTrainer):
@@ -132,6 +133,38 @@ def test_stock_checkpointer_and_trainer_work_with_the_model(world: Path, tmp_pat
     again = build_model(cfg)
     DetectionCheckpointer(again).load(str(tmp_path / "stock" / "model_final.pth"))
     assert_same(dict(again.state_dict()), dict(fresh.state_dict()))
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_before_the_step(world: Path, tmp_path: Path) -> None:
+    """The weights stay as they were, and nothing is saved over a good checkpoint."""
+    trainer = Trainer(small_cfg(tmp_path / "run", DATASETS__TEST=(), SOLVER__CHECKPOINT_PERIOD=1))
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items() if key != "_extra_state"}
+    parameter = next(p for p in trainer.model.parameters() if p.requires_grad)
+    parameter.register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(FloatingPointError, match=r"not finite.*--resume"):
+        trainer.train()
+    after = trainer.model.state_dict()
+    assert_same(before, {key: after[key] for key in before})
+    assert not list((tmp_path / "run").glob("*.pth"))
+
+
+def test_a_subclass_may_bring_its_own_loader_and_evaluator(world: Path, tmp_path: Path) -> None:
+    """`build_train_loader` and `build_evaluator` are Detectron2's ways to change a trainer, and ours obeys."""
+    asked = []
+
+    class Mine(Trainer):
+        @classmethod
+        def build_train_loader(cls, cfg: Any) -> Any:
+            return list(itertools.islice(Trainer.build_train_loader(cfg), cfg.SOLVER.MAX_ITER))
+
+        @classmethod
+        def build_evaluator(cls, cfg: Any, name: str) -> Any:
+            asked.append(name)
+            return Trainer.build_evaluator(cfg, name)
+
+    trainer = Mine(small_cfg(tmp_path / "run", SOLVER__MAX_ITER=2))
+    trainer.train()
+    assert asked == [NAME]
 
 
 def test_two_cpu_processes_train(run: Any, world: Path) -> None:
@@ -168,9 +201,17 @@ def test_mistakes_are_one_line(world: Path, tmp_path: Path, capsys: pytest.Captu
         "AMPTrainer cannot train": command("detectron2", tmp_path / "run", "SOLVER.AMP.PRECISION", "bf16"),
         "a CPU trains in float32 or bf16": command("detectron2", tmp_path / "run", "SOLVER.AMP.PRECISION", "fp16"),
         "--config-file is missing": ["--engine", "detectron2"],
-        "TEST.EVALUATORS is 'other'": command(
-            *("detectron2", tmp_path / "eval", "TEST.EVALUATORS", "other"), flags=("--eval-only",)
+        "TEST.EVALUATORS is 'other'": command("detectron2", tmp_path / "run", "TEST.EVALUATORS", "other"),
+        "'PosSAMM' is not in": command("detectron2", tmp_path / "run", "MODEL.META_ARCHITECTURE", "PosSAMM"),
+        "IMS_PER_BATCH 3 must be": command(
+            *("detectron2", tmp_path / "run", "SOLVER.IMS_PER_BATCH", 3), flags=("--num-gpus", "2")
         ),
+        "NUM_WORKERS is -1": command("detectron2", tmp_path / "run", "DATALOADER.NUM_WORKERS", -1),
+        "MAX_ITER is 0": command("detectron2", tmp_path / "run", "SOLVER.MAX_ITER", 0),
+        "DATASETS.TEST is empty": command(
+            *("detectron2", tmp_path / "run", "DATASETS.TEST", "()"), flags=("--eval-only",)
+        ),
+        "2 machines need tcp://": command("detectron2", tmp_path / "run", flags=("--num-machines", "2")),
     }
     if torch.cuda.is_available():
         del cases["torch sees 0 CUDA"]

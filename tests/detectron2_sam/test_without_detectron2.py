@@ -50,12 +50,13 @@ def test_auto_is_our_own_engine_without_a_word(missing: None, capsys: pytest.Cap
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("kind", ["ImportError", "AttributeError"])
 def test_a_broken_detectron2_is_named_and_passed_by(
-    tmp_path: Path, missing: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    kind: str, tmp_path: Path, missing: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One compiled for another torch does not import: `auto` says why and goes on with our own engine."""
     (tmp_path / "detectron2").mkdir()
-    (tmp_path / "detectron2" / "__init__.py").write_text("raise ImportError('undefined symbol: _ZN5torch3fooE')")
+    (tmp_path / "detectron2" / "__init__.py").write_text(f"raise {kind}('undefined symbol: _ZN5torch3fooE')")
     monkeypatch.delitem(sys.modules, "detectron2")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert train_net.choose_engine([]) == ("fabric", [])
