@@ -138,11 +138,13 @@ class TextEmbeddings:
                 total=len(words), desc="text embeddings", unit="word", leave=False, disable=len(starts) == 1
             ) as progress,
         ):
-            chunks = []
+            # Made beforehand: a list of small results between large temporaries breaks the heap up into gigabytes.
+            embeddings = torch.empty(len(words), self._clip.embed_dim)
             for start in starts:
-                chunks.append(self._encode_chunk(words[start : start + at_once]))
-                progress.update(len(chunks[-1]))
-        return torch.cat(chunks)
+                chunk = words[start : start + at_once]
+                embeddings[start : start + len(chunk)] = self._encode_chunk(chunk)
+                progress.update(len(chunk))
+        return embeddings
 
     def _encode_chunk(self, words: list[str]) -> Tensor:
         sentences = [template.format(word) for word in words for template in self._templates]

@@ -178,8 +178,8 @@ def weights(cfg: Any) -> Iterator[Finding]:
         yield _weights(tag, found, fix, wanted)
     known = {*OFFICIAL, *official_clips(), "embedded", "random", ""}
     for name in sorted(wanted - known):
-        path = Path(name) if Path(name).is_file() else None
-        yield _weights(name, path, "correct MODEL.SAM.WEIGHTS, MODEL.CLIP.WEIGHTS or MODEL.WEIGHTS", wanted)
+        fix = "correct MODEL.SAM.WEIGHTS, MODEL.CLIP.WEIGHTS or MODEL.WEIGHTS"
+        yield _weights(name, Path(name) if Path(name).is_file() else None, fix, wanted)
 
 
 def _weights(name: str, path: Path | None, fix: str, wanted: set[str]) -> Finding:
