@@ -8,15 +8,19 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer, default_setup
 from detectron2.modeling import build_model
+from PIL import Image
 from torch import Tensor
 
 from detectron2_sam.checkpoint import Checkpointer
 from detectron2_sam.trainer import Trainer
+from sam_common.data import catalog
 from sam_common.engine.checkpoint import read_checkpoint
 from sam_common.engine.launch import run_tool
 from sam_common.errors import UserError
@@ -165,6 +169,27 @@ def test_a_subclass_may_bring_its_own_loader_and_evaluator(world: Path, tmp_path
     trainer = Mine(small_cfg(tmp_path / "run", SOLVER__MAX_ITER=2))
     trainer.train()
     assert asked == [NAME]
+
+
+@pytest.mark.parametrize("kind", ["instance", "semantic"])
+def test_data_sets_of_any_kind_train_by_name(kind: str, world: Path, tmp_path: Path) -> None:
+    """What a user of Detectron2 registered, of things or of stuff, is trained on through our trainer."""
+    scenes = catalog.get("generated_train_panoptic").load()
+    polygon = [[8.0, 8.0, 40.0, 8.0, 40.0, 40.0, 8.0, 40.0]]
+    annotation = {"bbox": [8.0, 8.0, 32.0, 32.0], "bbox_mode": 1, "category_id": 1, "segmentation": polygon}
+    Image.fromarray(np.tile(np.array([[0, 1], [1, 255]], dtype=np.uint8), (32, 32))).save(tmp_path / "labels.png")
+    truth = {"instance": {"annotations": [annotation]}, "semantic": {"sem_seg_file_name": str(tmp_path / "labels.png")}}
+    DatasetCatalog.register("mine", lambda: [{"file_name": scene["file_name"], **truth[kind]} for scene in scenes])
+    classes = {"instance": {"thing_classes": ["dog", "cat"]}, "semantic": {"stuff_classes": ["sky", "sea"]}}
+    MetadataCatalog.get("mine").set(**classes[kind])
+    try:
+        trainer = Trainer(small_cfg(tmp_path / "run", DATASETS__TRAIN=("mine",), DATASETS__TEST=(), SOLVER__MAX_ITER=2))
+        trainer.train()
+    finally:
+        DatasetCatalog.remove("mine")
+        MetadataCatalog.remove("mine")
+    assert [c.is_thing for c in trainer.model.training_vocabulary] == [kind == "instance"] * 2
+    assert losses(tmp_path / "run")["loss_mask"] > 0
 
 
 def test_two_cpu_processes_train(run: Any, world: Path) -> None:
