@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sam_common.structures import Vocabulary
 
 _SMALL_SIDE = 480  # an image whose longer side is shorter than this is enlarged before it is drawn on
+_LARGE_SIDE = 4096  # one whose longer side is longer than this is drawn at this size: it is to be looked at
 _GRID_SIDE = 800  # places for words are searched on a map whose longer side is at most this
 _GOLDEN = 0.618034  # its multiples modulo 1 spread evenly: successive instances get distant hues
 
@@ -64,8 +65,10 @@ def draw_panoptic(
         letters: size of the words; 1 reads well where the picture fills a screen, more suits smaller display.
 
     Returns:
-        [H, W, 3] uint8 RGB, (H, W) being (h, w) times a whole number: 1, or more if the image is small.
+        [H, W, 3] uint8 RGB, (H, W) being (h, w) times a whole number: 1, or more if the image is small; less than 1 if
+        its longer side exceeds 4096.
     """
+    image, panoptic = _bounded(image, panoptic)
     scale = max(1, math.ceil(_SMALL_SIDE / max(image.shape[:2])))
     canvas = image.copy()
     if scale > 1:
@@ -192,6 +195,17 @@ def _fit(text: str, font: Font, width: int, height: int) -> tuple[str, tuple[int
         shown = text[:kept] + "…"
     box_width = min(width, math.ceil(font.getlength(shown)) + 2 * padding)
     return shown, (box_width, min(height, line_height + padding // 2))
+
+
+def _bounded(image: np.ndarray, panoptic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both, the longer side at most `_LARGE_SIDE`, no side below 1."""
+    height, width = panoptic.shape
+    longer = max(height, width)
+    if longer <= _LARGE_SIDE:
+        return image, panoptic
+    size = (max(1, width * _LARGE_SIDE // longer), max(1, height * _LARGE_SIDE // longer))
+    small = cv2.resize(panoptic.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), small
 
 
 def _enlarge(panoptic: np.ndarray, scale: int) -> np.ndarray:

@@ -174,6 +174,19 @@ def test_without_network_the_user_is_told_which_file_to_fetch(monkeypatch) -> No
     assert "\n" not in str(caught.value)
 
 
+def test_official_files_are_listed_with_their_place(tmp_path: Path, monkeypatch) -> None:
+    """The address is the pinned one; the file is found once it lies in the hub's cache at that revision."""
+    (tag,) = clip_encoder.official_clips()
+    assert tag == "laion2b_s29b_b131k_ft_soup"
+    file = clip_encoder._OFFICIAL[LARGE, tag]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert clip_encoder.official_clips()[tag] == (file.url, None)
+    path = tmp_path / f"models--{file.repository.replace('/', '--')}" / "snapshots" / file.revision / file.name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    assert clip_encoder.official_clips()[tag] == (file.url, path)
+
+
 def test_the_embedded_file_is_small_and_float16() -> None:
     """At most 8 MB, half precision, and of the token table only the rows in use."""
     path = resource("weights/tiny_clip.safetensors")

@@ -212,3 +212,17 @@ def test_words_may_hold_braces(clip: ClipEncoder) -> None:
     """Edge case: a word with `{}` is a word, not a second place for one."""
     text = TextEmbeddings(clip, templates=TEMPLATES)((Category("{}", ("{}",)),))
     assert text.embeddings.isfinite().all()
+
+
+def test_chunks_give_what_one_pass_gives(clip: ClipEncoder, monkeypatch) -> None:
+    """Equality: 7 words encoded two by two, with a rest of one, are those of a single pass; no call is larger."""
+    counting = CountingClip(clip)
+    words = parse_vocabulary("dog, cat, car|automobile, sky, grass, tree")
+    whole = TextEmbeddings(clip, templates=TEMPLATES)(words).embeddings
+    monkeypatch.setattr(vocabulary_module, "_SENTENCES_AT_ONCE", 5)
+    sizes: list[int] = []
+    encode = CountingClip.encode_text
+    monkeypatch.setattr(CountingClip, "encode_text", lambda self, s: sizes.append(len(s)) or encode(self, s))
+    parts = TextEmbeddings(counting, templates=TEMPLATES)(words).embeddings
+    assert sizes == [4, 4, 4, 2]
+    assert torch.allclose(parts, whole, atol=1e-6)

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import nn
 
 from sam_common.errors import UserError
-from sam_common.predictor import Predictor, coco_json, coco_segments, keep_confident
-from sam_common.structures import Category
+from sam_common.predictor import Predictor, coco_json, coco_segments, keep_confident, mask_size
+from sam_common.structures import Category, Instances
 
 VOCABULARY = (Category("dog", ("dog", "puppy"), True, 18), Category("sky", ("sky",), False, 187))
 
@@ -27,7 +27,11 @@ class TopHalf(nn.Module):
         self.batch = batch
         ids = torch.zeros(batch[0]["height"], batch[0]["width"], dtype=torch.int32)
         ids[: len(ids) // 2] = 1
-        return [{"panoptic_seg": (ids, [{"id": 1, "category_id": 0, "isthing": True, "score": 0.5}])}]
+        masks = (ids == 1).expand(2, -1, -1)
+        box = torch.tensor([0.0, 0, ids.shape[1], len(ids) // 2]).expand(2, 4)
+        instances = Instances(tuple(ids.shape), masks, torch.tensor([0.5, 0.4]), torch.tensor([0, 0]), box)
+        segments = [{"id": 1, "category_id": 0, "isthing": True, "score": 0.5}]
+        return [{"panoptic_seg": (ids, segments), "instances": instances}]
 
 
 @pytest.fixture
@@ -98,6 +102,28 @@ def test_words_default_to_those_of_the_training(predictor: Predictor) -> None:
     predictor.model.training_vocabulary = ()
     with pytest.raises(UserError, match="vocabulary"):
         predictor(np.zeros((4, 4, 3), np.uint8))
+
+
+def test_masks_of_large_images_are_made_small_and_enlarged(predictor: Predictor) -> None:
+    """Derived by hand: 100 × 400 pixels and room for 10,000 masks' pixels: made at 50 × 200, given back at 100 × 400,
+    the dog in the upper half; a box grows with its mask; weak instances are dropped before."""
+    predictor.max_mask_pixels = 10_000
+    outputs = predictor(np.zeros((100, 400, 3), np.uint8), confidence_threshold=0.5)
+    assert (predictor.model.batch[0]["height"], predictor.model.batch[0]["width"]) == (50, 200)
+    ids, _ = outputs["panoptic_seg"]
+    assert ids.shape == (100, 400) and (ids[:50] == 1).all() and not ids[50:].any()
+    found = outputs["instances"]
+    assert found.image_size == (100, 400) and found.scores.tolist() == [0.5]
+    assert found.pred_masks[0, :50].all() and not found.pred_masks[0, 50:].any()
+    assert found.pred_boxes.tolist() == [[0, 0, 400, 50]]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((10, 10), (10, 10)), ((20, 20), (10, 10)), ((1, 400), (1, 200)), ((7, 15), (6, 14))]
+)
+def test_size_of_masks(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    """Derived by hand: at most 100 pixels, the shape kept, no side below 1 (then more pixels than 100 remain)."""
+    assert mask_size(size, 100) == expected
 
 
 def test_missing_weights_are_asked_for(tmp_path: Path) -> None:

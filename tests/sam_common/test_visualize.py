@@ -80,6 +80,13 @@ def test_small_images_are_enlarged_and_void_stays_as_it_was() -> None:
     assert not (picture[:100] == 90).all()
 
 
+@pytest.mark.parametrize(("size", "drawn"), [((10, 9000), (4, 4096)), ((9000, 1), (4096, 1))])
+def test_huge_images_are_drawn_smaller(size: tuple[int, int], drawn: tuple[int, int]) -> None:
+    """Derived by hand: the longer side is bounded by 4096 and the other follows, down to one pixel."""
+    picture = draw_panoptic(np.zeros((*size, 3), np.uint8), _halves(*size), [{"id": 2, "category_id": 0}], VOCABULARY)
+    assert picture.shape[:2] == drawn and picture[-1, -1].any()
+
+
 def test_nothing_found_draws_the_image() -> None:
     """Edge case: no segments, or a segment without pixels, leaves the image as it is."""
     image = np.arange(500 * 500 * 3, dtype=np.uint8).reshape(500, 500, 3)
