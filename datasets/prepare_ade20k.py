@@ -30,7 +30,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools import mask as codec
 
 from sam_common.data.images import read_class_indices, read_image, write_segment_ids
 from sam_common.data.preparation import convert_all, run, write_label_map
@@ -38,6 +37,7 @@ from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
 from sam_common.files import write_text
 from sam_common.resources import resource
+from sam_common.rle import encode_mask
 from sam_common.structures import Vocabulary
 
 SPLITS = (("train", "training"), ("val", "validation"))
@@ -122,7 +122,7 @@ def read(split: Split, stem: str) -> Content:
         for segment_id in np.unique(ids[ids > 0]).tolist()
     ]
     instances = [
-        {"category_id": category, **_shape(mask), "segmentation": _rle(mask), "iscrowd": 0}
+        {"category_id": category, **_shape(mask), "segmentation": encode_mask(mask), "iscrowd": 0}
         for category, mask in things.values()
     ]
     return Entry(stem, (height, width), segments, instances), labels, ids
@@ -155,11 +155,6 @@ def _shape(mask: NDArray[np.bool_]) -> dict[str, Any]:
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     top, bottom, left, right = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
     return {"area": int(mask.sum()), "bbox": [left, top, right - left + 1, bottom - top + 1]}
-
-
-def _rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    counts = codec.encode(np.asfortranarray(mask, np.uint8))["counts"].decode("ascii")
-    return {"size": list(mask.shape), "counts": counts}
 
 
 def write(split: Split, content: Content) -> Entry:
