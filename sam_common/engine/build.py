@@ -204,15 +204,20 @@ def evaluate_all(
         Data set -> results; None when `stopped()` ended it.
     """
     _one_of("TEST.EVALUATORS, without --engine detectron2,", cfg.TEST.EVALUATORS, ("auto", "native"))
-    choice = {"untrained": "none", cfg.MODEL.WEIGHTS: "given path"}.get(checkpoint, "last")
-    facts = {"checkpoint": checkpoint, "checkpoint_choice": choice, "iteration": iteration, "seed": cfg.SEED}
+    facts = {"engine": "fabric", **checkpoint_facts(cfg, checkpoint), "iteration": iteration}
     results: dict[str, Results] = {}
     for name in cfg.DATASETS.TEST:
-        outcome = _evaluate_one(cfg, fabric, model, catalog.get(name), {"engine": "fabric", **facts}, stopped)
+        outcome = _evaluate_one(cfg, fabric, model, catalog.get(name), facts, stopped)
         if outcome is None:
             return None
         results[name] = outcome
     return results
+
+
+def checkpoint_facts(cfg: CfgNode, checkpoint: str) -> dict[str, Any]:
+    """What a report says of the weights: where they are from, whether they were given or are a run's last, the seed."""
+    choice = {"untrained": "none", cfg.MODEL.WEIGHTS: "given path"}.get(checkpoint, "last")
+    return {"checkpoint": checkpoint, "checkpoint_choice": choice, "seed": cfg.SEED}
 
 
 def make_evaluators(spec: DatasetSpec, output_dir: Path, training_vocabulary: Vocabulary | None) -> list[Evaluator]:

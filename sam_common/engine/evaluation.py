@@ -124,11 +124,7 @@ def format_report(results: Results, facts: dict[str, Any]) -> str:
     source = next((files[role] for role in ("vocabulary", "classes", "json") if role in files), "the data set")
     words = f"{len(facts['vocabulary'])} classes of {source}"
     counts = ", ".join(f"{len(names)} {group}" for group, names in facts["classes"].items())
-    rules = [
-        f"{output}: {'; '.join(f'{name} {rule}' for name, rule in quoted.items())}"
-        for output, quoted in facts.get("rules", {}).items()
-        if quoted
-    ]
+    rules = [f"{output} {name}: {rule}" for output, quoted in facts["rules"].items() for name, rule in quoted.items()]
     head = [f"{facts['dataset']} ({facts['truth']} truth): {known}", f"vocabulary: {words}{counts and f' ({counts})'}"]
     return "\n".join([*head, format_table(results), *rules])
 

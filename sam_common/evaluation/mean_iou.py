@@ -138,7 +138,7 @@ class MeanIoUEvaluator:
     rules: Mapping[str, str] = {
         "mIoU": "over the classes that the truth has (Detectron2 since July 2022)",
         "mIoU_union": "over the classes that truth or prediction have (Detectron2 before July 2022)",
-        "crowd": "its pixels are of its class",
+        "crowd": "its pixels count for its class",
     }
 
     def __init__(

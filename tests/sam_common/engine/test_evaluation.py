@@ -102,8 +102,8 @@ def test_the_report_says_what_its_numbers_are() -> None:
     assert facts["classes"] == {"seen": ["sky"], "unseen": ["dog"]} and facts["vocabulary"] == ["dog", "sky"]
     facts |= {"images": 5, "engine": "fabric", "checkpoint": "m.pth", "checkpoint_choice": "last", "seed": 3}
     text = format_report(RESULTS, {**facts, "rules": {"task": {"library": "tool 1.0", "mIoU": "of some"}, "other": {}}})
-    first, second, *table, last = text.splitlines()
+    first, second, *table, library, rule = text.splitlines()
     assert first == "a (semantic truth): images 5, engine fabric, checkpoint m.pth (last), seed 3"
     assert second == "vocabulary: 2 classes of words.txt (1 seen, 1 unseen)"
-    assert last == "task: library tool 1.0; mIoU of some"
+    assert (library, rule) == ("task library: tool 1.0", "task mIoU: of some")
     assert "\n".join(table) == format_table(RESULTS)
