@@ -50,6 +50,7 @@ VILD_TEMPLATES = (
 """The 14 sentences that ViLD's successors, FC-CLIP among them, average over."""
 
 _SENTENCES_AT_ONCE = 128
+_WORDS_IN_A_FILE = 512
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class TextEmbeddings:
     """Vocabulary -> `ClassEmbeddings`, computed once: then from memory, and in later runs from the disk.
 
     A file in the cache is named by what determines its content: the CLIP's name and text weights, the templates and
-    the words. So it never goes stale; one that can't be read is computed anew.
+    the words, at most 512. So it never goes stale; one that can't be read is computed anew.
 
     Args:
         clip: the frozen text tower; its weights mustn't change afterwards.
@@ -109,13 +110,23 @@ class TextEmbeddings:
         return self._memory[classes]
 
     def _load_or_encode(self, words: list[str]) -> Tensor:
-        if self._cache_dir is None:
-            return self._encode(words)
-        path = self._cache_dir / f"{self._key(words)}.safetensors"
-        embeddings = _read_cached(path, (len(words), self._clip.embed_dim))
-        if embeddings is None:
-            embeddings = self._encode(words)
-            _write_cached(path, embeddings)
+        """[S, E] on the CPU, file after file, so that a run that is stopped leaves what it has done."""
+        # Made beforehand: a list of small results between large temporaries breaks the heap up into gigabytes.
+        embeddings = torch.empty(len(words), self._clip.embed_dim)
+        # A large CLIP takes minutes for a hundred words on a CPU, once.
+        with tqdm(total=len(words), desc="text embeddings", unit="word", leave=False, delay=1) as progress:
+            for start in range(0, len(words), _WORDS_IN_A_FILE):
+                part = words[start : start + _WORDS_IN_A_FILE]
+                rows = embeddings[start : start + len(part)]
+                path = self._cache_dir / f"{self._key(part)}.safetensors" if self._cache_dir is not None else None
+                cached = _read_cached(path, (len(part), self._clip.embed_dim)) if path is not None else None
+                if cached is not None:
+                    rows.copy_(cached)
+                    progress.update(len(part))
+                    continue
+                self._encode(part, rows, progress)
+                if path is not None:
+                    _write_cached(path, rows)
         return embeddings
 
     def _key(self, words: list[str]) -> str:
@@ -127,29 +138,16 @@ class TextEmbeddings:
         return self._clip.text_sha256()
 
     @torch.no_grad()
-    def _encode(self, words: list[str]) -> Tensor:
-        """[S, E] on the CPU. In full precision under autocast too: what is cached mustn't depend on who asked first."""
+    def _encode(self, words: list[str], embeddings: Tensor, progress: tqdm) -> None:
+        """Fills [S, E]. In full precision under autocast too: what is cached mustn't depend on who asked first."""
         at_once = max(1, _SENTENCES_AT_ONCE // len(self._templates))
-        starts = range(0, len(words), at_once)
-        # A large CLIP takes minutes for a hundred words on a CPU, once.
-        with (
-            torch.autocast(self._clip.clip.logit_scale.device.type, enabled=False),
-            tqdm(
-                total=len(words), desc="text embeddings", unit="word", leave=False, disable=len(starts) == 1
-            ) as progress,
-        ):
-            # Made beforehand: a list of small results between large temporaries breaks the heap up into gigabytes.
-            embeddings = torch.empty(len(words), self._clip.embed_dim)
-            for start in starts:
+        with torch.autocast(self._clip.clip.logit_scale.device.type, enabled=False):
+            for start in range(0, len(words), at_once):
                 chunk = words[start : start + at_once]
-                embeddings[start : start + len(chunk)] = self._encode_chunk(chunk)
+                sentences = [template.format(word) for word in chunk for template in self._templates]
+                encoded = self._clip.encode_text(sentences).float().unflatten(0, (len(chunk), len(self._templates)))
+                embeddings[start : start + len(chunk)] = F.normalize(encoded.mean(1), dim=-1)
                 progress.update(len(chunk))
-        return embeddings
-
-    def _encode_chunk(self, words: list[str]) -> Tensor:
-        sentences = [template.format(word) for word in words for template in self._templates]
-        embeddings = self._clip.encode_text(sentences).float().cpu()
-        return F.normalize(embeddings.unflatten(0, (len(words), len(self._templates))).mean(1), dim=-1)
 
 
 def _read_cached(path: Path, shape: tuple[int, int]) -> Tensor | None:

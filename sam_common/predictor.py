@@ -187,10 +187,11 @@ def coco_segments(panoptic: Panoptic, vocabulary: Vocabulary) -> list[dict[str, 
     ids = panoptic[0].cpu().numpy()
     found = []
     for segment in panoptic[1]:
-        rows, columns = np.nonzero(ids == segment["id"])
+        mask = ids == segment["id"]
+        columns, rows = (np.flatnonzero(mask.any(axis)) for axis in (0, 1))
         if not len(rows):
             continue
-        x, y = int(columns.min()), int(rows.min())
+        x, y = int(columns[0]), int(rows[0])
         category = vocabulary[segment["category_id"]]
         score = {"score": round(float(segment["score"]), 4)} if "score" in segment else {}
         found.append(
@@ -199,8 +200,8 @@ def coco_segments(panoptic: Panoptic, vocabulary: Vocabulary) -> list[dict[str, 
                 "category_id": category.id,
                 "isthing": int(category.is_thing),
                 **score,
-                "area": len(rows),
-                "bbox": [x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1],
+                "area": int(mask.sum()),
+                "bbox": [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1],
                 "iscrowd": 0,
             }
         )

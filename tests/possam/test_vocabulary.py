@@ -170,7 +170,7 @@ def test_synonyms_are_not_confused_with_classes_in_memory(clip: ClipEncoder) -> 
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
-def test_a_damaged_cache_file_is_rebuilt(clip: ClipEncoder, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_cache_file_is_rebuilt(clip: ClipEncoder, tmp_path: Path, damage: str, caplog) -> None:
     """A cut file, one changed byte and an empty file: the right numbers come back and the file is whole again."""
     words = parse_vocabulary("dog, cat")
     good = TextEmbeddings(clip, templates=TEMPLATES, cache_dir=tmp_path)(words).embeddings
@@ -180,6 +180,7 @@ def test_a_damaged_cache_file_is_rebuilt(clip: ClipEncoder, tmp_path: Path, dama
     path.write_bytes(broken)
     assert torch.equal(TextEmbeddings(clip, templates=TEMPLATES, cache_dir=tmp_path)(words).embeddings, good)
     assert path.read_bytes() == whole
+    assert f"{path} is damaged" in caplog.text and "computed anew" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(clip: ClipEncoder, tmp_path: Path, caplog) -> None:
@@ -226,3 +227,27 @@ def test_chunks_give_what_one_pass_gives(clip: ClipEncoder, monkeypatch) -> None
     parts = TextEmbeddings(counting, templates=TEMPLATES)(words).embeddings
     assert sizes == [4, 4, 4, 2]
     assert torch.allclose(parts, whole, atol=1e-6)
+
+
+def test_a_stopped_run_leaves_what_it_has_done(clip: ClipEncoder, tmp_path: Path, monkeypatch) -> None:
+    """Five words in files of two: interrupted within the third file, the next run encodes its one word only, and gives
+    the embeddings that one file for all gives."""
+    words = parse_vocabulary("dog, cat, car, sky, grass")
+    whole = TextEmbeddings(clip, templates=TEMPLATES, cache_dir=None)(words).embeddings
+    monkeypatch.setattr(vocabulary_module, "_WORDS_IN_A_FILE", 2)
+    counting = CountingClip(clip)
+    encode = CountingClip.encode_text
+
+    def interrupted(self: CountingClip, sentences: list[str]) -> torch.Tensor:
+        if counting.encoded == 4 * len(TEMPLATES):
+            raise KeyboardInterrupt
+        return encode(self, sentences)
+
+    monkeypatch.setattr(CountingClip, "encode_text", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        TextEmbeddings(counting, templates=TEMPLATES, cache_dir=tmp_path)(words)
+    monkeypatch.setattr(CountingClip, "encode_text", encode)
+    counting.encoded = 0
+    found = TextEmbeddings(counting, templates=TEMPLATES, cache_dir=tmp_path)(words).embeddings
+    assert counting.encoded == len(TEMPLATES) and len(list(tmp_path.iterdir())) == 3
+    assert torch.allclose(found, whole, atol=1e-6)
