@@ -103,6 +103,18 @@ class PosSAM(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     @property
+    def outputs(self) -> set[str]:
+        """The keys of what it makes of an image."""
+        ask = self.inference
+        asked = {
+            "panoptic_seg": ask.panoptic,
+            "sem_seg": ask.semantic,
+            "sem_seg_labels": ask.semantic_labels,
+            "instances": ask.instances,
+        }
+        return {key for key, wanted in asked.items() if wanted}
+
+    @property
     def device(self) -> torch.device:
         return self.sam_mean.device
 

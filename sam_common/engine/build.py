@@ -25,7 +25,7 @@ from sam_common.engine.launch import grad_scaler
 from sam_common.engine.optimizer import build_adamw, cosine_factor, lr_factor, multistep_factor, parameter_groups
 from sam_common.engine.trainer import Plan, Trainer
 from sam_common.errors import UserError
-from sam_common.evaluation.evaluator import Evaluator, Evaluators, Results
+from sam_common.evaluation.evaluator import Evaluator, Evaluators, Results, served
 from sam_common.evaluation.mask_ap import MaskAPEvaluator
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
@@ -33,12 +33,13 @@ from sam_common.structures import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-EVALUATORS: dict[str, Sequence[Callable[..., Evaluator]]] = {
+EVALUATORS: dict[str, Sequence[Any]] = {
     "panoptic": (PanopticQualityEvaluator, MeanIoUEvaluator, MaskAPEvaluator),
     "instance": (MaskAPEvaluator,),
     "semantic": (MeanIoUEvaluator,),
 }
-"""`DatasetSpec.evaluator` -> what its truth can judge, each made with (spec, output_dir=, training_vocabulary=)."""
+"""`DatasetSpec.evaluator` -> the `Evaluator` classes that its truth serves, each made with (spec, output_dir=,
+training_vocabulary=)."""
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -169,7 +170,14 @@ def build_batches(cfg: CfgNode, *, rank: int, world_size: int) -> Callable[[int]
 
 
 def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file: str) -> Trainer:
-    """The trainer of a run that writes to `OUTPUT_DIR`."""
+    """The trainer of a run that writes to `OUTPUT_DIR`.
+
+    Raises:
+        UserError: a value of the configuration, or a data set to train or test on, cannot be used.
+    """
+    check_evaluation(cfg, model)
+    for name in cfg.DATASETS.TEST:  # what is missing would show only after the training
+        catalog.get(name).load()
     optimizer = build_optimizer(cfg, model)
     checkpointer = Checkpointer(
         model,
@@ -191,6 +199,21 @@ def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file
     )
 
 
+def check_evaluation(cfg: CfgNode, model: nn.Module) -> None:
+    """Finds what would stop an evaluation, before it or the training before it begins.
+
+    Args:
+        model: with `outputs`, the set of keys of what it makes of an image.
+
+    Raises:
+        UserError: `TEST.EVALUATORS` is unknown, or a data set of `DATASETS.TEST` serves nothing that the model makes.
+    """
+    _one_of("TEST.EVALUATORS, without --engine detectron2,", cfg.TEST.EVALUATORS, ("auto", "native"))
+    for spec in map(catalog.get, cfg.DATASETS.TEST):
+        _one_of(f"the evaluator of {spec.name}", spec.evaluator, EVALUATORS)
+        served(spec.name, EVALUATORS[spec.evaluator], cast(set[str], model.outputs))
+
+
 def evaluate_all(
     cfg: CfgNode, fabric: Fabric, model: nn.Module, checkpoint: str, iteration: int, stopped: Callable[[], bool]
 ) -> dict[str, Results] | None:
@@ -203,7 +226,7 @@ def evaluate_all(
     Returns:
         Data set -> results; None when `stopped()` ended it.
     """
-    _one_of("TEST.EVALUATORS, without --engine detectron2,", cfg.TEST.EVALUATORS, ("auto", "native"))
+    check_evaluation(cfg, model)
     facts = {"engine": "fabric", **checkpoint_facts(cfg, checkpoint), "iteration": iteration}
     results: dict[str, Results] = {}
     for name in cfg.DATASETS.TEST:

@@ -68,14 +68,7 @@ class Evaluators:
             UserError: the truth of the data set can judge nothing that the model makes.
         """
         made_by_all = set.intersection(*(set(output) for output in outputs))
-        used = [evaluator for evaluator in self.evaluators if made_by_all.intersection(evaluator.judges)]
-        if not used:
-            wanted = ", ".join(evaluator.judges[0] for evaluator in self.evaluators)
-            made = ", ".join(sorted(set().union(*outputs))) or "nothing"
-            raise UserError(
-                f"data set {self.name} has truth for {wanted} but the model makes {made}: switch one of the former on "
-                "in its configuration, or name another data set in DATASETS.TEST"
-            )
+        used = served(self.name, self.evaluators, made_by_all)
         for evaluator in used:
             evaluator.process(inputs, outputs)
         self._made |= {evaluator.judges[0] for evaluator in used}
@@ -95,6 +88,23 @@ class Evaluators:
     def _used(self) -> list[Evaluator]:
         made = set().union(*gather(self._made))  # a rank without images has to take part too
         return [evaluator for evaluator in self.evaluators if evaluator.judges[0] in made]
+
+
+def served(name: str, evaluators: Sequence[Any], made: set[str]) -> list[Any]:
+    """Those evaluators, or classes of them, of data set `name` that can judge what a model makes.
+
+    Raises:
+        UserError: none can.
+    """
+    used = [evaluator for evaluator in evaluators if made.intersection(evaluator.judges)]
+    if not used:
+        wanted = ", ".join(evaluator.judges[0] for evaluator in evaluators)
+        makes = ", ".join(sorted(made)) or "nothing"
+        raise UserError(
+            f"data set {name} has truth for {wanted} but the model makes {makes}: switch one of the former on in its "
+            "configuration, or name another data set in DATASETS.TEST"
+        )
+    return used
 
 
 def rank_and_size() -> tuple[int, int]:

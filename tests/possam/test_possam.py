@@ -74,6 +74,7 @@ def test_all_three_outputs_have_the_original_size(model: PosSAM) -> None:
     for given, output in zip(batch, model.eval()(batch), strict=True):
         size = (given["height"], given["width"])
         ids, segments = output["panoptic_seg"]
+        assert model.outputs == output.keys()
         assert ids.shape == size and output["sem_seg"].shape == (3, *size)
         assert set(ids.unique().tolist()) - {0} == {segment["id"] for segment in segments}
         assert output["instances"].pred_masks.shape[1:] == size

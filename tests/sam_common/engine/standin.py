@@ -35,6 +35,7 @@ class StandIn(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.outputs = {"value"}
         self.encoder = nn.Linear(4, 4).requires_grad_(False)
         self.norm = nn.LayerNorm(4)
         self.head = nn.Linear(4, 2)

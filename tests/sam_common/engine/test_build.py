@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from sam_common.config import get_cfg
-from sam_common.engine.build import build_mapper
+from sam_common.data import catalog
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.engine.build import EVALUATORS, build_mapper, check_evaluation
 from sam_common.errors import UserError
+from tests.sam_common.engine.standin import StandIn, installed
 
 
 @pytest.mark.parametrize(
@@ -24,3 +27,21 @@ def test_inputs_that_cannot_be_made(key: str, value: str, message: str) -> None:
     cfg.merge_from_list([key, value])
     with pytest.raises(UserError, match=message):
         build_mapper(cfg, (), training=True)
+
+
+def test_an_evaluation_that_cannot_be_is_told_before_the_training() -> None:
+    """The kinds of truth have evaluators; one that serves nothing, or a kind nobody knows, is one line."""
+    assert EVALUATORS.keys() == {"panoptic", "instance", "semantic"}
+    with installed():
+        for kind in ("semantic", "depth"):
+            catalog.register(DatasetSpec(kind, list, tuple, evaluator=kind))
+        cfg, model = get_cfg(), StandIn()
+        cfg.DATASETS.TEST = ("standin",)
+        check_evaluation(cfg, model)
+        for name, message in (
+            ("semantic", "data set semantic has truth for sem_seg but the model makes value: switch"),
+            ("depth", "the evaluator of depth is 'depth'; choose one of panoptic, instance, semantic"),
+        ):
+            cfg.DATASETS.TEST = (name,)
+            with pytest.raises(UserError, match=message):
+                check_evaluation(cfg, model)
