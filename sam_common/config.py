@@ -185,7 +185,7 @@ def get_cfg() -> CfgNode:
     cfg.DATASETS = CfgNode()
     cfg.DATASETS.TRAIN = ()
     cfg.DATASETS.TEST = ()
-    # The user's own: [{NAME: mine, FORMAT: coco_panoptic, JSON: a.json, IMAGES: images, PANOPTIC: masks}, …]
+    # The user's own: [{NAME: mine, FORMAT: coco_instance, JSON: a.json, IMAGES: images}, …], see docs/custom_data.md
     cfg.DATASETS.REGISTER = []
 
     cfg.DATALOADER = CfgNode()

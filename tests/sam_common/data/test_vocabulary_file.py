@@ -94,3 +94,25 @@ def test_a_class_without_words() -> None:
     """Error: a class that the file lacks is named."""
     with pytest.raises(UserError, match=r"words\.txt has no line for the class 'lamp'"):
         with_words((Category("lamp", ("lamp",)),), parse_vocabulary("dog"), "words.txt")
+
+
+def test_ade20k_in_the_names_of_others() -> None:
+    """The names of Detectron2's list ("road, route"), and those in which the official instance files differ from it."""
+    ade = {category.name: category for category in _shipped("ade20k")}
+    theirs = {
+        "road, route": "road",
+        "blind, screen": "blind",
+        "screen": "screen",
+        "buffet, counter, sideboard": "buffet",
+        "counter": "counter",
+        "windowpane": "window",
+        "bathtub": "tub",
+        "railing": "rail",
+        "streetlight": "street lamp",
+        "television receiver": "tv",
+        "airplane": "plane",
+        "apparel": "clothes",
+        "ashcan": "trash can",
+    }
+    named = with_words(tuple(Category(name, (name,)) for name in theirs), tuple(ade.values()), "ade20k.txt")
+    assert [category.synonyms for category in named] == [ade[name].synonyms for name in theirs.values()]
