@@ -5,6 +5,7 @@ from setuptools import setup
 setup(
     packages=[
         "detectron2_sam",
+        "plug",
         "possam",
         "sam_common",
         "sam_common.data",

@@ -1,0 +1,1 @@
+"""PLUG: amodal segmentation with SAM, two LoRA branches and uncertainty."""

@@ -1,0 +1,82 @@
+"""The crop around an object, and a mask of it pasted back: PLUG looks at one object at a time.
+
+The visible box is magnified ×2 about its centre, cut out of the image and resized to a square, aspect not kept. What an
+object hides outside that window no crop can show; `cut_off` measures it.
+
+Boxes are XYXY in pixels, continuous coordinates; a window is such a box with whole numbers, one that cuts no pixel.
+[ours] The window is clipped to the image (`clip`); the alternative pads it with zeros.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Window = tuple[int, int, int, int]
+"""x0, y0, x1, y1: columns x0 … x1-1 and rows y0 … y1-1; with padding it may reach beyond the image."""
+
+
+def magnified_window(box: Tensor, image_size: tuple[int, int], *, scale: float = 2.0, clip: bool = True) -> Window:
+    """The window of whole pixels that holds `box` magnified about its centre.
+
+    Args:
+        box: [4], of positive area, at least partly inside the image.
+        image_size: (height, width).
+        clip: keep the window inside the image.
+    """
+    x0, y0, x1, y1 = box.double().tolist()
+    centre_x, centre_y = (x0 + x1) / 2, (y0 + y1) / 2
+    half_width, half_height = scale * (x1 - x0) / 2, scale * (y1 - y0) / 2
+    low = torch.tensor([centre_x - half_width, centre_y - half_height], dtype=torch.float64).floor().long()
+    high = torch.tensor([centre_x + half_width, centre_y + half_height], dtype=torch.float64).ceil().long()
+    if clip:
+        limit = torch.tensor([image_size[1], image_size[0]])
+        low, high = low.clamp(min=0), torch.minimum(high, limit)
+    (left, top), (right, bottom) = low.tolist(), high.tolist()
+    return left, top, right, bottom
+
+
+def cut_out(image: Tensor, window: Window) -> Tensor:
+    """[..., H, W] -> the window of it [..., h, w], zero where the window reaches beyond the image."""
+    left, top, right, bottom = window
+    height, width = image.shape[-2:]
+    inside = image[..., max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
+    beyond = (max(-left, 0), max(right - width, 0), max(-top, 0), max(bottom - height, 0))
+    return F.pad(inside, beyond) if any(beyond) else inside
+
+
+def crop(image: Tensor, window: Window, size: int) -> Tensor:
+    """A window of an image as a square, bilinear: [C, H, W] float -> [C, size, size]."""
+    return F.interpolate(cut_out(image, window)[None], (size, size), mode="bilinear", antialias=True)[0]
+
+
+def to_crop(boxes: Tensor, window: Window, size: int) -> Tensor:
+    """Boxes [..., 4] of the image in the coordinates of the crop, pixels of its square."""
+    left, top, right, bottom = window
+    origin = boxes.new_tensor([left, top, left, top])
+    extent = boxes.new_tensor([right - left, bottom - top, right - left, bottom - top])
+    return (boxes - origin) / extent * size
+
+
+def paste(logits: Tensor, window: Window, image_size: tuple[int, int]) -> Tensor:
+    """A mask of the crop in the frame of the image, -infinity outside the window.
+
+    Args:
+        logits: [size, size] of the crop.
+
+    Returns:
+        [H, W] logits.
+    """
+    left, top, right, bottom = window
+    height, width = image_size
+    resized = F.interpolate(logits[None, None], (bottom - top, right - left), mode="bilinear")[0, 0]
+    pasted = logits.new_full(image_size, -torch.inf)
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+    pasted[y0:y1, x0:x1] = resized[y0 - top : y1 - top, x0 - left : x1 - left]
+    return pasted
+
+
+def cut_off(mask: Tensor, window: Window) -> Tensor:
+    """How many pixels of a mask [H, W] lie outside the window: what no prediction from this crop can reach."""
+    return mask.sum() - cut_out(mask, window).sum()
