@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -75,8 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         broken = unreadable + run.predict_all(inputs)
     if stop.signum:
         raise Interrupted(f"stopped; what was done is in {output}", stop.signum)
-    if broken and len(inputs) > 1:
-        print(f"error: {len(broken)} of {len(inputs)} inputs could not be read:", *broken, sep="\n  ", file=sys.stderr)
+    if unreadable or (broken and len(inputs) > 1):
+        count = len(inputs) + len(unreadable)
+        print(f"error: {len(broken)} of {count} inputs could not be read:", *broken, sep="\n  ", file=sys.stderr)
     return 1 if broken else 0
 
 
@@ -92,20 +94,27 @@ class Run:
 
     def predict_all(self, inputs: Sequence[Input]) -> list[str]:
         """Predicts input after input, one line each, then writes the JSON of all; one line for each broken file."""
-        broken = []
-        with tqdm(inputs, unit="file", disable=True if len(inputs) == 1 else None) as progress:  # None: on a terminal
-            for number, source in enumerate(progress, start=1):
-                if self.stop.signum:
-                    break
-                count = f"[{number}/{self.num_inputs}] " if self.num_inputs > 1 else ""
-                found, fault = self.predict_video(source) if source.is_video else self.predict_image(number, source)
-                if found:
-                    tqdm.write(f"{count}{found} → {self.files.written(source)[0]}", file=sys.stdout)
-                if fault:
-                    tqdm.write(f"{count}error: {fault}", file=sys.stderr)
-                    broken.append(fault)
-        self.files.finish()
+        broken: list[str] = []
+        try:
+            with tqdm(inputs, unit="file", disable=True if len(inputs) == 1 else None) as progress:  # None: no terminal
+                for number, source in enumerate(progress, start=1):
+                    if self.stop.signum:
+                        break
+                    broken += self._predict_one(number, source)
+        finally:  # whatever ends the run, what was done is kept
+            self.files.finish()
         return broken
+
+    def _predict_one(self, number: int, source: Input) -> list[str]:
+        """The line about a broken file, if it is one."""
+        count = f"[{number}/{self.num_inputs}] " if self.num_inputs > 1 else ""
+        found, fault = self.predict_video(source) if source.is_video else self.predict_image(number, source)
+        if found:
+            tqdm.write(f"{count}{found} → {self.files.written(source)[0]}", file=sys.stdout)
+        if not fault:
+            return []
+        tqdm.write(f"{count}error: {fault}", file=sys.stderr)
+        return [fault]
 
     def predict_image(self, number: int, source: Input) -> tuple[str, str]:
         """What was found in words, and what is wrong with the file; one of them is empty."""
@@ -160,11 +169,11 @@ class Run:
 
 def refuse_to_overwrite(inputs: Sequence[Input], files: PredictionFiles) -> None:
     """Raises UserError where a result would take the place of an input, or of another result."""
-    sources = {source.path for source in inputs}
+    sources = {os.path.realpath(source.path) for source in inputs}
     owner: dict[Path, Input] = {}
     for source in inputs:
         for path in files.written(source):
-            if path.absolute() in sources:
+            if os.path.realpath(path) in sources:
                 raise UserError(
                     f"the result of {source.path} would overwrite the input {path}; choose another --output"
                 )
@@ -206,7 +215,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--vocabulary", help='"dog|puppy, cat; sky, grass:stuff", or a file')
     parser.add_argument("--output", required=True, metavar="DIR", help="made if missing; files of the same name go")
     parser.add_argument(
-        "--confidence-threshold", type=float, help="drop what scores less, 0..1 (default: 0.5 for instances, else 0)"
+        "--confidence-threshold",
+        type=float,
+        help="drop what scores less, 0..1 (default: 0.5 for instances, 0 for segments)",
     )
     parser.add_argument("--weights", default="", help="model_final.pth of a training run; random: untrained")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")

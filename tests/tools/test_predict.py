@@ -134,6 +134,37 @@ def test_outputs_keep_the_paths_of_a_folder(photo: Path, tmp_path: Path) -> None
     assert [image["file_name"] for image in content["images"]] == ["a/1.jpg", "b/deep/1.jpg"]
 
 
+def test_a_folder_that_cannot_be_listed_is_listed_at_the_end(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Error: it costs its own files and the exit status; the one picture beside it is done."""
+    found, _ = predict.find_inputs([str(photo)])
+    monkeypatch.setattr(predict, "find_inputs", lambda *args, **kwargs: (found, ["x: the folder cannot be listed"]))
+    assert _run(photo, output=tmp_path / "out") == 1
+    printed = capsys.readouterr()
+    assert "1 of 2 inputs could not be read:\n  x: the folder cannot be listed" in printed.err
+    assert "2 dogs, sky →" in printed.out
+
+
+def test_whatever_ends_a_run_what_was_done_is_kept(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Error: the model fails on the second picture; the JSON of the first is written before the error goes on."""
+    second = tmp_path / "second.jpg"
+    second.write_bytes(photo.read_bytes())
+    forward, calls = TwoDogsAndSky.forward, [1, 2]
+
+    def fails(self: TwoDogsAndSky, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if calls.pop(0) == 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(self, batch)
+
+    monkeypatch.setattr(TwoDogsAndSky, "forward", fails)
+    with pytest.raises(torch.OutOfMemoryError):
+        _run(photo, second, output=tmp_path / "out")
+    assert len(json.loads((tmp_path / "out" / "panoptic.json").read_text())["images"]) == 1
+
+
 def test_an_input_is_not_overwritten(tmp_path: Path) -> None:
     """Error: results of a.png that would be written as a.png beside it, over it."""
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
