@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_test_that_the_page_names_exists() -> None:
-    """Each `file.py::test` is found, in tests/, in tests/sam_common/ or from the root; each row of the table has one."""
+    """Each `file.py::test` is found, in tests/, tests/sam_common/ or from the root; each row of the table has one."""
     page = (ROOT / "docs" / "training.md").read_text()
     named = re.findall(r"`([\w/]+\.py)::(\w+)`", page)
     for path, test in named:
