@@ -14,6 +14,7 @@ Shapes: B images, C channels of the feature map, E width of the joint embedding,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,10 +216,13 @@ def _weights_file(name: str, weights: str) -> Path:
     if Path(weights).is_file():
         return Path(weights)
     tags = [tag for known, tag in _OFFICIAL if known == name] + ["embedded"] * (name in _EMBEDDED) + ["random"]
-    raise UserError(f"CLIP weights {weights!r} are neither a file nor one of {', '.join(tags)}")
+    raise UserError(f"CLIP weights {weights!r} are neither a file nor one of {', '.join(tags)}; set MODEL.CLIP.WEIGHTS")
 
 
 def _download(file: _HubFile) -> Path:
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # without a network it reports ten lines of retries before our one
     try:
         return Path(hf_hub_download(file.repository, file.name, revision=file.revision))
     except (OSError, HfHubHTTPError) as error:
@@ -227,6 +231,8 @@ def _download(file: _HubFile) -> Path:
             f"cannot download the CLIP weights ({reason}): fetch {file.url} on a machine with network "
             "and give the path of the file as MODEL.CLIP.WEIGHTS"
         ) from error
+    finally:
+        hub.setLevel(level)
 
 
 def _load_weights(clip: CLIP, path: Path) -> frozenset[int] | None:

@@ -16,6 +16,8 @@ from pycocotools import mask as codec
 from torch import nn
 
 from sam_common.data.images import read_segment_ids
+from sam_common.data.label_maps import label_maps_spec
+from sam_common.data.segments import read_segments
 from sam_common.engine.launch import Interrupted
 from sam_common.errors import UserError
 from sam_common.predictor import Predictor
@@ -194,6 +196,19 @@ def test_semantic_results_are_indices_and_their_classes(photo: Path, tmp_path: P
     found = {segment["category_id"]: segment for segment in content["annotations"][0]["segments_info"]}
     assert found[7]["area"] == 20 and found[7]["bbox"] == [0, 0, 20, 10] and "score" not in found[7]
     assert found[9]["area"] == 180
+
+
+def test_semantic_results_are_label_maps_our_reader_takes(photo: Path, tmp_path: Path) -> None:
+    """Round trip: with the words as a file, what is written can be trained and evaluated on."""
+    out, words = tmp_path / "out", tmp_path / "words.txt"
+    words.write_text("dog; sky:stuff")
+    (tmp_path / "in").mkdir()
+    photo.rename(tmp_path / "in" / photo.name)
+    _run(tmp_path / "in", output=out, more=("--task", "semantic", "--vocabulary", str(words)))
+    spec = label_maps_spec("mine", images=tmp_path / "in", labels=out / "semantic", classes=words)
+    (record,) = spec.load()
+    classes, masks, _ = read_segments(record)
+    assert classes.tolist() == [0, 1] and masks.flatten(1).sum(1).tolist() == [20, 180]
 
 
 def test_instances_are_coco_results(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
