@@ -33,6 +33,13 @@ class ResidualBlock(nn.Module):
         return torch.relu(self.residual(x) + self.skip(x))
 
 
+class NoRefinement(nn.Module):
+    """The stand-in when the module is off (Table 2): the amodal branch's own logits; nothing to learn."""
+
+    def forward(self, images: Tensor, mask_logits: Tensor, uncertainty_maps: Tensor) -> Tensor:
+        return mask_logits[:, -1:]
+
+
 class RefineModule(nn.Module):
     """Refined amodal logits.
 

@@ -1,0 +1,77 @@
+"""The only file of this method that reads a cfg: its keys, and the model they describe."""
+
+from __future__ import annotations
+
+from plug.criterion import BRANCHES, Criterion
+from plug.parallel_lora import ParallelEncoder
+from plug.plug import PLUG, Inference
+from plug.refine_module import NoRefinement, RefineModule
+from plug.single_token_decoder import SingleTokenDecoder
+from sam_common.config import META_ARCHITECTURES, CfgNode
+from sam_common.errors import UserError
+from sam_common.sam import build_sam, load_sam_weights
+
+
+def register() -> None:
+    """Enters PLUG in the table of meta-architectures; calling it again changes nothing."""
+    META_ARCHITECTURES["PLUG"] = build_plug
+
+
+def add_plug_config(cfg: CfgNode) -> None:
+    """Adds `MODEL.PLUG` with the paper's values; calling it again changes nothing."""
+    if "PLUG" in cfg.MODEL:
+        return
+    plug = cfg.MODEL.PLUG = CfgNode()
+    plug.CROP_SIZE = 512  # side of the crops, pixels
+    plug.CROP_BORDER = "clip"  # clip | pad: what a crop is beyond the image
+    plug.BRANCHES = 2  # 2: visible and amodal | 1: amodal only (Table 2)
+    plug.LORA_RANK = 16  # 4, 8, 16, 32 in Table 3
+    plug.POINT_LOSS = True  # False: Table 2, rows 1 and 2
+    plug.NUM_POINTS = 256
+    plug.REFINE = True  # False: Table 2, rows 1 to 3
+    plug.REFINE_WIDTH = 128
+    plug.REFINE_BLOCKS = 1
+    plug.REFINE_WEIGHT = 1.0
+    plug.TEST = CfgNode()
+    plug.TEST.THRESHOLD = 0.3  # probability
+    plug.TEST.MAX_CROPS = 16  # at once: bounds the memory of an image with many objects
+
+
+def build_plug(cfg: CfgNode) -> PLUG:
+    """The model of a cfg with SAM's weights loaded; on the meta device with `MODEL.SAM.WEIGHTS random`."""
+    plug = cfg.MODEL.PLUG
+    _check(plug)
+    sam = build_sam(cfg.MODEL.SAM.SIZE)
+    load_sam_weights(sam, cfg.MODEL.SAM.WEIGHTS)
+    refine = RefineModule(plug.BRANCHES, width=plug.REFINE_WIDTH, num_blocks=plug.REFINE_BLOCKS)
+    return PLUG(
+        ParallelEncoder(sam.image_encoder, size=plug.CROP_SIZE, rank=plug.LORA_RANK, num_branches=plug.BRANCHES),
+        sam.prompt_encoder,
+        decoders=[SingleTokenDecoder(sam.mask_decoder) for _ in range(plug.BRANCHES)],
+        refine=refine if plug.REFINE else NoRefinement(),
+        criterion=Criterion(
+            num_points=plug.NUM_POINTS if plug.POINT_LOSS else 0,
+            refine_weight=plug.REFINE_WEIGHT if plug.REFINE else 0.0,
+        ),
+        size=plug.CROP_SIZE,
+        clip_windows=plug.CROP_BORDER == "clip",
+        pixels=(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
+        inference=Inference(threshold=plug.TEST.THRESHOLD, max_crops=plug.TEST.MAX_CROPS),
+    )
+
+
+def _check(plug: CfgNode) -> None:
+    """What the layers would refuse with errors that name no key."""
+    if plug.BRANCHES not in range(1, len(BRANCHES) + 1):
+        raise UserError(f"MODEL.PLUG.BRANCHES is {plug.BRANCHES}; choose 1 (amodal) or 2 (visible and amodal)")
+    if plug.CROP_BORDER not in ("clip", "pad"):
+        raise UserError(f"MODEL.PLUG.CROP_BORDER is {plug.CROP_BORDER!r}; choose clip or pad")
+    if plug.CROP_SIZE < 16 or plug.CROP_SIZE % 16:
+        raise UserError(f"MODEL.PLUG.CROP_SIZE is {plug.CROP_SIZE}; give a multiple of 16")
+    if plug.POINT_LOSS and plug.CROP_SIZE**2 < 4 * plug.NUM_POINTS:
+        raise UserError(f"MODEL.PLUG.NUM_POINTS {plug.NUM_POINTS} needs crops of at least {4 * plug.NUM_POINTS} pixels")
+    for key in ("LORA_RANK", "REFINE_WIDTH", "REFINE_BLOCKS"):
+        if plug[key] < 1:
+            raise UserError(f"MODEL.PLUG.{key} is {plug[key]}; give at least 1")
+    if plug.TEST.MAX_CROPS < 1:
+        raise UserError(f"MODEL.PLUG.TEST.MAX_CROPS is {plug.TEST.MAX_CROPS}; give at least 1")
