@@ -163,7 +163,7 @@ def _enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
         ((torch.arange(new, device=maps.device) + 0.5) * (old / new)).long().clamp(max=old - 1)
         for new, old in zip(size, maps.shape[-2:], strict=True)
     )
-    return maps[..., rows[:, None], columns]
+    return maps.index_select(-2, rows).index_select(-1, columns)
 
 
 def _enlarge_instances(instances: Instances, size: tuple[int, int]) -> Instances:

@@ -87,7 +87,9 @@ def write_segment_ids(path: str | os.PathLike, ids: Tensor) -> None:
     ids = ids.cpu()
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= MAX_SEGMENT_ID:
         raise ValueError(f"segment ids must lie in 0..{MAX_SEGMENT_ID}, got {int(ids.min())}..{int(ids.max())}")
-    rgb = torch.stack((ids % 256, ids // 256 % 256, ids // 65536), dim=-1).to(torch.uint8)
+    rgb = torch.empty(*ids.shape, 3, dtype=torch.uint8)
+    for channel in range(3):  # one after the other: of a large map each takes four times the bytes of its result
+        rgb[..., channel] = ids // 256**channel % 256
     with atomic_path(path) as temporary:
         Image.fromarray(rgb.numpy()).save(temporary)
 
