@@ -50,6 +50,7 @@ def parse_categories(content: dict, source: str, *, all_things: bool = False) ->
         words = words_from_name(name, is_thing)
         if "synonyms" in entry:
             words = tuple(dict.fromkeys(str(word).strip() for word in field(entry, "synonyms", list, where)))
+            _check_text("".join(words), f"{where}: 'synonyms'")
         if not words or "" in words:
             raise UserError(f"{where}: a class needs at least one word, in name or in synonyms, and none may be empty")
         categories.append(Category(name, words, is_thing, field(entry, "id", int, where)))
@@ -99,7 +100,15 @@ def field(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> An
         raise UserError(f"{where}: {key!r} is missing; is this a JSON of that format?")
     if not isinstance(entry[key], kind):
         raise UserError(f"{where}: {key!r} is of the wrong type, {type(entry[key]).__name__}")
+    if isinstance(entry[key], str):
+        _check_text(entry[key], f"{where}: {key!r}")
     return entry[key]
+
+
+def _check_text(text: str, where: str) -> None:
+    """JSON can hold what no file name, no terminal and no tokenizer takes: control characters, half characters."""
+    if any(character < " " or "\ud800" <= character <= "\udfff" for character in text):
+        raise UserError(f"{where} is {text!r}, with characters that are no text")
 
 
 def _side(entry: dict, key: str, where: str) -> int:

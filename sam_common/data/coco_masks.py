@@ -39,7 +39,7 @@ def checked_segmentation(value: Any, height: int, width: int, where: str) -> Seg
     if not isinstance(value, dict) or not {"size", "counts"} <= value.keys():
         raise UserError(f"{where}: segmentation must be a list of polygons, or an RLE with size and counts")
     if value["size"] != [height, width]:
-        raise UserError(f"{where}: the RLE's size is {value['size']}, that of the image [{height}, {width}]")
+        raise UserError(f"{where}: the RLE's size is {value['size']!r}, that of the image [{height}, {width}]")
     counts = value["counts"]
     if isinstance(counts, list):
         if not all(isinstance(run, int) and 0 <= run <= height * width for run in counts):
@@ -85,7 +85,7 @@ def _checked_polygon(polygon: Any, where: str) -> list[float]:
 
 def _runs(counts: str, where: str) -> NDArray[np.int64]:
     """The run lengths of a compressed RLE."""
-    groups = np.frombuffer(counts.encode("utf-8"), np.uint8).astype(np.int64) - 48
+    groups = np.frombuffer(counts.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - 48
     if not len(groups) or groups.min() < 0 or groups.max() > 63 or groups[-1] & 32:
         raise UserError(f"{where}: the counts of its RLE are damaged")
     last = np.flatnonzero(groups & 32 == 0)

@@ -98,6 +98,8 @@ BROKEN = {
     "no height": (lambda c: c["images"][0].pop("height"), "image 5: 'height' is missing"),
     "no pixels": (lambda c: c["images"][0].update(width=0), "image 5: width is 0"),
     "leaves the folder": (lambda c: c["images"][0].update(file_name="/etc/passwd"), "must be a path inside"),
+    "two lines": (lambda c: c["images"][0].update(file_name="a\nb"), "'file_name' is 'a.nb', with characters that are"),
+    "half a character": (lambda c: c["categories"][1].update(synonyms=["\ud83d"]), "'synonyms' is .*ud83d', with char"),
     "image is gone": (lambda c: c["images"][0].update(file_name="a/two.png"), "no file of images .*two.png"),
     "annotations is a dict": (lambda c: c.update(annotations={}), "'annotations' is of the wrong type, dict"),
     "annotation is text": (lambda c: c["annotations"].append("x"), "annotations: 'image_id' is missing"),
