@@ -29,7 +29,8 @@ class SpecMetadata(Metadata):
     def __getattr__(self, key: str) -> Any:
         if not key.startswith("_") and "thing_classes" not in self.__dict__:
             try:
-                self.__dict__.update(class_metadata(catalog.get(self.name).load_vocabulary()))
+                spec = catalog.get(self.name)
+                self.__dict__.update(class_metadata(spec.load_vocabulary(), semantic=spec.evaluator == "semantic"))
             except UserError as error:
                 raise AttributeError(f"{key} of data set {self.name}: {error}") from error
             return getattr(self, key)
@@ -183,15 +184,19 @@ def _upright_size(path: str) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def class_metadata(vocabulary: Vocabulary) -> dict[str, Any]:
-    """The attributes Detectron2 describes classes with, in its "standard" form: one index for things and stuff."""
+def class_metadata(vocabulary: Vocabulary, *, semantic: bool = False) -> dict[str, Any]:
+    """The attributes Detectron2 describes classes with, in its "standard" form: one index for things and stuff.
+
+    Args:
+        semantic: the truth is label maps, whose classes Detectron2 calls stuff, each of them.
+    """
     names = [category.name for category in vocabulary]
     index_of = {kind: {c.id: i for i, c in enumerate(vocabulary) if c.is_thing is kind} for kind in (True, False)}
     return {
         "thing_classes": names,
         "stuff_classes": names,
         "thing_dataset_id_to_contiguous_id": index_of[True],
-        "stuff_dataset_id_to_contiguous_id": index_of[False],
+        "stuff_dataset_id_to_contiguous_id": {**index_of[True], **index_of[False]} if semantic else index_of[False],
     }
 
 
