@@ -18,8 +18,8 @@ from sam_common.errors import UserError
 
 @contextlib.contextmanager
 def quick_start() -> Iterator[None]:
-    """Processes fork from a server that has imported the engine already."""
-    multiprocessing.set_forkserver_preload(["sam_common.engine.build"])
+    """Processes fork from a server that has imported the tool already."""
+    multiprocessing.set_forkserver_preload(["tools.train_net"])
     with mock.patch.object(launch, "START_METHOD", "forkserver"):
         yield
 
