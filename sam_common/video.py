@@ -32,6 +32,7 @@ class VideoReader:
         self.fault = ""
         if not Path(path).is_file():
             raise UserError(f"{path}: there is no such video file")
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent: what is wrong is said here, in one line
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise UserError(f"{path} cannot be read as a video: it is damaged, or OpenCV lacks its codec")

@@ -77,7 +77,7 @@ def versions() -> Iterator[Finding]:
     yield Finding("versions", "python", fits, platform.python_version(), fix, needed=True)
     bounds = _bounds()
     for package in PACKAGES:
-        yield _package(package, bounds.get(_plain(package), ""))
+        yield _package(package, bounds.get(package.replace("_", "-"), ""))
     for package, fix in OPTIONAL.items():
         module = importlib.util.find_spec(package)
         yield Finding(
@@ -114,20 +114,19 @@ def devices() -> Iterator[Finding]:
     """GPUs with what they compute in, the CPU, and the deformable attention that runs."""
     import torch
 
+    from sam_common.engine.launch import choose_precision
+
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(gpus):
         properties = torch.cuda.get_device_properties(index)
-        kind = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        dtype = str(choose_precision(torch.device("cuda", index), "auto")).removeprefix("torch.")
         memory = f"{properties.total_memory / 2**30:.0f} GiB"
-        yield Finding("devices", f"cuda:{index}", True, f"{properties.name}, {memory}; mixed precision: {kind}")
+        yield Finding("devices", f"cuda:{index}", True, f"{properties.name}, {memory}; trains in {dtype}")
     if not gpus:
-        built = torch.version.cuda
-        detail = (
-            f"torch {torch.__version__} sees no GPU" if built else f"torch {torch.__version__} is built for CPUs only"
-        )
-        fix = "with an NVIDIA GPU: check nvidia-smi" if built else "with an NVIDIA GPU: https://pytorch.org/get-started"
-        yield Finding("devices", "cuda", False, detail, fix)
-    yield Finding("devices", "cpu", True, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads; float32")
+        cause, fix = ("sees no GPU", "check nvidia-smi") if torch.version.cuda else ("is for CPUs", "see pytorch.org")
+        yield Finding("devices", "cuda", False, f"torch {torch.__version__} {cause}", f"with an NVIDIA GPU: {fix}")
+    cpu = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads; trains in float32, in bf16 if asked to"
+    yield Finding("devices", "cpu", True, cpu)
     yield Finding("kernels", "deformable attention", True, "pytorch (any device, nothing to compile)")
 
 
@@ -197,6 +196,14 @@ def samples() -> Iterator[Finding]:
     yield Finding("samples", "DETECTRON2_SAM_SAMPLES", found, detail, fix)
 
 
+def configured_device(cfg: Any) -> Iterator[Finding]:
+    """Whether the configuration's device is here."""
+    if cfg is not None:
+        from sam_common.config import resolve_device
+
+        yield Finding("configuration", "MODEL.DEVICE", True, str(resolve_device(cfg.MODEL.DEVICE)), needed=True)
+
+
 def examine(config_file: str = "", opts: Sequence[str] = ()) -> list[Finding]:
     """All findings; a part that fails, for whatever reason, is a finding too."""
     found: list[Finding] = []
@@ -213,7 +220,7 @@ def examine(config_file: str = "", opts: Sequence[str] = ()) -> list[Finding]:
         ("data sets", lambda: datasets(cfg)),
         ("weights", lambda: weights(cfg)),
         ("samples", samples),
-        ("configuration", lambda: iter(()) if cfg is None else _configured_device(cfg)),
+        ("configuration", lambda: configured_device(cfg)),
     )
     for section, look in parts:
         try:
@@ -235,12 +242,6 @@ def _configuration(config_file: str, opts: Sequence[str]) -> Any:
     return cfg
 
 
-def _configured_device(cfg: Any) -> Iterator[Finding]:
-    from sam_common.config import resolve_device
-
-    yield Finding("configuration", "MODEL.DEVICE", True, str(resolve_device(cfg.MODEL.DEVICE)), needed=True)
-
-
 def _bounds() -> dict[str, str]:
     """Package -> version bound, as the installed project declares them; none where it is not installed."""
     try:
@@ -248,7 +249,7 @@ def _bounds() -> dict[str, str]:
     except importlib.metadata.PackageNotFoundError:
         return {}
     matches = (re.match(r"([\w.-]+)\s*([^;]*)", line) for line in declared if "extra ==" not in line)
-    return {_plain(match[1]): match[2].strip() for match in matches if match}
+    return {match[1].replace("_", "-"): match[2].strip() for match in matches if match}
 
 
 def _satisfies(version: str, bound: str) -> bool:
@@ -265,10 +266,6 @@ def _version(package: str) -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return ""
-
-
-def _plain(package: str) -> str:
-    return package.lower().replace("_", "-")
 
 
 def _line(error: BaseException) -> str:

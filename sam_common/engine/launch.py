@@ -298,4 +298,6 @@ def run_tool(main: Callable[[], Any]) -> int:
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return 128 + interrupted.signum
+    except KeyboardInterrupt:  # before the run began, or Ctrl-C twice
+        return 128 + signal.SIGINT
     return status if isinstance(status, int) else 0

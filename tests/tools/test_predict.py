@@ -18,7 +18,7 @@ from torch import nn
 from sam_common.data.images import read_segment_ids
 from sam_common.data.label_maps import label_maps_spec
 from sam_common.data.segments import read_segments
-from sam_common.engine.launch import Interrupted
+from sam_common.engine.launch import Interrupted, run_tool
 from sam_common.errors import UserError
 from sam_common.predictor import Predictor
 from sam_common.structures import Category, Instances
@@ -304,6 +304,17 @@ def test_a_wrong_command_line_is_one_line(photo: Path, tmp_path: Path, more: tup
     with pytest.raises(UserError, match=message) as error:
         _run(photo, output=tmp_path / "out", more=more)
     assert "\n" not in str(error.value)
+
+
+def test_exit_statuses() -> None:
+    """Derived by hand: what `main` returns; 2 for a user's mistake; 130 for Ctrl-C while the model is still built."""
+
+    def fails(error: BaseException) -> int:
+        raise error
+
+    assert run_tool(lambda: 1) == 1 and run_tool(lambda: {}) == 0
+    assert run_tool(lambda: fails(UserError("x"))) == 2
+    assert run_tool(lambda: fails(KeyboardInterrupt())) == 130
 
 
 def test_nothing_found_is_said() -> None:
