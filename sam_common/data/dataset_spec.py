@@ -29,7 +29,8 @@ class DatasetSpec:
         load_vocabulary: the classes, in the order of category_id. Raises UserError likewise.
         evaluator: the kind of its truth: panoptic | instance | semantic.
         files: where its parts lie, by role (`json`, `images`, `panoptic`, `labels`).
-        ignore_label: of a semantic data set, the value of pixels without a class.
+        ignore_label: of a semantic data set, the value of pixels without a class. Where the number of classes decides,
+            as in `label_maps`, that of the records counts.
     """
 
     name: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,3 +86,32 @@ def test_foreign_classes(root: Path, run_script: Callable[..., int], capsys) -> 
     assert "magic carpet" in capsys.readouterr().err
     assert run_script("prepare_coco", "--root", str(root / "nowhere")) == 2
     assert "see datasets/README.md" in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_written(root: Path, run_script: Callable[..., int], capsys) -> None:
+    """Error: where the target folder cannot be made, the first failure ends the work, in one line, status 2."""
+    (root / "coco" / "panoptic_semseg_val2017").write_text("in the way")
+    assert run_script("prepare_coco", "--root", str(root)) == 2
+    said = capsys.readouterr().err
+    assert "error: cannot write" in said and "passed by" not in said
+
+
+def test_real_coco(samples: Path, tmp_path: Path, run_script: Callable[..., int]) -> None:
+    """On the two real images, the pixels of each class are those of its segments in the official JSON."""
+    coco, source = tmp_path / "coco", samples / "coco_panoptic"
+    (coco / "annotations").mkdir(parents=True)
+    (coco / "annotations" / "panoptic_val2017.json").symlink_to(source / "panoptic.json")
+    (coco / "val2017").symlink_to(source / "images")
+    (coco / "panoptic_val2017").symlink_to(source / "panoptic")
+    assert run_script("prepare_coco", "--root", str(tmp_path)) == 0
+    catalog.register_builtin(tmp_path)
+    panoptic = catalog.get("coco_2017_val_panoptic")
+    names = [category.name for category in catalog.get("coco_2017_val_sem_seg").load_vocabulary()]
+    for record in panoptic.load():
+        areas: Counter[str] = Counter()
+        for segment in record["segments_info"]:
+            areas[panoptic.load_vocabulary()[segment["category_id"]].name] += segment["area"]
+        png = coco / "panoptic_semseg_val2017" / Path(record["pan_seg_file_name"]).name
+        values, counts = np.unique(np.array(Image.open(png)), return_counts=True)
+        found = {names[value]: count for value, count in zip(values, counts, strict=True) if value != 255}
+        assert found == areas
