@@ -165,7 +165,8 @@ def _complete_annotation(annotation: dict[str, Any]) -> dict[str, Any]:
         segmentation = [[float(x) for x in polygon] for polygon in segmentation]
     category, crowd = _plain(annotation["category_id"]), int(annotation.get("iscrowd", 0))
     plain = {"bbox": box, "bbox_mode": int(BoxMode.XYWH_ABS), "segmentation": segmentation}
-    return {**plain, "category_id": category, "iscrowd": crowd, "area": _plain(annotation.get("area", 0))}
+    area = {"area": _plain(annotation["area"])} if "area" in annotation else {}
+    return {**plain, "category_id": category, "iscrowd": crowd, **area}
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ import torch
 from pycocotools import mask as codec
 from torch import Tensor
 
+from sam_common.data.coco_masks import segmentation_area
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.label_maps import read_label_map
 from sam_common.rle import encode_mask
@@ -51,12 +52,18 @@ def read_instances(record: dict[str, Any], vocabulary: Vocabulary) -> list[dict[
             "image_id": record["image_id"],
             "category_id": vocabulary[entry["category_id"]].id,
             "iscrowd": int(entry["iscrowd"]),
-            "area": entry["area"],
+            "area": entry["area"] if "area" in entry else _area(record, entry),
             "bbox": entry["bbox"],
             "segmentation": entry["segmentation"] or nothing,
         }
         for entry in found
     ]
+
+
+def _area(record: dict[str, Any], entry: dict[str, Any]) -> int:
+    """Pixels of an instance whose data set does not tell; Detectron2's reader drops what COCO's JSON says."""
+    where = f"{record['file_name']}, annotation {entry.get('id')}"
+    return segmentation_area(entry["segmentation"], record["height"], record["width"], where)
 
 
 def _things(record: dict[str, Any], vocabulary: Vocabulary) -> list[dict[str, Any]]:
