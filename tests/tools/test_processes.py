@@ -73,11 +73,12 @@ def assert_near(first: Path, second: Path) -> None:
 def test_two_processes_train_as_one(world: Path) -> None:
     """Two real processes, the same global batch: losses and weights after two steps of AdamW, within 1e-5.
 
-    So are those of two processes that do their share in two parts.
+    So are those of two processes that do their share in two parts and recompute activations.
     """
     train_net.main(arguments(world, "one"))
     train_net.main(arguments(world, "two", flags=("--num-gpus", "2")))
-    train_net.main(arguments(world, "parts", "SOLVER.ACCUMULATE", "2", flags=("--num-gpus", "2")))
+    parts = ("SOLVER.ACCUMULATE", "2", "MODEL.POSSAM.ACTIVATION_CHECKPOINTING", "True")
+    train_net.main(arguments(world, "parts", *parts, flags=("--num-gpus", "2")))
     assert "processes: 2" in (world / "two" / "log.txt").read_text()
     assert_near(world / "one", world / "two")
     assert_near(world / "one", world / "parts")

@@ -356,6 +356,23 @@ def test_bfloat16_trains_on_a_cpu_when_asked_for(tmp_path: Path) -> None:
     assert means[0] != means[1] == pytest.approx(means[0], abs=0.05)
 
 
+def test_all_ranks_skip_together(tmp_path: Path, spawning: pytest.MonkeyPatch) -> None:
+    """One image of rank 1 is NaN: both skip, name its share of images, and end as one process does that meets it."""
+    EVENTS[14, "train"] = standin.nan  # the third of the four images of iteration 3: rank 1's first
+    train_net.main(arguments(tmp_path / "one"))
+    EVENTS.clear()
+    spawning.setattr(train_net, "run", standin.run_with_nan_at_rank_1)
+    train_net.main(arguments(tmp_path / "two", flags=("--num-gpus", "2")))
+    one, two = (read_checkpoint(tmp_path / name / "model_final.pth") for name in ("one", "two"))
+    assert one["skipped"] == two["skipped"] == 1
+    torch.testing.assert_close(two["model"], one["model"], rtol=1e-5, atol=1e-6)
+    lines = [
+        next(line for line in (tmp_path / name / "log.txt").read_text().splitlines() if "iteration 3 skipped" in line)
+        for name in ("one", "two")
+    ]
+    assert lines[0].split("]")[1] == lines[1].split("]")[1] and lines[0].count("image_") == 4
+
+
 def test_sigterm_reaches_the_processes_and_one_process_goes_on(tmp_path: Path, spawning: pytest.MonkeyPatch) -> None:
     """The parent passes the signal on, both ranks leave after one iteration, and its checkpoint fits one process."""
     spawning.setattr(train_net, "run", standin.run_and_terminate_parent)
