@@ -186,10 +186,16 @@ class PosSAM(nn.Module):
         return torch.frombuffer(bytearray(json.dumps(classes).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        self.training_vocabulary = tuple(
-            Category(name, tuple(synonyms), is_thing, identifier)
-            for name, synonyms, is_thing, identifier in json.loads(state.cpu().numpy().tobytes())
-        )
+        try:
+            self.training_vocabulary = tuple(
+                Category(name, tuple(synonyms), is_thing, identifier)
+                for name, synonyms, is_thing, identifier in json.loads(state.cpu().numpy().tobytes())
+            )
+        except (AttributeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"the checkpoint's list of training classes is damaged or of an earlier version ({reason}); train again"
+            ) from error
 
 
 def common_vocabulary(batch: list[dict[str, Any]]) -> Vocabulary:

@@ -330,6 +330,16 @@ def test_weights_whose_frozen_part_has_another_hash(predictor: Predictor, tmp_pa
     assert frozen["backbone"][:12] in one_line(error)
 
 
+@pytest.mark.parametrize("state", [{"training_vocabulary": "[]"}, torch.tensor([91, 49, 93], dtype=torch.uint8)])
+def test_weights_whose_list_of_classes_is_damaged(predictor: Predictor, tmp_path: Path, state: Any) -> None:
+    """Error: what stands in the place of the training's classes is a dictionary, or the JSON of something else."""
+    model = trained_state(predictor.model) | {"_extra_state": state}
+    torch.save({"model": model, "seed": 0}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="list of training classes is damaged") as error:
+        build(str(tmp_path / "a.pth"))
+    one_line(error)
+
+
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.mkdir", "!!python/object/new:os.mkdir"])
 @pytest.mark.parametrize("inherited", [False, True])
 def test_yaml_that_builds_python_objects(tmp_path: Path, tag: str, inherited: bool) -> None:
