@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.images import read_segment_ids
+from sam_common.data.segments import read_segments
 from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Evaluators, gather, is_main_process
 from sam_common.evaluation.mask_ap import MaskAPEvaluator
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
+from sam_common.evaluation.truth import read_class_map
 from tests.sam_common.evaluation.worlds import (
     panoptic_world,
     predict_instances,
@@ -121,3 +125,26 @@ def test_a_truth_that_serves_nothing_is_one_line(tmp_path):
         "data set tiny has truth for sem_seg but the model makes panoptic_seg: switch one of the former on in its "
         "configuration, or name another data set in DATASETS.TEST"
     )
+
+
+def test_truth_against_itself_on_real_images(samples, tmp_path):
+    """Invariant: the annotation of two real COCO images, crowds included, predicted in each form, is perfect by all."""
+    folder = samples / "coco_panoptic"
+    spec = coco_panoptic_spec(
+        "real", json_file=folder / "panoptic.json", images=folder / "images", panoptic=folder / "panoptic"
+    )
+    vocabulary, evaluators = spec.load_vocabulary(), judge(spec, tmp_path)
+    for record in spec.load():
+        classes, masks, _ = read_segments(record)
+        found = [(c, m, 0.5) for c, m in zip(classes.tolist(), masks, strict=True) if vocabulary[c].is_thing]
+        output = {
+            "panoptic_seg": (read_segment_ids(record["pan_seg_file_name"]), record["segments_info"]),
+            "sem_seg_labels": read_class_map(record).clamp(min=0),
+            **predict_instances(found, (record["height"], record["width"])),
+        }
+        evaluators.process([record], [output])
+    results = evaluators.evaluate()
+    perfect = {"panoptic_seg": ("PQ", "SQ", "RQ"), "sem_seg": ("mIoU", "mIoU_union", "fwIoU", "mACC", "pACC")}
+    perfect |= dict.fromkeys(("segm", "bbox"), ("AP", "AP50", "AP75"))
+    for task, names in perfect.items():
+        assert [results[task][name] for name in names] == pytest.approx([100] * len(names)), task
