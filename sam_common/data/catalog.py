@@ -94,13 +94,13 @@ def register_from_config(entries: Iterable[Mapping[str, Any]]) -> None:
         paths = {argument: os.path.expanduser(entry[key]) for key, argument in arguments.items()}
         spec = make(entry["NAME"], **paths)
         if "VOCABULARY" in entry:
-            spec = speaking(spec, os.path.expanduser(entry["VOCABULARY"]))
+            spec = with_synonyms(spec, os.path.expanduser(entry["VOCABULARY"]))
         _put(spec, "config")
         if _specs[spec.name].files != spec.files:
             raise UserError(f"{where}: NAME {spec.name!r} belongs to another data set; choose another name")
 
 
-def speaking(spec: DatasetSpec, words: str | os.PathLike) -> DatasetSpec:
+def with_synonyms(spec: DatasetSpec, words: str | os.PathLike) -> DatasetSpec:
     """The same data set, whose classes have the synonyms of a vocabulary file, read when they are asked for."""
 
     def load_vocabulary() -> Vocabulary:
@@ -131,7 +131,7 @@ def _coco(root: Path) -> list[DatasetSpec]:
         semantic = label_maps_spec(
             f"coco_2017_{split}_sem_seg", images=images, labels=coco / f"panoptic_semseg_{split}2017", classes=words
         )
-        specs += [speaking(panoptic, words), speaking(instances, words), semantic]
+        specs += [with_synonyms(panoptic, words), with_synonyms(instances, words), semantic]
     return specs
 
 
@@ -152,5 +152,5 @@ def _ade20k(root: Path) -> list[DatasetSpec]:
         semantic = label_maps_spec(
             f"ade20k_sem_seg_{split}", images=images, labels=ade / "annotations_detectron2" / folder, classes=words
         )
-        specs += [speaking(panoptic, words), speaking(instances, words), semantic]
+        specs += [with_synonyms(panoptic, words), with_synonyms(instances, words), semantic]
     return specs

@@ -79,7 +79,7 @@ def with_words(vocabulary: Vocabulary, words: Vocabulary, where: str) -> Vocabul
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # Windows likes to begin with a mark
     except UnicodeDecodeError as error:
         raise UserError(f"vocabulary file {path} is not UTF-8 text; save it as plain text") from error
     except OSError as error:

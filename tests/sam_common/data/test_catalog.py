@@ -113,6 +113,19 @@ def test_from_config(monkeypatch):
     assert catalog.get("mine").files == {"json": "/home/user/b.json", "images": "images", "panoptic": "masks"}
 
 
+def test_every_format_from_config(monkeypatch):
+    """Each format takes its keys, and any of them a VOCABULARY; nothing is read before it is used."""
+    monkeypatch.setenv("HOME", "/home/user")
+    instances = {"NAME": "things", "FORMAT": "coco_instance", "JSON": "a.json", "IMAGES": "~/i", "VOCABULARY": "~/w"}
+    labels = {"NAME": "regions", "FORMAT": "label_maps", "IMAGES": "i", "LABELS": "l", "CLASSES": "~/c.txt"}
+    catalog.register_from_config([instances, labels])
+    assert catalog.get("things").files == {"json": "a.json", "images": "/home/user/i", "vocabulary": "/home/user/w"}
+    assert catalog.get("regions").files == {"images": "i", "labels": "l", "classes": "/home/user/c.txt"}
+    assert [catalog.get(name).evaluator for name in ("things", "regions")] == ["instance", "semantic"]
+    with pytest.raises(UserError, match=r"regions: there is no vocabulary file /home/user/c\.txt"):
+        catalog.get("regions").load_vocabulary()
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -84,7 +84,7 @@ def test_words_of_a_file(tmp_path: Path, content: dict) -> None:
     """`VOCABULARY` of an entry gives the synonyms, by class name; ids and order stay."""
     spec = _spec(tmp_path, content)
     (tmp_path / "words.txt").write_text("cat = cat|pussycat\ndog|hound\nzebra")
-    named = catalog.speaking(spec, tmp_path / "words.txt")
+    named = catalog.with_synonyms(spec, tmp_path / "words.txt")
     assert [(c.name, c.synonyms, c.id) for c in named.load_vocabulary()] == [
         ("dog", ("dog", "hound"), 9),
         ("cat", ("cat", "pussycat"), 3),

@@ -29,6 +29,12 @@ def test_a_name_is_no_word() -> None:
     )
 
 
+def test_a_mark_at_the_beginning_is_no_word(tmp_path: Path) -> None:
+    """Edge case: Notepad saves UTF-8 with a byte order mark."""
+    (tmp_path / "words.txt").write_text("dog|puppy\n", encoding="utf-8-sig")
+    assert parse_vocabulary(tmp_path / "words.txt") == (Category("dog", ("dog", "puppy"), True, 0),)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
