@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from sam_common.evaluation import mask_ap
 from sam_common.evaluation.mask_ap import MaskAPEvaluator, average_precision
+from sam_common.structures import Category
 from tests.sam_common.evaluation.worlds import (
     VOCABULARY,
     instance_world,
@@ -87,7 +88,7 @@ def _random_world(tmp_path, number=12):
                 found.append((guess, rectangle(rows, columns, (128, 128)), float(random.random())))
         truth.append(instances)
         outputs.append(predict_instances(found, (128, 128)))
-    spec = instance_world(truth)
+    spec = instance_world(truth, size=(128, 128))
     evaluator = MaskAPEvaluator(spec, output_dir=tmp_path, training_vocabulary=VOCABULARY[:1])
     evaluator.process(spec.load(), outputs)
     return evaluator.evaluate()
@@ -149,6 +150,16 @@ def test_panoptic_truth(tmp_path):
         *((0, 4, [0, 0, 2, 2]), (1, 2, [2, 0, 2, 1]))
     ]
     assert [category["name"] for category in truth["categories"]] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("found", [[], [(0, LEFT, 0.9)]], ids=["nothing", "something"])
+def test_a_data_set_without_things(found, tmp_path):
+    """Edge case: where all classes are stuff there is nothing to find, whatever is predicted: no number, no failure."""
+    stuff = tuple(Category(c.name, c.synonyms, False, c.id) for c in VOCABULARY)
+    evaluator = MaskAPEvaluator(instance_world([[]], stuff), output_dir=tmp_path)
+    evaluator.process([{"image_id": 0}], [predict_instances(found, SIZE)])
+    for metrics in evaluator.evaluate().values():
+        assert math.isnan(metrics["AP"]) and metrics["n"] == 0
 
 
 def test_instances_of_another_size_are_a_bug(tmp_path):

@@ -64,8 +64,13 @@ def semantic_world(folder: Path, maps: list[Tensor], vocabulary: Vocabulary = VO
     return DatasetSpec("tiny", lambda: records, lambda: vocabulary, evaluator="semantic")
 
 
-def instance_world(truth: list[list[tuple[int, Tensor, bool]]], vocabulary: Vocabulary = VOCABULARY) -> DatasetSpec:
-    """Image k has the instances truth[k]: (class, mask [H, W], crowd); image ids count from 0."""
+def instance_world(
+    truth: list[list[tuple[int, Tensor, bool]]],
+    vocabulary: Vocabulary = VOCABULARY,
+    *,
+    size: tuple[int, int] = (10, 10),
+) -> DatasetSpec:
+    """Image k, of this size, has the instances truth[k]: (class, mask [H, W], crowd); image ids count from 0."""
     records = []
     for number, found in enumerate(truth):
         annotations = []
@@ -75,8 +80,7 @@ def instance_world(truth: list[list[tuple[int, Tensor, bool]]], vocabulary: Voca
             annotations.append(
                 entry | {"iscrowd": int(crowd), "segmentation": encode_mask(mask), "area": int(mask.sum())}
             )
-        height, width = found[0][1].shape
-        record = {"file_name": f"{number}.jpg", "image_id": number, "height": height, "width": width}
+        record = {"file_name": f"{number}.jpg", "image_id": number, "height": size[0], "width": size[1]}
         records.append(record | {"annotations": annotations})
     return DatasetSpec("tiny", lambda: records, lambda: vocabulary, evaluator="instance")
 
