@@ -179,15 +179,17 @@ def test_data_sets_of_any_kind_train_by_name(kind: str, world: Path, tmp_path: P
     annotation = {"bbox": [8.0, 8.0, 32.0, 32.0], "bbox_mode": 1, "category_id": 1, "segmentation": polygon}
     Image.fromarray(np.tile(np.array([[0, 1], [1, 255]], dtype=np.uint8), (32, 32))).save(tmp_path / "labels.png")
     truth = {"instance": {"annotations": [annotation]}, "semantic": {"sem_seg_file_name": str(tmp_path / "labels.png")}}
-    DatasetCatalog.register("mine", lambda: [{"file_name": scene["file_name"], **truth[kind]} for scene in scenes])
+    DatasetCatalog.register("users_own", lambda: [{"file_name": scene["file_name"], **truth[kind]} for scene in scenes])
     classes = {"instance": {"thing_classes": ["dog", "cat"]}, "semantic": {"stuff_classes": ["sky", "sea"]}}
-    MetadataCatalog.get("mine").set(**classes[kind])
+    MetadataCatalog.get("users_own").set(**classes[kind])
     try:
-        trainer = Trainer(small_cfg(tmp_path / "run", DATASETS__TRAIN=("mine",), DATASETS__TEST=(), SOLVER__MAX_ITER=2))
+        trainer = Trainer(
+            small_cfg(tmp_path / "run", DATASETS__TRAIN=("users_own",), DATASETS__TEST=(), SOLVER__MAX_ITER=2)
+        )
         trainer.train()
     finally:
-        DatasetCatalog.remove("mine")
-        MetadataCatalog.remove("mine")
+        DatasetCatalog.remove("users_own")
+        MetadataCatalog.remove("users_own")
     assert [c.is_thing for c in trainer.model.training_vocabulary] == [kind == "instance"] * 2
     assert losses(tmp_path / "run")["loss_mask"] > 0
 
