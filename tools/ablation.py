@@ -23,9 +23,9 @@ from pathlib import Path
 import yaml
 
 from sam_common.config import find_config
-from sam_common.engine.launch import ToolParser, run_tool
 from sam_common.errors import UserError
 from sam_common.files import write_text
+from sam_common.tool import ToolParser, run_tool
 
 TRAIN_NET = Path(__file__).resolve().parent / "train_net.py"
 METRICS = ("PQ", "PQ_seen", "PQ_unseen", "PQ_th", "PQ_st", "SQ", "RQ")

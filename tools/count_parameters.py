@@ -15,7 +15,7 @@ from torch import nn
 
 from possam.config import add_possam_config, register
 from sam_common.config import build_model, get_cfg
-from sam_common.engine.launch import ToolParser, run_tool
+from sam_common.tool import ToolParser, run_tool
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:

@@ -30,12 +30,12 @@ from possam.config import add_possam_config
 from sam_common.config import get_cfg
 from sam_common.data import catalog
 from sam_common.data.generated import prepare
-from sam_common.engine.launch import ToolParser
 from sam_common.errors import UserError
 from sam_common.evaluation.panoptic_quality import METRICS
 from sam_common.files import atomic_path, write_text
 from sam_common.report import Cell, PictureRow, Report, Section, Table, write_report
 from sam_common.run_report import class_table, loss_curve, picture_rows, quality_table, read_json
+from sam_common.tool import ToolParser
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/possam_T.yaml"

@@ -37,13 +37,14 @@ from possam.possam import PosSAM
 from sam_common.config import get_cfg
 from sam_common.data.images import read_image
 from sam_common.data.vocabulary_file import parse_vocabulary
-from sam_common.engine.launch import Interrupted, StopFlag, ToolParser, run_tool, stop_on_signals
+from sam_common.engine.launch import Interrupted, StopFlag, stop_on_signals
 from sam_common.errors import UserError
 from sam_common.files import atomic_path
 from sam_common.inputs import Input, find_inputs
 from sam_common.prediction_files import TASKS, PredictionFiles, as_panoptic, coco_masks
 from sam_common.predictor import Panoptic, Predictor, coco_json
 from sam_common.structures import Vocabulary
+from sam_common.tool import ToolParser, run_tool
 from sam_common.video import VideoReader, VideoWriter
 from sam_common.visualize import draw_panoptic
 

@@ -27,20 +27,19 @@ from sam_common.engine.build import build_trainer, check_output_dir, evaluate_al
 from sam_common.engine.checkpoint import frozen_sha256, last_checkpoint, load_trained, read_checkpoint
 from sam_common.engine.launch import (
     Interrupted,
-    ToolParser,
     choose_device,
     choose_precision,
     describe,
     is_first_process,
     launch,
     processes_here,
-    run_tool,
     stop_on_signals,
 )
 from sam_common.engine.logging import MetricsWriter, log_to
 from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Results
 from sam_common.files import write_text
+from sam_common.tool import ToolParser, run_tool
 
 logger = logging.getLogger("tools.train_net")
 

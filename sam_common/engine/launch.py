@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import multiprocessing
 import os
@@ -12,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import lightning_fabric
@@ -278,26 +277,3 @@ def meeting_point(dist_url: str, machines: int, machine_rank: int) -> tuple[str,
     if not 0 <= machine_rank < machines:
         raise UserError(f"--machine-rank is {machine_rank}; with --num-machines {machines} it is 0 to {machines - 1}")
     return url.hostname, url.port
-
-
-class ToolParser(argparse.ArgumentParser):
-    """A command line whose mistakes are a `UserError`: one line, without the usage in front."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
-def run_tool(main: Callable[[], Any]) -> int:
-    """Runs a command line tool and returns its exit status, 0 where `main` returns none: what went wrong is one line
-    on stderr, no traceback."""
-    try:
-        status = main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
-        return 128 + interrupted.signum
-    except KeyboardInterrupt:  # before the run began, or Ctrl-C twice
-        return 128 + signal.SIGINT
-    return status if isinstance(status, int) else 0

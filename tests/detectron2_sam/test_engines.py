@@ -22,8 +22,8 @@ from detectron2_sam.checkpoint import Checkpointer
 from detectron2_sam.trainer import Trainer
 from sam_common.data import catalog
 from sam_common.engine.checkpoint import read_checkpoint
-from sam_common.engine.launch import run_tool
 from sam_common.errors import UserError
+from sam_common.tool import run_tool
 from tests.detectron2_sam.helpers import command, small_cfg
 from tools import train_net
 

@@ -18,10 +18,11 @@ from torch import nn
 from sam_common.data.images import read_segment_ids
 from sam_common.data.label_maps import label_maps_spec
 from sam_common.data.segments import read_segments
-from sam_common.engine.launch import Interrupted, run_tool
+from sam_common.engine.launch import Interrupted
 from sam_common.errors import UserError
 from sam_common.predictor import Predictor
 from sam_common.structures import Category, Instances
+from sam_common.tool import run_tool
 from sam_common.video import VideoReader
 from tools import predict
 

@@ -16,8 +16,9 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 
 from sam_common.data.generated import prepare
 from sam_common.engine.checkpoint import read_checkpoint
-from sam_common.engine.launch import is_first_process, processes_here, run_tool
+from sam_common.engine.launch import is_first_process, processes_here
 from sam_common.errors import UserError
+from sam_common.tool import run_tool
 from tests.sam_common.engine.workers import quick_start
 from tools import train_net
 

@@ -14,8 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sam_common.config import get_cfg
 from sam_common.engine.checkpoint import last_checkpoint, read_checkpoint
-from sam_common.engine.launch import Interrupted, run_tool
+from sam_common.engine.launch import Interrupted
 from sam_common.errors import UserError
+from sam_common.tool import run_tool
 from tests.sam_common.engine import standin
 from tests.sam_common.engine.standin import EVENTS, arguments
 from tools import train_net

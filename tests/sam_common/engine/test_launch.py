@@ -10,14 +10,7 @@ import pytest
 import torch
 from lightning_fabric.plugins import MixedPrecision
 
-from sam_common.engine.launch import (
-    Interrupted,
-    build_precision,
-    choose_precision,
-    launch,
-    run_tool,
-    stop_on_signals,
-)
+from sam_common.engine.launch import build_precision, choose_precision, launch, stop_on_signals
 from sam_common.errors import UserError
 from tests.sam_common.engine import workers
 
@@ -109,17 +102,3 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-
-
-@pytest.mark.parametrize(
-    ("error", "status"), [(None, 0), (UserError("bad key"), 2), (Interrupted("saved", signal.SIGTERM), 143)]
-)
-def test_exit_status(capsys: pytest.CaptureFixture, error: Exception | None, status: int) -> None:
-    """0 done, 2 a mistake, 128 + signal stopped; one line on stderr."""
-
-    def main() -> None:
-        if error is not None:
-            raise error
-
-    assert run_tool(main) == status
-    assert capsys.readouterr().err == {0: "", 2: "error: bad key\n", 143: "saved\n"}[status]
