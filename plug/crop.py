@@ -1,4 +1,4 @@
-"""The crop around an object, and a mask of it pasted back: PLUG looks at one object at a time.
+"""The crop around an object, and what is said of it put back: PLUG looks at one object at a time.
 
 The visible box is magnified ×2 about its centre, cut out of the image and resized to a square, aspect not kept. What an
 object hides outside that window no crop can show; `cut_off` measures it.
@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Window = tuple[int, int, int, int]
-"""x0, y0, x1, y1: columns x0 … x1-1 and rows y0 … y1-1; with padding it may reach beyond the image."""
+from sam_common.structures import Window
 
 
 def magnified_window(box: Tensor, image_size: tuple[int, int], *, scale: float = 2.0, clip: bool = True) -> Window:
@@ -59,22 +58,10 @@ def to_crop(boxes: Tensor, window: Window, size: int) -> Tensor:
     return (boxes - origin) / extent * size
 
 
-def paste(logits: Tensor, window: Window, image_size: tuple[int, int]) -> Tensor:
-    """A mask of the crop in the frame of the image, -infinity outside the window.
-
-    Args:
-        logits: [size, size] of the crop.
-
-    Returns:
-        [H, W] logits.
-    """
+def uncrop(values: Tensor, window: Window) -> Tensor:
+    """What was said of a crop, at the size of its window in the image: [..., size, size] -> [..., h, w], bilinear."""
     left, top, right, bottom = window
-    height, width = image_size
-    resized = F.interpolate(logits[None, None], (bottom - top, right - left), mode="bilinear")[0, 0]
-    pasted = logits.new_full(image_size, -torch.inf)
-    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
-    pasted[y0:y1, x0:x1] = resized[y0 - top : y1 - top, x0 - left : x1 - left]
-    return pasted
+    return F.interpolate(values[None], (bottom - top, right - left), mode="bilinear")[0]
 
 
 def cut_off(mask: Tensor, window: Window) -> Tensor:

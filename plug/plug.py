@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plug.criterion import BRANCHES, Criterion
-from plug.crop import Window, crop, magnified_window, paste, to_crop
+from plug.crop import crop, magnified_window, to_crop, uncrop
 from plug.parallel_lora import ParallelEncoder
 from plug.uncertainty import uncertainty
 from sam_common.sam.prompt_encoder import PromptEncoder
+from sam_common.structures import AmodalInstances, Window
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ class PLUG(nn.Module):
         visible_masks, amodal_masks: [n, h, w] bool; seeds: n keys of the random draws (training).
 
     In training it returns a dictionary of weighted scalar losses; else a list of dictionaries with
-        amodal: `amodal_masks` and, with a visible branch, `visible_masks`, [n, h, w] bool; `scores` [n], the mean
-            probability inside the amodal mask; `boxes`, those asked for.
+        amodal: `AmodalInstances`, in the order of the boxes.
     """
 
     mean: Tensor
@@ -104,23 +104,27 @@ class PLUG(nn.Module):
         doubt = torch.cat([uncertainty(mask_logits[:, i : i + 1]) for i in range(len(low))], dim=1)
         return mask_logits, doubt, self.refine(crops, mask_logits, doubt)
 
-    def complete(self, entry: dict[str, Any]) -> dict[str, Tensor]:
+    def complete(self, entry: dict[str, Any]) -> AmodalInstances:
         """The whole objects of one image, a few crops at a time."""
-        boxes, size = entry["boxes"], tuple(entry["image"].shape[1:])
-        masks = torch.zeros(len(self.decoders), len(boxes), *size, dtype=torch.bool, device=self.mean.device)
+        boxes, size = entry["boxes"], (entry["image"].shape[1], entry["image"].shape[2])
+        windows = self.windows(entry)
+        masks: list[Tensor] = []  # [S, h, w] of each object
         scores = torch.zeros(len(boxes), device=self.mean.device)
         for start in range(0, len(boxes), self.inference.max_crops):
-            some = {"image": entry["image"], "boxes": boxes[start : start + self.inference.max_crops]}
-            windows = self.windows(some)
-            mask_logits, _, refined = self.segment(self.crops(some, windows), self.boxes_in_crops(some, windows))
+            some = slice(start, start + self.inference.max_crops)
+            few = {"image": entry["image"], "boxes": boxes[some]}
+            mask_logits, _, refined = self.segment(
+                self.crops(few, windows[some]), self.boxes_in_crops(few, windows[some])
+            )
             answers = torch.cat((mask_logits[:, :-1], refined), dim=1).float()  # the amodal mask is the refined one
-            for index, window in enumerate(windows, start):
-                probabilities = torch.stack([paste(x, window, size).sigmoid() for x in answers[index - start]])
-                masks[:, index] = probabilities > self.inference.threshold
-                inside = probabilities[-1][masks[-1, index]]
-                scores[index] = inside.sum() / max(len(inside), 1)
-        names = [f"{branch}_masks" for branch in BRANCHES[-len(self.decoders) :]]
-        return {"boxes": boxes, **dict(zip(names, masks, strict=True)), "scores": scores}
+            for answer, window in zip(answers, windows[some], strict=True):
+                probabilities = uncrop(answer, window).sigmoid()
+                mask = probabilities > self.inference.threshold
+                inside = probabilities[-1][mask[-1]]
+                scores[len(masks)] = inside.sum() / max(len(inside), 1)
+                masks.append(mask)
+        visible = [mask[0] for mask in masks] if len(self.decoders) == len(BRANCHES) else None
+        return AmodalInstances(size, boxes, scores, windows, [mask[-1] for mask in masks], visible)
 
     def windows(self, entry: dict[str, Any]) -> list[Window]:
         size = (entry["image"].shape[1], entry["image"].shape[2])

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plug.crop import crop, cut_off, cut_out, magnified_window, paste, to_crop
+from plug.crop import crop, cut_off, cut_out, magnified_window, to_crop, uncrop
+from sam_common.structures import put_back
 
 
 def test_the_window_is_twice_the_box_about_its_centre() -> None:
@@ -35,9 +36,8 @@ def test_a_rectangle_comes_back_unmoved(x0: int, y0: int, width: int, height: in
     mask = torch.zeros(size)
     mask[y0:y1, x0:x1] = 1
     window = magnified_window(torch.tensor([x0, y0, x1, y1], dtype=torch.float32), size, clip=clip)
-    cropped = crop(mask[None], window, 256)[0]
-    pasted = paste(torch.logit(cropped, eps=1e-6), window, size)
-    assert torch.equal(pasted > 0, mask > 0)
+    back = put_back(uncrop(crop(mask[None], window, 256), window), window, size)[0]
+    assert torch.equal(back > 0.5, mask > 0.5)
 
 
 def test_boxes_move_with_the_crop() -> None:
@@ -48,10 +48,12 @@ def test_boxes_move_with_the_crop() -> None:
     torch.testing.assert_close(to_crop(box, window, 512), torch.tensor([128.0, 128, 384, 384]))
 
 
-def test_nothing_is_predicted_outside_the_window() -> None:
-    """Outside, the logit is -infinity whatever the crop says, so no threshold finds a mask there."""
-    pasted = paste(torch.full((16, 16), 9.0), (2, 3, 6, 9), (12, 12))
-    assert (pasted > -torch.inf).sum() == 4 * 6 and (pasted[3:9, 2:6] == 9).all()
+def test_a_window_is_put_back_where_it_was() -> None:
+    """Inside, its values; outside, zeros; what a padded window holds beyond the image is cut off."""
+    placed = put_back(uncrop(torch.full((1, 16, 16), 9.0), (2, 3, 6, 9)), (2, 3, 6, 9), (12, 12))[0]
+    assert (placed != 0).sum() == 4 * 6 and (placed[3:9, 2:6] == 9).all()
+    beyond = put_back(torch.arange(16).view(4, 4) + 1, (-2, -2, 2, 2), (3, 3))
+    assert beyond.tolist() == [[11, 12, 0], [15, 16, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize(("window", "missed"), [((0, 0, 8, 8), 0), ((0, 0, 4, 8), 6 * 3), ((4, 4, 12, 12), 36 - 9)])

@@ -90,18 +90,19 @@ def test_a_batch_of_objects_is_a_loop_over_them(model: PLUG) -> None:
     whole = model.eval()([entry(3)])[0]["amodal"]
     model.inference = type(model.inference)(max_crops=1)
     one_by_one = model([entry(3)])[0]["amodal"]
-    torch.testing.assert_close(whole["scores"], one_by_one["scores"], rtol=1e-4, atol=1e-5)
-    assert (whole["amodal_masks"] != one_by_one["amodal_masks"]).float().mean() < 1e-3
+    torch.testing.assert_close(whole.scores, one_by_one.scores, rtol=1e-4, atol=1e-5)
+    for index in range(3):
+        assert (whole.amodal_mask(index) != one_by_one.amodal_mask(index)).float().mean() < 1e-3
 
 
 def test_outputs_have_the_images_size(model: PLUG) -> None:
     """Masks and scores for each box, nothing outside its window; an image without boxes gives none."""
     output = model.eval()([entry(2)])[0]["amodal"]
-    assert output["amodal_masks"].shape == output["visible_masks"].shape == (2, 40, 60)
-    assert output["scores"].shape == (2,) and ((output["scores"] >= 0) & (output["scores"] <= 1)).all()
-    assert not output["amodal_masks"][0, :, 30:].any()
+    assert output.amodal_mask(0).shape == output.visible_mask(1).shape == (40, 60)
+    assert output.scores.shape == (2,) and ((output.scores >= 0) & (output.scores <= 1)).all()
+    assert not output.amodal_mask(0)[:, 30:].any()
     none = model([{"image": entry()["image"], "boxes": torch.zeros(0, 4)}])[0]["amodal"]
-    assert none["amodal_masks"].shape == (0, 40, 60) and none["scores"].shape == (0,)
+    assert len(none) == 0 and none.pred_masks == [] and none.scores.shape == (0,)
 
 
 def test_a_single_branch_is_amodal_only() -> None:
@@ -110,7 +111,7 @@ def test_a_single_branch_is_amodal_only() -> None:
     model = build_plug(config(*off))
     losses = model.train()([entry()])
     assert losses.keys() == {"loss_amodal", "loss_refined"} and losses["loss_refined"] == 0
-    assert "visible_masks" not in model.eval()([entry()])[0]["amodal"]
+    assert model.eval()([entry()])[0]["amodal"].visible_mask(0) is None
 
 
 @pytest.mark.parametrize(
