@@ -47,6 +47,20 @@ def segment_color(name: str, is_thing: bool, instance: int = 0) -> RGB:
     return _oklch((0.72, 0.62, 0.80)[instance % 3], 0.17, hue)
 
 
+def instance_color(index: int) -> RGB:
+    """A colour for the `index`-th object of a picture without classes: vivid, far from those just before it."""
+    return _oklch((0.72, 0.62, 0.80)[index % 3], 0.17, 0.02 + index * _GOLDEN)
+
+
+def drawn_size(height: int, width: int) -> tuple[int, int]:
+    """The size at which an image is drawn: small ones times a whole number, the longer side of large ones 4096."""
+    longer = max(height, width)
+    if longer > _LARGE_SIDE:
+        return max(1, height * _LARGE_SIDE // longer), max(1, width * _LARGE_SIDE // longer)
+    scale = max(1, math.ceil(_SMALL_SIDE / longer))
+    return height * scale, width * scale
+
+
 def draw_panoptic(
     image: np.ndarray,
     panoptic: np.ndarray,
@@ -68,12 +82,14 @@ def draw_panoptic(
         [H, W, 3] uint8 RGB, (H, W) being (h, w) times a whole number: 1, or more if the image is small; less than 1 if
         its longer side exceeds 4096.
     """
-    image, panoptic = _bounded(image, panoptic)
-    scale = max(1, math.ceil(_SMALL_SIDE / max(image.shape[:2])))
+    height, width = drawn_size(*panoptic.shape)
     canvas = image.copy()
-    if scale > 1:
-        canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-        panoptic = _enlarge(panoptic, scale)
+    if height > panoptic.shape[0]:
+        canvas = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+        panoptic = _enlarge(panoptic, height, width)
+    elif height < panoptic.shape[0] or width < panoptic.shape[1]:
+        canvas = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        panoptic = cv2.resize(panoptic.astype(np.int32), (width, height), interpolation=cv2.INTER_NEAREST)
     categories = {segment["id"]: vocabulary[segment["category_id"]] for segment in segments_info}
     counts: Counter[str] = Counter()
     colors: dict[int, RGB] = {}
@@ -84,9 +100,16 @@ def draw_panoptic(
     for segment_id in sorted(categories, key=lambda segment_id: categories[segment_id].is_thing):
         opacity = 0.5 if categories[segment_id].is_thing else 0.4
         canvas = _paint(canvas, panoptic == segment_id, colors[segment_id], opacity)
-    font = _font(panoptic.shape[0], panoptic.shape[1], letters)
     words = {segment_id: category.name for segment_id, category in categories.items()}
-    return _write(canvas, place_labels(panoptic, words, font), colors, font)
+    return write_words(canvas, panoptic, words, colors, letters=letters)
+
+
+def write_words(
+    canvas: np.ndarray, ids: np.ndarray, words: dict[int, str], colors: dict[int, RGB], *, letters: float = 1.0
+) -> np.ndarray:
+    """The picture [H, W, 3] with the word of each id of a map [H, W], placed by `place_labels`."""
+    font = _font(ids.shape[0], ids.shape[1], letters)
+    return _write(canvas, place_labels(ids, words, font), colors, font)
 
 
 def place_labels(panoptic: np.ndarray, words: dict[int, str], font: Font | None = None) -> dict[int, Label]:
@@ -197,20 +220,8 @@ def _fit(text: str, font: Font, width: int, height: int) -> tuple[str, tuple[int
     return shown, (box_width, min(height, line_height + padding // 2))
 
 
-def _bounded(image: np.ndarray, panoptic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both, the longer side at most `_LARGE_SIDE`, no side below 1."""
-    height, width = panoptic.shape
-    longer = max(height, width)
-    if longer <= _LARGE_SIDE:
-        return image, panoptic
-    size = (max(1, width * _LARGE_SIDE // longer), max(1, height * _LARGE_SIDE // longer))
-    small = cv2.resize(panoptic.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), small
-
-
-def _enlarge(panoptic: np.ndarray, scale: int) -> np.ndarray:
-    """The id map, `scale` times as large, the stairs of its borders smoothed; every pixel keeps one id."""
-    height, width = panoptic.shape[0] * scale, panoptic.shape[1] * scale
+def _enlarge(panoptic: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The id map at a larger size, the stairs of its borders smoothed; every pixel keeps one id."""
     large, best = np.zeros((height, width), panoptic.dtype), np.zeros((height, width), np.float32)
     for segment_id in np.unique(panoptic):
         soft = cv2.resize((panoptic == segment_id).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
