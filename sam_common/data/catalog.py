@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sam_common.data.coco_amodal import coco_amodal_spec
 from sam_common.data.coco_instance import coco_instance_spec
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
@@ -26,6 +27,7 @@ _READERS: dict[str, tuple[Callable[..., DatasetSpec], dict[str, str]]] = {
     "coco_panoptic": (coco_panoptic_spec, {"JSON": "json_file", "IMAGES": "images", "PANOPTIC": "panoptic"}),
     "coco_instance": (coco_instance_spec, {"JSON": "json_file", "IMAGES": "images"}),
     "label_maps": (label_maps_spec, {"IMAGES": "images", "LABELS": "labels", "CLASSES": "classes"}),
+    "coco_amodal": (coco_amodal_spec, {"JSON": "json_file", "IMAGES": "images"}),
 }
 """FORMAT -> the reader, and the keys of an entry that it takes."""
 

@@ -12,7 +12,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from sam_common.data.coco_json import field, parse_categories, parse_images, read_json, require_files
+from sam_common.data.coco_json import (
+    field,
+    parse_annotations,
+    parse_categories,
+    parse_images,
+    read_json,
+    require_files,
+)
 from sam_common.data.coco_masks import checked_segmentation, segmentation_area
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
@@ -58,26 +65,13 @@ def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
         raise UserError(f"{source}: images is empty, there is nothing to train or test on")
     for record in records.values():
         record["annotations"] = []
-    ids: set[int | str] = set()
-    for number, entry in enumerate(field(content, "annotations", list, source), start=1):
-        image_id = field(entry, "image_id", (int, str), f"{source}, annotations")
-        annotation_id = field({"id": number} | entry, "id", (int, str), f"{source}, annotations")
-        where = f"{source}, annotation {annotation_id!r}"
-        if annotation_id in ids:
-            raise UserError(f"{where}: two have this id")
-        ids.add(annotation_id)
-        if image_id not in records:
-            raise UserError(f"{where}: images has no entry with the id {image_id!r}")
-        record = records[image_id]
-        record["annotations"].append({"id": annotation_id} | _parse_annotation(entry, record, index_of, where))
+    for entry, record, known, where in parse_annotations(content, source, records, index_of):
+        record["annotations"].append(known | _parse_annotation(entry, record, where))
     require_files(name, "images", [record["file_name"] for record in records.values()])
     return list(records.values())
 
 
-def _parse_annotation(entry: dict, record: dict[str, Any], index_of: dict[int, int], where: str) -> dict[str, Any]:
-    category_id = field(entry, "category_id", int, where)
-    if category_id not in index_of:
-        raise UserError(f"{where}: its category_id {category_id} is not in categories")
+def _parse_annotation(entry: dict, record: dict[str, Any], where: str) -> dict[str, Any]:
     if "segmentation" not in entry:
         raise UserError(f"{where} has no segmentation; a box alone is nothing to learn a mask from")
     size = record["height"], record["width"]
@@ -87,7 +81,6 @@ def _parse_annotation(entry: dict, record: dict[str, Any], index_of: dict[int, i
     return {
         "bbox": _parse_box(entry, where),
         "bbox_mode": _XYWH,
-        "category_id": index_of[category_id],
         "iscrowd": int(bool(entry.get("iscrowd", 0))),
         "segmentation": segmentation,
         "area": field(entry, "area", (int, float), where),

@@ -68,7 +68,7 @@ class SegmentationMapper:
             UserError: a file of the record cannot be read, or contradicts the record.
         """
         image = read_image(record["file_name"])
-        _check_size(image, record)
+        check_size(image, record)
         item = {key: record[key] for key in ("height", "width", "file_name", "image_id")}
         item["vocabulary"] = self.vocabulary
         if not self.training:
@@ -144,7 +144,8 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
 
 
-def _check_size(image: Tensor, record: dict[str, Any]) -> None:
+def check_size(image: Tensor, record: dict[str, Any]) -> None:
+    """Raises UserError where an image [3, H, W] is not of the size that its record says."""
     height, width = image.shape[-2:]
     if (height, width) != (record["height"], record["width"]):
         raise UserError(

@@ -1,4 +1,4 @@
-"""The generated data sets: `generated_train_panoptic` shows seen classes only, `generated_test_panoptic` all."""
+"""The generated data sets: `generated_train_*` show seen classes only, `generated_test_*` all; panoptic and amodal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from sam_common.data.coco_amodal import coco_amodal_spec
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.generated.vocabulary import seen_vocabulary, world_vocabulary
@@ -42,23 +43,29 @@ def prepare(root: Path, *, train: int, test: int, seed: int = 0, size: int = 256
 
 
 def generated_specs(root: Path) -> list[DatasetSpec]:
-    """The specs of both splits under `root`/generated. Nothing is read before they are used."""
-    return [_spec(root, "train"), _spec(root, "test")]
-
-
-def _spec(root: Path, split: str) -> DatasetSpec:
+    """The panoptic and the amodal specs of both splits under `root`/generated. Nothing is read before they are used."""
     folder = root / FOLDER
-    spec = coco_panoptic_spec(
-        f"generated_{split}_panoptic",
-        json_file=folder / f"panoptic_{split}.json",
-        images=folder / "images" / split,
-        panoptic=folder / f"panoptic_{split}",
-    )
+    specs = []
+    for split in ("train", "test"):
+        images = folder / "images" / split
+        specs += [
+            coco_panoptic_spec(
+                f"generated_{split}_panoptic",
+                json_file=folder / f"panoptic_{split}.json",
+                images=images,
+                panoptic=folder / f"panoptic_{split}",
+            ),
+            coco_amodal_spec(f"generated_{split}_amodal", json_file=folder / f"amodal_{split}.json", images=images),
+        ]
+    return [_with_command(spec, f"python datasets/prepare_generated.py --root {root}") for spec in specs]
+
+
+def _with_command(spec: DatasetSpec, command: str) -> DatasetSpec:
+    """The same data set; where its JSON is missing, the error says which command makes it."""
 
     def if_prepared(read: Callable[[], T]) -> Callable[[], T]:
         def checked() -> T:
             if not Path(spec.files["json"]).is_file():
-                command = f"python datasets/prepare_generated.py --root {root}"
                 raise UserError(f"data set {spec.name}: there is no {spec.files['json']}; make it with: {command}")
             return read()
 
