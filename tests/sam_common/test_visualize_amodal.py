@@ -37,7 +37,7 @@ def test_hidden_part_is_hatched_and_visible_part_tinted(ground: int) -> None:
 
 
 def test_the_contour_of_what_is_hidden_is_dashed() -> None:
-    """Invariant: the line round the visible part is bright all along, round the hidden part bright and dark by turns."""
+    """Invariant: the visible part has a line that is bright all along, the hidden one bright and dark by turns."""
     amodal, visible = _square(480)
     picture = draw_amodal(np.zeros((480, 480, 3), np.uint8), [amodal], [visible]).astype(int).sum(-1)
     solid, dashed = picture[140:340, 120], picture[140:340, 359]
