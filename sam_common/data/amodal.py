@@ -68,14 +68,14 @@ class AmodalAnnotations:
             | {"visible_segmentation": visible, "visible_bbox": visible_box}
         )
 
-    def leave_out(self, reason: str, annotation_id: int | str) -> None:
-        """Counts an annotation that is not used."""
-        self.left_out[reason].append(annotation_id)
+    def leave_out(self, reason: str, name: int | str) -> None:
+        """Counts an annotation that is not used, by its id or what else finds it in the file."""
+        self.left_out[reason].append(name)
 
     def finish(self) -> list[dict[str, Any]]:
         """The records; one warning says how many annotations were left out, why, and names the first of them."""
         if self.left_out:
-            reasons = (f"{len(ids)} with {reason} (id {first_of(ids)})" for reason, ids in self.left_out.items())
+            reasons = (f"{len(ids)} × {reason} ({first_of(ids)})" for reason, ids in self.left_out.items())
             warn_once(f"{self.source}: annotations are left out: {'; '.join(reasons)}")
         return list(self.records.values())
 

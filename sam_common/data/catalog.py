@@ -12,6 +12,7 @@ from typing import Any
 from sam_common.data.coco_amodal import coco_amodal_spec
 from sam_common.data.coco_instance import coco_instance_spec
 from sam_common.data.coco_panoptic import coco_panoptic_spec
+from sam_common.data.cocoa import cocoa_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.generated import generated_specs
 from sam_common.data.label_maps import label_maps_spec
@@ -28,6 +29,7 @@ _READERS: dict[str, tuple[Callable[..., DatasetSpec], dict[str, str]]] = {
     "coco_instance": (coco_instance_spec, {"JSON": "json_file", "IMAGES": "images"}),
     "label_maps": (label_maps_spec, {"IMAGES": "images", "LABELS": "labels", "CLASSES": "classes"}),
     "coco_amodal": (coco_amodal_spec, {"JSON": "json_file", "IMAGES": "images"}),
+    "cocoa": (cocoa_spec, {"JSON": "json_file", "IMAGES": "images"}),
 }
 """FORMAT -> the reader, and the keys of an entry that it takes."""
 
@@ -66,7 +68,7 @@ def register_builtin(root: str | os.PathLike | None = None) -> None:
     Called again with another root, its own entries move there; a name that others registered is left alone.
     """
     root = Path(root) if root is not None else datasets_root()
-    for spec in (*_coco(root), *_ade20k(root), *generated_specs(root)):
+    for spec in (*_coco(root), *_ade20k(root), *_kins(root), *_cocoa(root), *generated_specs(root)):
         _put(spec, "builtin")
 
 
@@ -74,8 +76,9 @@ def register_from_config(entries: Iterable[Mapping[str, Any]]) -> None:
     """Makes the user's data sets known, from `DATASETS.REGISTER`.
 
     Each entry has a NAME, a FORMAT and exactly the keys of that format: JSON, IMAGES and PANOPTIC for coco_panoptic,
-    JSON and IMAGES for coco_instance, IMAGES, LABELS and CLASSES (a vocabulary file) for label_maps. It may have a
-    VOCABULARY, a vocabulary file whose synonyms its classes take. All values are texts; `~` in a path is expanded.
+    JSON and IMAGES for coco_instance, coco_amodal and cocoa, IMAGES, LABELS and CLASSES (a vocabulary file) for
+    label_maps. It may have a VOCABULARY, a vocabulary file whose synonyms its classes take. All values are texts; `~`
+    in a path is expanded.
 
     Raises:
         UserError: a key is missing or unknown, a value is no text, a format is unknown, or the name belongs to another
@@ -156,3 +159,35 @@ def _ade20k(root: Path) -> list[DatasetSpec]:
         )
         specs += [with_synonyms(panoptic, words), with_synonyms(instances, words), semantic]
     return specs
+
+
+def _kins(root: Path) -> list[DatasetSpec]:
+    """Of the two schemas, the later one where both files lie there: published results are on its test set."""
+    specs = []
+    for split, files, images in (
+        ("train", ("update_train_2020.json", "instances_train.json"), "training"),
+        ("val", ("update_test_2020.json", "instances_val.json"), "testing"),
+    ):
+        json_file = _first_file(
+            [folder / file for file in files for folder in (root / "KINS", root / "KINS/annotations")]
+        )
+        specs.append(coco_amodal_spec(f"kins_{split}", json_file=json_file, images=root / "KINS" / images / "image_2"))
+    return specs
+
+
+def _cocoa(root: Path) -> list[DatasetSpec]:
+    annotations, specs = root / "cocoa" / "annotations", []
+    for split in ("train", "val"):
+        images = root / "coco" / f"{split}2014"
+        original = annotations / f"COCO_amodal_{split}2014.json"
+        with_classes = annotations / f"COCO_amodal_{split}2014_with_classes.json"
+        specs += [
+            cocoa_spec(f"cocoa_{split}", json_file=original, images=images),
+            coco_amodal_spec(f"cocoa_cls_{split}", json_file=with_classes, images=images),
+        ]
+    return specs
+
+
+def _first_file(paths: list[Path]) -> Path:
+    """The first that is there; else the first, which the error will name."""
+    return next((path for path in paths if path.is_file()), paths[0])

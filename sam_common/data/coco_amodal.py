@@ -35,7 +35,7 @@ from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
 from sam_common.structures import Vocabulary
 
-HIDDEN_WITHOUT_MASK = "an occlude_rate but no visible_mask"
+HIDDEN_WITHOUT_MASK = "an occlude_rate without a visible_mask"
 
 
 @dataclass(frozen=True)

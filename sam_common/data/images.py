@@ -20,6 +20,8 @@ from sam_common.files import atomic_path
 
 MAX_SEGMENT_ID = 256**3 - 1
 
+_EXIF_ORIENTATION = 0x0112
+
 MAX_PIXELS = 150_000_000
 """Images with more pixels are refused before they are decoded: 12,000 × 12,000 still is read, at about 2 GB."""
 
@@ -76,6 +78,21 @@ def read_class_indices(path: str | os.PathLike) -> Tensor:
         if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
             raise UserError(f"{path}: a label map has one channel of class indices, this one is {image.mode}")
         return torch.from_numpy(np.array(image).astype(np.int64))
+
+
+def upright_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) as `read_image` will give it, from the header.
+
+    Raises:
+        UserError: the file is missing or no image.
+    """
+    try:
+        with _without_pillows_cap(), Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read as an image: {' '.join(str(error).split())}") from error
+    return (width, height) if turned else (height, width)
 
 
 def write_segment_ids(path: str | os.PathLike, ids: Tensor) -> None:
