@@ -27,7 +27,8 @@ from detectron2_sam.datasets import spec_of
 from detectron2_sam.evaluation import build_evaluator, evaluator_facts
 from sam_common.data.loader import BatchLoader, MappedRecords, TrainBatches, item_seed
 from sam_common.engine import build
-from sam_common.engine.build import build_lr_factor, build_mapper, build_plan, checkpoint_facts, training_records
+from sam_common.engine.build import build_lr_factor, build_plan, checkpoint_facts
+from sam_common.engine.build_data import test_set, training_set
 from sam_common.engine.evaluation import dataset_facts, format_report, write_report
 from sam_common.structures import Vocabulary
 
@@ -104,10 +105,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> BatchLoader:
-        records, vocabulary = training_records([spec_of(name) for name in cfg.DATASETS.TRAIN])
+        records, mapper = training_set(cfg, [spec_of(name) for name in cfg.DATASETS.TRAIN])
         sampler = TrainSampler(len(records), seed=cfg.SEED, batch_size=cfg.SOLVER.IMS_PER_BATCH)
         loader = build_detection_train_loader(
-            MappedRecords(records, build_mapper(cfg, vocabulary, training=True), cfg.SEED),
+            MappedRecords(records, mapper, cfg.SEED),
             mapper=None,
             sampler=sampler,
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
@@ -118,10 +119,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> BatchLoader:
-        spec = spec_of(dataset_name)
-        records = spec.load()
+        records, mapper = test_set(cfg, spec_of(dataset_name))
         loader = build_detection_test_loader(
-            MappedRecords(records, build_mapper(cfg, spec.load_vocabulary(), training=False), seed=0),
+            MappedRecords(records, mapper, seed=0),
             mapper=None,
             sampler=[(0, index) for index in InferenceSampler(len(records))],
             num_workers=cfg.DATALOADER.NUM_WORKERS,

@@ -22,7 +22,7 @@ from plug.crop import crop, magnified_window, to_crop, uncrop
 from plug.parallel_lora import ParallelEncoder
 from plug.uncertainty import uncertainty
 from sam_common.sam.prompt_encoder import PromptEncoder
-from sam_common.structures import AmodalInstances, Window
+from sam_common.structures import AmodalInstances, Vocabulary, Window
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ class PLUG(nn.Module):
         self.size = size
         self.clip_windows = clip_windows
         self.inference = inference
+        self.outputs = {"amodal"}
+        self.training_vocabulary: Vocabulary = ()  # classes are neither asked for nor learned
         for name, values in zip(("mean", "std"), pixels, strict=True):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 

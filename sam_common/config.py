@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -154,6 +154,12 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def one_of(key: str, value: str, known: Iterable[str]) -> None:
+    """Raises UserError where the value of a key is none of those known."""
+    if value not in known:
+        raise UserError(f"{key} is {value!r}; choose one of {', '.join(known)}")
+
+
 def get_cfg() -> CfgNode:
     """The keys every method shares, with Detectron2's names and types and this project's defaults."""
     cfg = CfgNode()
@@ -182,6 +188,14 @@ def get_cfg() -> CfgNode:
     cfg.INPUT.MIN_SIZE_TEST = 1024  # shortest side
     cfg.INPUT.MAX_SIZE_TEST = 1024  # longest side; equal to MIN_SIZE_TEST it makes the longest side that long
 
+    cfg.INPUT.INSTANCES_PER_IMAGE = 8  # amodal training: most objects of one item, which is one decoded image
+    cfg.INPUT.BOXES = CfgNode()  # of visible parts, which amodal models are given
+    cfg.INPUT.BOXES.JITTER_TRAIN = 0.0  # how far an edge moves at most, as a fraction of the box's side
+    cfg.INPUT.BOXES.JITTER_TEST = 0.0
+    cfg.INPUT.BOXES.SOURCE = "ground_truth"  # in testing: ground_truth | a path *.json of COCO results | a detector
+    cfg.INPUT.BOXES.SCORE_THRESHOLD = 0.5  # of boxes that a file or a detector gives
+    cfg.INPUT.BOXES.MATCH_IOU = 0.5  # from which such a box is of an object
+
     cfg.DATASETS = CfgNode()
     cfg.DATASETS.TRAIN = ()
     cfg.DATASETS.TEST = ()
@@ -200,9 +214,10 @@ def get_cfg() -> CfgNode:
     cfg.SOLVER.IMS_PER_BATCH = 16  # per iteration, over all processes
     cfg.SOLVER.ACCUMULATE = 1  # parts in which a process does its share of the batch, one after the other: less memory
     cfg.SOLVER.MAX_ITER = 250_000
-    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"  # or WarmupCosineLR
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"  # or WarmupCosineLR, WarmupPolyLR
     cfg.SOLVER.STEPS = (150_000, 200_000)
     cfg.SOLVER.GAMMA = 0.1
+    cfg.SOLVER.POLY_LR_POWER = 0.9
     cfg.SOLVER.WARMUP_ITERS = 10
     cfg.SOLVER.WARMUP_FACTOR = 1.0 / 1000
     cfg.SOLVER.CHECKPOINT_PERIOD = 5000

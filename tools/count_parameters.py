@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from possam.config import add_possam_config, register
-from sam_common.config import build_model, get_cfg
+from sam_common.config import build_model
 from sam_common.tool import ToolParser, run_tool
+from tools.methods import full_cfg, register_all
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:
@@ -32,9 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args(argv)
 
-    register()
-    cfg = get_cfg()
-    add_possam_config(cfg)
+    register_all()
+    cfg = full_cfg()
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
     cfg.MODEL.SAM.WEIGHTS = cfg.MODEL.CLIP.WEIGHTS = "random"  # nothing is read to be counted

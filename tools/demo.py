@@ -26,8 +26,6 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from possam.config import add_possam_config
-from sam_common.config import get_cfg
 from sam_common.data import catalog
 from sam_common.data.generated import prepare
 from sam_common.errors import UserError
@@ -36,6 +34,7 @@ from sam_common.files import atomic_path, write_text
 from sam_common.report import Cell, PictureRow, Report, Section, Table, write_report
 from sam_common.run_report import class_table, loss_curve, picture_rows, quality_table, read_json
 from sam_common.tool import ToolParser
+from tools.methods import full_cfg
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/possam_T.yaml"
@@ -295,8 +294,7 @@ def device_name() -> str:
 
 
 def configuration() -> Any:
-    cfg = get_cfg()
-    add_possam_config(cfg)
+    cfg = full_cfg()
     cfg.merge_from_file(ROOT / CONFIG)
     return cfg
 

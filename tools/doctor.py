@@ -233,11 +233,9 @@ def examine(config_file: str = "", opts: Sequence[str] = ()) -> list[Finding]:
 
 
 def _configuration(config_file: str, opts: Sequence[str]) -> Any:
-    from possam.config import add_possam_config
-    from sam_common.config import get_cfg
+    from tools.methods import full_cfg
 
-    cfg = get_cfg()
-    add_possam_config(cfg)
+    cfg = full_cfg()
     cfg.merge_from_file(config_file)
     cfg.merge_from_list(list(opts))
     return cfg

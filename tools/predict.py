@@ -32,9 +32,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from possam.config import add_possam_config, register
 from possam.possam import PosSAM
-from sam_common.config import get_cfg
 from sam_common.data.images import read_image
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.engine.launch import Interrupted, StopFlag, stop_on_signals
@@ -47,6 +45,7 @@ from sam_common.structures import Vocabulary
 from sam_common.tool import ToolParser, run_tool
 from sam_common.video import VideoReader, VideoWriter
 from sam_common.visualize import draw_panoptic
+from tools.methods import full_cfg, register_all
 
 SWITCHES = {"panoptic": "PANOPTIC_ON", "semantic": "SEMANTIC_LABELS_ON", "instance": "INSTANCE_ON"}
 """Task -> the key of `MODEL.POSSAM.TEST` that makes what it needs."""
@@ -62,9 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     inputs, unreadable = find_inputs(args.input, recursive=args.recursive, leave_out=output)
     asked = parse_vocabulary(args.vocabulary) if args.vocabulary is not None else None
     refuse_to_overwrite(inputs, PredictionFiles(output, args.task, ()))
-    register()
-    cfg = get_cfg()
-    add_possam_config(cfg)
+    register_all()
+    cfg = full_cfg()
     options = list(args.opts)
     for task, key in SWITCHES.items():
         options += [f"MODEL.POSSAM.TEST.{key}", str(task == args.task)]

@@ -21,8 +21,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from possam.config import add_possam_config, register
-from sam_common.config import CfgNode, build_model, get_cfg
+from sam_common.config import CfgNode, build_model
 from sam_common.engine.build import build_trainer, check_output_dir, evaluate_all, register_datasets, run_seed
 from sam_common.engine.checkpoint import frozen_sha256, last_checkpoint, load_trained, read_checkpoint
 from sam_common.engine.launch import (
@@ -40,6 +39,7 @@ from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Results
 from sam_common.files import write_text
 from sam_common.tool import ToolParser, run_tool
+from tools.methods import full_cfg, register_all
 
 logger = logging.getLogger("tools.train_net")
 
@@ -81,8 +81,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def setup(args: argparse.Namespace) -> CfgNode:
     """The configuration, checked as far as the command line and the disk allow before any process starts."""
-    cfg = get_cfg()
-    add_possam_config(cfg)
+    cfg = full_cfg()
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
     register_datasets(cfg)
@@ -99,7 +98,7 @@ def _precision(cfg: CfgNode, device: torch.device) -> torch.dtype:
 
 def run(fabric: Fabric, cfg: CfgNode, args: argparse.Namespace) -> dict[str, Results]:
     """What every process does: train and evaluate, or only evaluate."""
-    register()
+    register_all()
     register_datasets(cfg)
     directory = Path(cfg.OUTPUT_DIR) / ("inference" if args.eval_only else "")
     with log_to(directory, fabric.global_rank):

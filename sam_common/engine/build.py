@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a run. Besides the tools, the only file of the engine that reads a cfg."""
+"""From a configuration to the parts of a run. With `build_data.py`, what reads a cfg in the engine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,22 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from sam_common.config import CfgNode
+from sam_common.config import CfgNode, one_of
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.loader import build_test_loader, build_train_loader
-from sam_common.data.mapper import SegmentationMapper
+from sam_common.engine.build_data import test_set, training_set
 from sam_common.engine.checkpoint import Checkpointer, read_checkpoint
 from sam_common.engine.evaluation import copypaste, dataset_facts, evaluate, format_report, write_report
 from sam_common.engine.launch import grad_scaler
-from sam_common.engine.optimizer import build_adamw, cosine_factor, lr_factor, multistep_factor, parameter_groups
+from sam_common.engine.optimizer import (
+    build_adamw,
+    cosine_factor,
+    lr_factor,
+    multistep_factor,
+    parameter_groups,
+    poly_factor,
+)
 from sam_common.engine.trainer import Plan, Trainer
 from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Evaluator, Evaluators, Results, served
@@ -72,7 +79,7 @@ def run_seed(seed: int, previous: Path | None) -> int:
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
     """AdamW over what trains, decay by kind of parameter."""
     solver = cfg.SOLVER
-    _one_of("SOLVER.OPTIMIZER", solver.OPTIMIZER, ("ADAMW",))
+    one_of("SOLVER.OPTIMIZER", solver.OPTIMIZER, ("ADAMW",))
     groups = parameter_groups(
         model,
         weight_decay=solver.WEIGHT_DECAY,
@@ -88,8 +95,9 @@ def build_lr_factor(cfg: CfgNode) -> Callable[[int], float]:
     schedules: dict[str, Callable[[int], float]] = {
         "WarmupMultiStepLR": partial(multistep_factor, steps=solver.STEPS, gamma=solver.GAMMA),
         "WarmupCosineLR": partial(cosine_factor, max_iter=solver.MAX_ITER),
+        "WarmupPolyLR": partial(poly_factor, max_iter=solver.MAX_ITER, power=solver.POLY_LR_POWER),
     }
-    _one_of("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, schedules)
+    one_of("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, schedules)
     return partial(
         lr_factor,
         schedule=schedules[solver.LR_SCHEDULER_NAME],
@@ -101,7 +109,7 @@ def build_lr_factor(cfg: CfgNode) -> Callable[[int], float]:
 def build_plan(cfg: CfgNode) -> Plan:
     """How long to train and what to do on the way."""
     solver, clip = cfg.SOLVER, cfg.SOLVER.CLIP_GRADIENTS
-    _one_of("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip.CLIP_TYPE, ("full_model",))
+    one_of("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip.CLIP_TYPE, ("full_model",))
     return Plan(
         max_iter=solver.MAX_ITER,
         checkpoint_period=solver.CHECKPOINT_PERIOD,
@@ -113,45 +121,9 @@ def build_plan(cfg: CfgNode) -> Plan:
     )
 
 
-def build_mapper(cfg: CfgNode, vocabulary: Vocabulary, *, training: bool) -> SegmentationMapper:
-    """The mapper of a data set with these classes."""
-    _one_of("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB",))
-    for key in ("IMAGE_SIZE", "MIN_SIZE_TEST", "MAX_SIZE_TEST"):
-        if cfg.INPUT[key] < 1:
-            raise UserError(f"INPUT.{key} is {cfg.INPUT[key]}; give at least 1 pixel")
-    _one_of("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "none"))
-    return SegmentationMapper(
-        vocabulary,
-        training=training,
-        image_size=cfg.INPUT.IMAGE_SIZE,
-        min_scale=cfg.INPUT.MIN_SCALE,
-        max_scale=cfg.INPUT.MAX_SCALE,
-        flip=cfg.INPUT.RANDOM_FLIP == "horizontal",
-        color=cfg.INPUT.COLOR_AUG_SSD,
-        min_size_test=cfg.INPUT.MIN_SIZE_TEST,
-        max_size_test=cfg.INPUT.MAX_SIZE_TEST,
-    )
-
-
-def training_records(specs: Sequence[DatasetSpec]) -> tuple[list[dict[str, Any]], Vocabulary]:
-    """The records of all data sets that are trained on, and the classes that they share.
-
-    Raises:
-        UserError: there are no data sets, or they do not share one vocabulary.
-    """
-    if not specs:
-        raise UserError("DATASETS.TRAIN is empty; name a data set, or give --eval-only")
-    vocabularies = [spec.load_vocabulary() for spec in specs]
-    for spec, vocabulary in zip(specs, vocabularies, strict=True):
-        if vocabulary != vocabularies[0]:
-            raise UserError(f"DATASETS.TRAIN: {spec.name} has other classes than {specs[0].name}; train on one of them")
-    return [record for spec in specs for record in spec.load()], vocabularies[0]
-
-
 def build_batches(cfg: CfgNode, *, rank: int, world_size: int) -> Callable[[int], Iterable[list[dict[str, Any]]]]:
     """First iteration -> the training batches of a rank from there on, of all data sets of `DATASETS.TRAIN`."""
-    records, vocabulary = training_records([catalog.get(name) for name in cfg.DATASETS.TRAIN])
-    mapper = build_mapper(cfg, vocabulary, training=True)
+    records, mapper = training_set(cfg, [catalog.get(name) for name in cfg.DATASETS.TRAIN])
 
     def batches(start_iteration: int) -> Iterable[list[dict[str, Any]]]:
         return build_train_loader(
@@ -208,9 +180,9 @@ def check_evaluation(cfg: CfgNode, model: nn.Module) -> None:
     Raises:
         UserError: `TEST.EVALUATORS` is unknown, or a data set of `DATASETS.TEST` serves nothing that the model makes.
     """
-    _one_of("TEST.EVALUATORS, without --engine detectron2,", cfg.TEST.EVALUATORS, ("auto", "native"))
+    one_of("TEST.EVALUATORS, without --engine detectron2,", cfg.TEST.EVALUATORS, ("auto", "native"))
     for spec in map(catalog.get, cfg.DATASETS.TEST):
-        _one_of(f"the evaluator of {spec.name}", spec.evaluator, EVALUATORS)
+        one_of(f"the evaluator of {spec.name}", spec.evaluator, EVALUATORS)
         served(spec.name, EVALUATORS[spec.evaluator], cast(set[str], model.outputs))
 
 
@@ -252,7 +224,7 @@ def make_evaluators(spec: DatasetSpec, output_dir: Path, training_vocabulary: Vo
     Raises:
         UserError: no evaluator is for this kind of truth, or the data set cannot be read.
     """
-    _one_of(f"the evaluator of {spec.name}", spec.evaluator, EVALUATORS)
+    one_of(f"the evaluator of {spec.name}", spec.evaluator, EVALUATORS)
     arguments = {"output_dir": output_dir, "training_vocabulary": training_vocabulary}
     return [make(spec, **arguments) for make in EVALUATORS[spec.evaluator]]
 
@@ -265,9 +237,10 @@ def _evaluate_one(
     facts: dict[str, Any],
     stopped: Callable[[], bool],
 ) -> Results | None:
+    records, mapper = test_set(cfg, spec)
     loader = build_test_loader(
-        spec.load(),
-        build_mapper(cfg, spec.load_vocabulary(), training=False),
+        records,
+        mapper,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -284,8 +257,3 @@ def _evaluate_one(
         for line in (format_report(results, facts), *copypaste(results)):
             logger.info(line)
     return results
-
-
-def _one_of(key: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise UserError(f"{key} is {value!r}; choose one of {', '.join(known)}")

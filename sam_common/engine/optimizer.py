@@ -79,6 +79,11 @@ def cosine_factor(iteration: int, *, max_iter: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(iteration / max_iter, 1.0)))
 
 
+def poly_factor(iteration: int, *, max_iter: int, power: float) -> float:
+    """(1 - iteration / max_iter) to the `power`: from 1 at iteration 0 to 0 at `max_iter`."""
+    return (1.0 - min(iteration / max_iter, 1.0)) ** power
+
+
 def lr_factor(
     iteration: int, *, schedule: Callable[[int], float], warmup_iters: int = 0, warmup_factor: float = 0.0
 ) -> float:

@@ -12,7 +12,6 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sam_common.config import get_cfg
 from sam_common.engine.checkpoint import last_checkpoint, read_checkpoint
 from sam_common.engine.launch import Interrupted
 from sam_common.errors import UserError
@@ -20,6 +19,7 @@ from sam_common.tool import run_tool
 from tests.sam_common.engine import standin
 from tests.sam_common.engine.standin import EVENTS, arguments
 from tools import train_net
+from tools.methods import full_cfg
 
 
 @pytest.fixture(autouse=True)
@@ -97,8 +97,7 @@ def test_a_run_leaves_what_detectron2_leaves(tmp_path: Path, capsys: pytest.Capt
 def test_config_yaml_can_be_loaded_again(tmp_path: Path) -> None:
     """The file in OUTPUT_DIR gives the very configuration of the run."""
     train_net.main(arguments(tmp_path / "run"))
-    cfg, content = get_cfg(), read_checkpoint(tmp_path / "run" / "model_final.pth")
-    train_net.add_possam_config(cfg)
+    cfg, content = full_cfg(), read_checkpoint(tmp_path / "run" / "model_final.pth")
     cfg.merge_from_file(tmp_path / "run" / "config.yaml")
     assert cfg.dump() == content["config"] and cfg.SOLVER.MAX_ITER == 6
     assert content["config_file"] == "configs/possam_base.yaml"

@@ -7,7 +7,8 @@ import pytest
 from sam_common.config import get_cfg
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.engine.build import EVALUATORS, build_mapper, check_evaluation
+from sam_common.engine.build import EVALUATORS, check_evaluation
+from sam_common.engine.build_data import build_mapper
 from sam_common.errors import UserError
 from tests.sam_common.engine.standin import StandIn, installed
 
@@ -26,7 +27,7 @@ def test_inputs_that_cannot_be_made(key: str, value: str, message: str) -> None:
     cfg = get_cfg()
     cfg.merge_from_list([key, value])
     with pytest.raises(UserError, match=message):
-        build_mapper(cfg, (), training=True)
+        build_mapper(cfg, "panoptic", (), training=True)
 
 
 def test_an_evaluation_that_cannot_be_is_told_before_the_training() -> None:
