@@ -4,6 +4,7 @@ from setuptools import setup
 
 setup(
     packages=[
+        "amsam",
         "detectron2_sam",
         "plug",
         "possam",

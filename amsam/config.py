@@ -1,0 +1,93 @@
+"""The only file of this method that reads a cfg: its keys, and the model they describe."""
+
+from __future__ import annotations
+
+from segment_anything.modeling.transformer import Attention
+from torch import nn
+
+from amsam.amsam import AMSAM
+from amsam.mask_calibration import (
+    BatchMeanCalibration,
+    LearnedCalibration,
+    NoCalibration,
+    PerSampleCalibration,
+)
+from sam_common.config import META_ARCHITECTURES, CfgNode
+from sam_common.errors import UserError
+from sam_common.layers.lora import LoraLinear
+from sam_common.sam import build_sam, load_sam_weights
+from sam_common.sam.paired_decoder import PairedDecoder
+
+CALIBRATIONS = ("per_sample", "batch_mean", "learned", "off")
+TOKENS = ("random", "sam_token0")
+
+
+def register() -> None:
+    """Enters AMSAM in the table of meta-architectures; calling it again changes nothing."""
+    META_ARCHITECTURES["AMSAM"] = build_amsam
+
+
+def add_amsam_config(cfg: CfgNode) -> None:
+    """Adds `MODEL.AMSAM` with the paper's values; calling it again changes nothing."""
+    if "AMSAM" in cfg.MODEL:
+        return
+    amsam = cfg.MODEL.AMSAM = CfgNode()
+    amsam.NUM_CLASSES = 1  # K, beside the background
+    amsam.IMAGE_SIZE = 256  # images are resized to this square, pixels
+    amsam.LORA_RANK = 4
+    amsam.TOKENS = "random"  # random | sam_token0: how the mask tokens begin
+    amsam.CALIBRATION = "per_sample"  # per_sample | batch_mean | learned | off
+    amsam.ALPHA = 0.7
+
+
+def build_amsam(cfg: CfgNode) -> AMSAM:
+    """The model of a cfg with SAM's weights loaded; on the meta device with `MODEL.SAM.WEIGHTS random`."""
+    amsam = cfg.MODEL.AMSAM
+    _check(amsam)
+    sam = build_sam(cfg.MODEL.SAM.SIZE)
+    load_sam_weights(sam, cfg.MODEL.SAM.WEIGHTS)
+    decoder = build_decoder(sam.mask_decoder, amsam.NUM_CLASSES + 1, rank=amsam.LORA_RANK, tokens=amsam.TOKENS)
+    channels = sam.mask_decoder.transformer_dim // 8
+    return AMSAM(
+        sam.image_encoder,
+        sam.prompt_encoder,
+        decoder=decoder,
+        calibration=build_calibration(amsam.CALIBRATION, channels, amsam.ALPHA),
+        image_size=amsam.IMAGE_SIZE,
+        pixels=(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
+    )
+
+
+def build_decoder(pretrained: nn.Module, num_masks: int, *, rank: int, tokens: str) -> PairedDecoder:
+    """SAM's decoder whose transformer is frozen but for LoRA on the queries and values of every attention."""
+    decoder = PairedDecoder(pretrained, num_masks)
+    decoder.transformer.requires_grad_(False)
+    for module in decoder.transformer.modules():
+        if isinstance(module, Attention):
+            module.q_proj = LoraLinear(module.q_proj, rank)
+            module.v_proj = LoraLinear(module.v_proj, rank)
+    if tokens == "random":
+        nn.init.normal_(decoder.mask_tokens.weight)  # as an embedding is drawn
+    return decoder
+
+
+def build_calibration(name: str, channels: int, alpha: float) -> nn.Module:
+    if name == "off":
+        return NoCalibration()
+    if name == "learned":
+        return LearnedCalibration(channels, alpha)
+    return PerSampleCalibration(alpha) if name == "per_sample" else BatchMeanCalibration(alpha)
+
+
+def _check(amsam: CfgNode) -> None:
+    """What the layers would refuse with errors that name no key."""
+    for key, known in (("CALIBRATION", CALIBRATIONS), ("TOKENS", TOKENS)):
+        if amsam[key] not in known:
+            raise UserError(f"MODEL.AMSAM.{key} is {amsam[key]!r}; choose {', '.join(known)}")
+    for key in ("NUM_CLASSES", "LORA_RANK"):
+        if amsam[key] < 1:
+            raise UserError(f"MODEL.AMSAM.{key} is {amsam[key]}; give at least 1")
+    if amsam.IMAGE_SIZE < 16 or amsam.IMAGE_SIZE % 16:
+        raise UserError(f"MODEL.AMSAM.IMAGE_SIZE is {amsam.IMAGE_SIZE}; give a multiple of 16")
+    if not 0 <= amsam.ALPHA <= 1:
+        raise UserError(f"MODEL.AMSAM.ALPHA is {amsam.ALPHA:g}; it lies between 0 and 1")

@@ -1,0 +1,124 @@
+"""AM-SAM as a whole: counts, what trains, what the frozen part gives, both levels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from amsam.amsam import AMSAM
+from amsam.bilevel import first_order, unrolled
+from amsam.config import add_amsam_config, build_amsam
+from sam_common.config import CfgNode, get_cfg
+from sam_common.errors import UserError
+
+
+def config(*options: object) -> CfgNode:
+    cfg = get_cfg()
+    add_amsam_config(cfg)
+    cfg.merge_from_list(["MODEL.SAM.SIZE", "T", "MODEL.SAM.WEIGHTS", "random", "MODEL.AMSAM.IMAGE_SIZE", 64, *options])
+    return cfg
+
+
+def entry(seed: int = 0) -> dict[str, Any]:
+    """A bright square on noise, with its box and its labels."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 128, (3, 50, 70), dtype=torch.uint8, generator=generator)
+    labels = torch.zeros(50, 70, dtype=torch.int64)
+    labels[10:30, 20:50] = 1
+    image[:, labels == 1] += 100
+    return {"image": image, "box": torch.tensor([20.0, 10, 50, 30]), "labels": labels}
+
+
+@pytest.fixture
+def model() -> AMSAM:
+    torch.manual_seed(0)
+    return build_amsam(config())
+
+
+def test_the_papers_trainable_parameters_group_by_group() -> None:
+    """510,242 for ViT-B, one class, rank 4, as the specification lists them."""
+    cfg = get_cfg()
+    add_amsam_config(cfg)
+    cfg.merge_from_list(["MODEL.SAM.SIZE", "B", "MODEL.SAM.WEIGHTS", "random"])
+    with torch.device("meta"):
+        model = build_amsam(cfg)
+    decoder = model.decoder
+
+    def count(module: torch.nn.Module) -> int:
+        return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+    counts = [
+        *(count(decoder.transformer), count(decoder.output_upscaling), count(decoder.output_hypernetworks_mlps)),
+        *(count(decoder.mask_tokens), count(decoder.iou_token), count(decoder.iou_prediction_head)),
+        *(count(model.prompt_encoder), count(model.encoder), count(model.calibration)),
+    ]
+    assert counts == [23_552, 73_952, 279_616, 512, 256, 132_098, 256, 0, 0]
+    assert count(model) == sum(counts) == 510_242
+
+
+def test_a_is_the_upper_level_and_the_rest_the_lower(model: AMSAM) -> None:
+    """Together they are all that trains; the encoder and the transformer's own weights are in neither."""
+    lower, upper = model.levels()
+    assert list(upper) == ["prompt_encoder.no_mask_embed.weight"]
+    assert {*lower, *upper} == {name for name, p in model.named_parameters() if p.requires_grad}
+    frozen = [name for name in lower if name.startswith("encoder") or name.endswith(("q_proj.weight", "k_proj.weight"))]
+    assert not frozen
+
+
+def test_losses_reach_all_that_trains_but_the_quality_head(model: AMSAM) -> None:
+    """Two finite losses, and a gradient everywhere else."""
+    losses = model.train()([entry(), entry(1)])
+    assert losses.keys() == {"loss_cross_entropy", "loss_dice"}
+    sum(losses.values()).backward()
+    idle = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    assert idle and all("iou_prediction_head" in name for name in idle)
+
+
+def test_what_is_frozen_may_be_computed_before(model: AMSAM) -> None:
+    """The same losses and the same answer from `encoded` as from the image, to the bit."""
+    item = entry()
+    cached = {"encoded": model.encode(item["image"], item["box"]), "labels": item["labels"]}
+    direct, from_cache = model.train()([item]), model([cached])
+    assert all(torch.equal(direct[name], from_cache[name]) for name in direct)
+    answer = model.eval()([item])[0]["sem_seg"]
+    assert torch.equal(answer, model([cached | {"height": 50, "width": 70}])[0]["sem_seg"])
+    assert answer.shape == (2, 50, 70)
+    torch.testing.assert_close(answer.sum(0), torch.ones(50, 70))
+
+
+def test_images_of_a_batch_have_boxes_of_their_own(model: AMSAM) -> None:
+    """A batch of two is the two one by one."""
+    items = [entry(), {**entry(1), "box": torch.tensor([0.0, 0, 70, 50])}]
+    together = model.eval()(items)
+    for item, output in zip(items, together, strict=True):
+        torch.testing.assert_close(output["sem_seg"], model([item])[0]["sem_seg"], rtol=1e-4, atol=1e-5)
+
+
+def test_both_levels_of_the_model_itself(model: AMSAM) -> None:
+    """`loss` is the training loss as a function; with a tiny step the unrolled gradient is the first-order one."""
+    model.train()
+    lower, upper = model.levels()
+    direct = torch.stack(list(model([entry()]).values())).sum()
+    torch.testing.assert_close(model.loss(lower, upper, [entry()]), direct)
+    plain = first_order(model.loss, lower, upper, [entry(1)])
+    ahead = unrolled(model.loss, lower, upper, [entry()], [entry(1)], 1e-6)
+    (name,) = upper
+    torch.testing.assert_close(plain[name], ahead[name], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("CALIBRATION", "mean", "choose per_sample"),
+        ("TOKENS", "zeros", "choose random"),
+        ("NUM_CLASSES", 0, "at least 1"),
+        ("IMAGE_SIZE", 100, "multiple of 16"),
+        ("ALPHA", 2.0, "between 0 and 1"),
+    ],
+)
+def test_keys_that_make_no_sense_are_named(key: str, value: object, message: str) -> None:
+    """One line that names the key."""
+    with pytest.raises(UserError, match=rf"MODEL\.AMSAM\.{key}.*{message}"):
+        build_amsam(config(f"MODEL.AMSAM.{key}", value))
