@@ -32,7 +32,9 @@ def add_plug_config(cfg: CfgNode) -> None:
     plug.REFINE_WIDTH = 128
     plug.REFINE_BLOCKS = 1
     plug.REFINE_WEIGHT = 1.0
+    plug.ACTIVATION_CHECKPOINTING = False  # True: less memory in training, for more time
     plug.TEST = CfgNode()
+    plug.TEST.MERGED = True  # LoRA added to the encoder's weights
     plug.TEST.THRESHOLD = 0.3  # probability
     plug.TEST.MAX_CROPS = 16  # at once: bounds the memory of an image with many objects
 
@@ -45,7 +47,14 @@ def build_plug(cfg: CfgNode) -> PLUG:
     load_sam_weights(sam, cfg.MODEL.SAM.WEIGHTS)
     refine = RefineModule(plug.BRANCHES, width=plug.REFINE_WIDTH, num_blocks=plug.REFINE_BLOCKS)
     return PLUG(
-        ParallelEncoder(sam.image_encoder, size=plug.CROP_SIZE, rank=plug.LORA_RANK, num_branches=plug.BRANCHES),
+        ParallelEncoder(
+            sam.image_encoder,
+            size=plug.CROP_SIZE,
+            rank=plug.LORA_RANK,
+            num_branches=plug.BRANCHES,
+            merge=plug.TEST.MERGED,
+            checkpoint=plug.ACTIVATION_CHECKPOINTING,
+        ),
         sam.prompt_encoder,
         decoders=[SingleTokenDecoder(sam.mask_decoder) for _ in range(plug.BRANCHES)],
         refine=refine if plug.REFINE else NoRefinement(),

@@ -5,6 +5,10 @@
     ℓ_b -> mask_logits[:, b]    ℓ_r -> refined_logits    L_p: `point_loss.py`    w -> refine_weight = 1 [ours]
 
 What a branch learns, the visible or the amodal mask, is `BRANCHES`; a single branch learns the amodal one (Table 2).
+
+Every term is a mean over all objects of the iteration, in whichever process and whichever part of its batch
+(`SOLVER.ACCUMULATE`) they are; these hold different numbers of them. DDP averages gradients over the W processes, so
+with N objects in all, the sum over the B objects at hand is divided by N / W.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from plug.point_loss import choose_points, point_loss
@@ -35,14 +39,17 @@ class Criterion(nn.Module):
         refined_logits: Tensor,
         gt_masks: Tensor,
         seeds: Sequence[int],
+        *,
+        batch_count: int | None = None,
     ) -> dict[str, Tensor]:
-        """Losses that only have to be added up, each a mean over the batch.
+        """Losses that only have to be added up. Computed in float32 under any autocast.
 
         Args:
             mask_logits, uncertainty_maps: [B, S, H, W], S the last S of `BRANCHES`.
             refined_logits: [B, 1, H, W].
             gt_masks: [B, 2, H, W] in [0, 1], visible and amodal.
             seeds: B 63-bit seeds; the points of a sample depend on nothing else.
+            batch_count: objects that this process sees in the iteration; None: these B are all.
 
         Returns:
             `loss_visible`, `loss_visible_points` (with two branches), `loss_amodal`, `loss_amodal_points` (with points)
@@ -60,4 +67,14 @@ class Criterion(nn.Module):
                 losses[f"loss_{name}_points"] = point_loss(logits, truth, doubt, points)
         bce = F.binary_cross_entropy_with_logits(refined_logits.float(), gt_masks[:, 1:])
         losses["loss_refined"] = self.refine_weight * bce
-        return losses
+        share = len(seeds) / mean_over_processes(batch_count or len(seeds), mask_logits.device)
+        return {name: share * loss for name, loss in losses.items()}
+
+
+def mean_over_processes(count: int, device: torch.device) -> float:
+    """The mean of what the processes count; all of them must call it."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return count
+    total = torch.tensor(float(count), device=device)
+    distributed.all_reduce(total)
+    return total.item() / distributed.get_world_size()

@@ -16,12 +16,14 @@ Symbols: S branches, B images, N = S·B; H × W tokens, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from sam_common.layers.activation_checkpointing import checkpoint_activations
 from sam_common.sam.image_encoder import Block, ImageEncoder, absolute_positions
 from sam_common.sam.resize_positions import resize_positions
 
@@ -34,12 +36,17 @@ class ParallelLora(nn.Module):
         rank: of the changes.
         num_branches: S.
         shared: the tokens are the same for all branches, and come once: [B, H, W, C] -> [N, H, W, 3·C].
+        merge: in evaluation, multiply by W + B A of each branch. It is made anew each time, which costs little beside
+            the multiplication: nothing is kept that could be out of date or get into a checkpoint.
     """
 
-    def __init__(self, qkv: nn.Linear, rank: int, num_branches: int, *, shared: bool = False) -> None:
+    def __init__(
+        self, qkv: nn.Linear, rank: int, num_branches: int, *, shared: bool = False, merge: bool = False
+    ) -> None:
         super().__init__()
         self.qkv = qkv.requires_grad_(False)
         self.shared = shared
+        self.merge = merge
         self.down = nn.Parameter(torch.empty(2, num_branches, rank, qkv.in_features))  # A of q and of v
         self.up = nn.Parameter(torch.zeros(2, num_branches, qkv.in_features, rank))  # B
         nn.init.kaiming_uniform_(self.down.view(-1, qkv.in_features), a=math.sqrt(5))
@@ -51,6 +58,9 @@ class ParallelLora(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         num_branches = self.down.shape[1]
+        if self.merge and not self.training:
+            parts = [x] * num_branches if self.shared else x.chunk(num_branches)
+            return torch.cat([F.linear(part, self.merged(b), self.qkv.bias) for b, part in enumerate(parts)])
         base = self.qkv(x)
         tokens = x.flatten(0, 2)[None] if self.shared else x.unflatten(0, (num_branches, -1)).flatten(1, 3)
         tokens = tokens.expand(num_branches, -1, -1)  # [S, B·H·W, C]
@@ -60,14 +70,10 @@ class ParallelLora(nn.Module):
             base = base.repeat(num_branches, 1, 1, 1)
         return base + torch.cat((q, torch.zeros_like(q), v), dim=-1)
 
-    def merged(self, branch: int) -> nn.Linear:
-        """One branch's projection as a plain layer, for inference: W + B A."""
-        linear = nn.Linear(self.qkv.in_features, self.qkv.out_features, device=self.down.device)
+    def merged(self, branch: int) -> Tensor:
+        """One branch's projection W + B A, [3·C, C]."""
         q, v = self.up[0, branch] @ self.down[0, branch], self.up[1, branch] @ self.down[1, branch]
-        with torch.no_grad():
-            linear.weight.copy_(self.qkv.weight + torch.cat((q, torch.zeros_like(q), v)))
-            linear.bias.copy_(self.qkv.bias)
-        return linear.requires_grad_(False)
+        return self.qkv.weight + torch.cat((q, torch.zeros_like(q), v))
 
 
 class ParallelEncoder(nn.Module):
@@ -78,15 +84,29 @@ class ParallelEncoder(nn.Module):
     Args:
         encoder: its weights are frozen, and its position tables resized to `size`, once.
         size: side of the crops, pixels, a multiple of 16.
+        merge: in evaluation, run on merged weights; the same embeddings.
+        checkpoint: recompute the activations of the blocks in the backward pass: less memory for more time.
     """
 
-    def __init__(self, encoder: ImageEncoder, *, size: int, rank: int, num_branches: int = 2) -> None:
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        *,
+        size: int,
+        rank: int,
+        num_branches: int = 2,
+        merge: bool = False,
+        checkpoint: bool = False,
+    ) -> None:
         super().__init__()
         resize_positions(encoder, size)
         self.encoder = encoder.requires_grad_(False)
         self.num_branches = num_branches
-        for index, block in enumerate(cast("Iterable[Block]", encoder.blocks)):
-            block.attn.qkv = ParallelLora(block.attn.qkv, rank, num_branches, shared=index == 0)
+        blocks = cast("Sequence[Block]", encoder.blocks)
+        for index, block in enumerate(blocks):
+            block.attn.qkv = ParallelLora(block.attn.qkv, rank, num_branches, shared=index == 0, merge=merge)
+        if checkpoint:
+            checkpoint_activations((blocks[0].attn, blocks[0].mlp, *blocks[1:]))  # as `forward` calls them
 
     def forward(self, images: Tensor) -> Tensor:
         encoder = self.encoder

@@ -9,7 +9,7 @@ Shapes: B objects of all images of a batch, S branches (visible before amodal), 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,8 @@ class PLUG(nn.Module):
         boxes: [n, 4] XYXY in pixels, of the visible parts of n objects.
         visible_masks, amodal_masks: [n, h, w] bool; seeds: n keys of the random draws (training).
 
+    `forward(part, whole=batch)` trains on a part of a batch: the losses of its parts add up to those of the batch.
+
     In training it returns a dictionary of weighted scalar losses; else a list of dictionaries with
         amodal: `AmodalInstances`, in the order of the boxes.
     """
@@ -80,8 +82,21 @@ class PLUG(nn.Module):
         self.training_vocabulary: Vocabulary = ()  # classes are neither asked for nor learned
         for name, values in zip(("mean", "std"), pixels, strict=True):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        # Processes exchange gradients; they would wait for those of what is never used.
+        self._ddp_params_and_buffers_to_ignore = list(self.never_used())
 
-    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+    def never_used(self) -> Iterator[str]:
+        """Parameters that count as trained, as in the paper, but take no part: SAM predicts its masks' quality, and
+        reads masks and points."""
+        heads = ("iou_prediction_head", "mask_downscaling")
+        unused = (*heads, "not_a_point_embed", "point_embeddings.0", "point_embeddings.1")
+        for name, _ in self.named_parameters():
+            if any(f".{part}." in name for part in unused):
+                yield name
+
+    def forward(
+        self, batch: list[dict[str, Any]], whole: list[dict[str, Any]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Any]]:
         if not self.training:
             return [{"amodal": self.complete(entry)} for entry in batch]
         windows = [self.windows(entry) for entry in batch]
@@ -89,22 +104,25 @@ class PLUG(nn.Module):
         boxes = torch.cat([self.boxes_in_crops(entry, w) for entry, w in zip(batch, windows, strict=True)])
         truth = torch.cat([self.truth(entry, w) for entry, w in zip(batch, windows, strict=True)])
         mask_logits, doubt, refined = self.segment(crops, boxes)
-        return self.criterion(mask_logits, doubt, refined, truth, [seed for entry in batch for seed in entry["seeds"]])
+        seeds = [seed for entry in batch for seed in entry["seeds"]]
+        count = sum(len(entry["boxes"]) for entry in whole or batch)
+        return self.criterion(mask_logits, doubt, refined, truth, seeds, batch_count=count)
 
     def segment(self, crops: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Crops [B, 3, L, L], normalised, and boxes [B, 4] in their pixels -> logits and uncertainty [B, S, L, L], and
         the refined logits of the amodal mask [B, 1, L, L]."""
         prompts = self.prompt_encoder.at(self.size, self.size)
-        sparse, dense = prompts(points=None, boxes=boxes, masks=None)
-        positions = prompts.get_dense_pe()
+        with torch.autocast(crops.device.type, enabled=False):  # half precision would blur coordinates
+            sparse, dense = prompts(points=None, boxes=boxes, masks=None)
+            positions = prompts.get_dense_pe()
         embeddings = self.encoder(crops)  # [S, B, C, L / 16, L / 16]
         low = [
             decoder(of_branch, positions, sparse, dense)
             for decoder, of_branch in zip(self.decoders, embeddings, strict=True)
         ]
-        mask_logits = F.interpolate(torch.cat(low, dim=1), (self.size, self.size), mode="bilinear")
+        mask_logits = F.interpolate(torch.cat(low, dim=1).float(), (self.size, self.size), mode="bilinear")
         doubt = torch.cat([uncertainty(mask_logits[:, i : i + 1]) for i in range(len(low))], dim=1)
-        return mask_logits, doubt, self.refine(crops, mask_logits, doubt)
+        return mask_logits, doubt, self.refine(crops, mask_logits, doubt).float()
 
     def complete(self, entry: dict[str, Any]) -> AmodalInstances:
         """The whole objects of one image, a few crops at a time."""
@@ -118,7 +136,7 @@ class PLUG(nn.Module):
             mask_logits, _, refined = self.segment(
                 self.crops(few, windows[some]), self.boxes_in_crops(few, windows[some])
             )
-            answers = torch.cat((mask_logits[:, :-1], refined), dim=1).float()  # the amodal mask is the refined one
+            answers = torch.cat((mask_logits[:, :-1], refined), dim=1)  # the amodal mask is the refined one
             for answer, window in zip(answers, windows[some], strict=True):
                 probabilities = uncrop(answer, window).sigmoid()
                 mask = probabilities > self.inference.threshold

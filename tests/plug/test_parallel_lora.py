@@ -39,7 +39,9 @@ def merged(encoder: ParallelEncoder, branch: int) -> ImageEncoder:
     """One branch as a plain encoder."""
     plain = copy.deepcopy(encoder.encoder)
     for block in plain.blocks:
-        block.attn.qkv = block.attn.qkv.merged(branch)
+        lora, plain_qkv = block.attn.qkv, nn.Linear(192, 3 * 192)
+        plain_qkv.load_state_dict({"weight": lora.merged(branch), "bias": lora.qkv.bias})
+        block.attn.qkv = plain_qkv
     return plain
 
 
