@@ -63,7 +63,7 @@ def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
             has no image or cannot be read.
     """
     num_classes = len(load_vocabulary(name, files))
-    images, labels = _files_by_stem(name, "images", files["images"]), _files_by_stem(name, "labels", files["labels"])
+    images, labels = files_by_stem(name, "images", files["images"]), files_by_stem(name, "labels", files["labels"])
     for stem, path in labels.items():
         if stem not in images:
             raise UserError(f"data set {name}: the label map {path} has no image {stem}.* in {files['images']}")
@@ -108,7 +108,7 @@ def read_label_map(record: dict[str, Any]) -> Tensor:
     return labels
 
 
-def _files_by_stem(name: str, role: str, folder: str) -> dict[str, str]:
+def files_by_stem(name: str, role: str, folder: str) -> dict[str, str]:
     """Path within the folder, without extension -> path of the file, sorted; hidden files are passed by."""
     found: dict[str, str] = {}
     for parent, folders, files in os.walk(folder, onerror=_refuse(name, role)):

@@ -1,0 +1,121 @@
+"""A folder of images and a folder of masks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sam_common.data.image_masks import choose_shots, image_masks_spec, natural_order, read_labels
+from sam_common.errors import UserError
+
+SAMPLES = Path(os.environ.get("DETECTRON2_SAM_SAMPLES", "")) / "human_segmentation"
+
+
+def put(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images 1, 2 and 10 of 6×4 pixels, whose masks have another extension."""
+    for stem in ("1", "2", "10"):
+        put(tmp_path / "images" / f"{stem}.jpg", np.zeros((4, 6, 3), np.uint8))
+        mask = np.zeros((4, 6), np.uint8)
+        mask[1:3, 2:5] = 255
+        put(tmp_path / "masks" / f"{stem}.png", mask)
+    return tmp_path
+
+
+def records(folder: Path, **options: object) -> list[dict]:
+    return image_masks_spec("mine", images=folder / "images", masks=folder / "masks", **options).load()
+
+
+def test_pairs_are_found_by_name_and_sorted_as_people_count(folder: Path) -> None:
+    """1, 2, 10; extensions are free; sizes are the images'."""
+    found = records(folder)
+    assert [record["image_id"] for record in found] == ["1", "2", "10"]
+    assert (found[0]["height"], found[0]["width"], found[0]["num_classes"]) == (4, 6, 1)
+    assert found[2]["mask_file_name"].endswith("10.png")
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_of_one_class_both_habits_are_the_object(folder: Path, value: int) -> None:
+    """0/1 and 0/255 masks have the same labels."""
+    mask = np.zeros((4, 6), np.uint8)
+    mask[0, 0] = value
+    put(folder / "masks" / "1.png", mask)
+    labels = read_labels(records(folder)[0])
+    assert labels[0, 0] == 1 and labels.sum() == 1 and labels.dtype == torch.int64
+
+
+def test_several_classes_and_what_nothing_is_said_about(folder: Path, tmp_path: Path) -> None:
+    """Values 1 and 2 are the classes of the file, in its order; 255 is no class."""
+    (tmp_path / "classes.txt").write_text("person, dog")
+    for stem in ("1", "2", "10"):
+        put(folder / "masks" / f"{stem}.png", np.tile(np.array([0, 1, 2, 255, 0, 0], np.uint8), (4, 1)))
+    spec = image_masks_spec("mine", images=folder / "images", masks=folder / "masks", classes=tmp_path / "classes.txt")
+    assert [category.name for category in spec.load_vocabulary()] == ["person", "dog"]
+    assert read_labels(spec.load()[0])[0].tolist() == [0, 1, 2, -1, 0, 0]
+
+
+def test_a_mask_of_another_size_is_scaled_to_its_image(folder: Path) -> None:
+    """Twice as large, nearest: the same labels. Another shape is refused."""
+    large = np.zeros((8, 12), np.uint8)
+    large[2:6, 4:10] = 255
+    put(folder / "masks" / "1.png", large)
+    first, second, _ = records(folder)
+    assert torch.equal(read_labels(first), read_labels(second))
+    put(folder / "masks" / "1.png", np.zeros((6, 6), np.uint8))
+    with pytest.raises(UserError, match=r"1\.png is 6×6 but its image is 6×4"):
+        read_labels(first)
+
+
+def test_lonely_files_are_all_named(folder: Path) -> None:
+    """Images without masks and masks without images, in one message, before anything else happens."""
+    for lonely in ("images/1.jpg", "images/10.jpg", "masks/2.png"):
+        (folder / lonely).unlink()
+    with pytest.raises(UserError, match=r"1 have no masks: .*2\.jpg; 2 have no images: .*1\.png, .*10\.png"):
+        records(folder)
+
+
+def test_values_that_are_no_class_are_named(folder: Path) -> None:
+    """As JPEG masks have them: the file, the values, and what is expected."""
+    mask = np.zeros((4, 6), np.uint8)
+    mask[0, :3] = 7, 128, 255
+    put(folder / "masks" / "2.png", mask)
+    with pytest.raises(UserError, match=r"2\.png has pixels of the value 7, 128; .* 0 and 255, or 0 and 1"):
+        read_labels(records(folder)[1])
+
+
+def test_shots_are_the_first_or_drawn() -> None:
+    """Without a seed in order; with one a repeatable draw of different images; never more than there are."""
+    pool = [{"image_id": str(i)} for i in range(10)]
+    assert choose_shots(pool, 4) == pool[:4]
+    drawn = choose_shots(pool, 4, seed=1)
+    assert drawn == choose_shots(pool, 4, seed=1) and len({record["image_id"] for record in drawn}) == 4
+    assert drawn != choose_shots(pool, 4, seed=2)
+    for wrong in (1, 11):
+        with pytest.raises(UserError, match=f"{wrong} shots .* of 10 labelled images"):
+            choose_shots(pool, wrong)
+
+
+def test_natural_order() -> None:
+    """Numbers by value wherever they stand; names that differ in zeros only still have one order."""
+    names = ["b1", "a10", "a2", "a", "a02", "10", "9"]
+    assert sorted(names, key=natural_order) == ["9", "10", "a", "a02", "a2", "a10", "b1"]
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="DETECTRON2_SAM_SAMPLES names no folder with human_segmentation")
+def test_the_real_pairs_are_read() -> None:
+    """250 pairs, many masks of another size than their image; each has a person and a background."""
+    found = records(SAMPLES)
+    assert len(found) == 250 and found[9]["image_id"] == "10"
+    for record in found[90:110]:
+        labels = read_labels(record)
+        assert labels.shape == (record["height"], record["width"]) and labels.unique().tolist() == [0, 1]
