@@ -9,12 +9,16 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from sam_common.config import build_model
 from sam_common.tool import ToolParser, run_tool
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
+
 from tools.methods import full_cfg, register_all
 
 

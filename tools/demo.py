@@ -34,6 +34,9 @@ from sam_common.files import atomic_path, write_text
 from sam_common.report import Cell, PictureRow, Report, Section, Table, write_report
 from sam_common.run_report import class_table, loss_curve, picture_rows, quality_table, read_json
 from sam_common.tool import ToolParser
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
+
 from tools.methods import full_cfg
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -45,6 +45,9 @@ from sam_common.structures import Vocabulary
 from sam_common.tool import ToolParser, run_tool
 from sam_common.video import VideoReader, VideoWriter
 from sam_common.visualize import draw_panoptic
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
+
 from tools.methods import full_cfg, register_all
 
 SWITCHES = {"panoptic": "PANOPTIC_ON", "semantic": "SEMANTIC_LABELS_ON", "instance": "INSTANCE_ON"}

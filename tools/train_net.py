@@ -39,6 +39,9 @@ from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Results
 from sam_common.files import write_text
 from sam_common.tool import ToolParser, run_tool
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
+
 from tools.methods import full_cfg, register_all
 
 logger = logging.getLogger("tools.train_net")
