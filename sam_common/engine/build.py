@@ -32,6 +32,7 @@ from sam_common.engine.optimizer import (
 )
 from sam_common.engine.trainer import Plan, Trainer
 from sam_common.errors import UserError
+from sam_common.evaluation.amodal_evaluator import AmodalEvaluator
 from sam_common.evaluation.evaluator import Evaluator, Evaluators, Results, served
 from sam_common.evaluation.mask_ap import MaskAPEvaluator
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator
@@ -44,6 +45,7 @@ EVALUATORS: dict[str, Sequence[Any]] = {
     "panoptic": (PanopticQualityEvaluator, MeanIoUEvaluator, MaskAPEvaluator),
     "instance": (MaskAPEvaluator,),
     "semantic": (MeanIoUEvaluator,),
+    "amodal": (AmodalEvaluator,),
 }
 """`DatasetSpec.evaluator` -> the `Evaluator` classes that its truth serves, each made with (spec, output_dir=,
 training_vocabulary=)."""
