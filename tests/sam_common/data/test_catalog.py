@@ -33,6 +33,10 @@ def test_builtin_names_and_official_trees(tmp_path, monkeypatch):
         "ade20k_panoptic_val",
         "generated_train_panoptic",
         "generated_test_panoptic",
+        "generated_train_amodal",
+        "kins_train",
+        "cocoa_val",
+        "cocoa_cls_val",
     }
     words = {"coco": str(resource("configs/vocabularies/coco.txt"))}
     words["ade20k"] = str(resource("configs/vocabularies/ade20k.txt"))
