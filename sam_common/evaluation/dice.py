@@ -117,7 +117,8 @@ class DiceEvaluator:
         `Dice-name`; NaN where no image has the class."""
         images = [image for part in gather(self._images) for image in part]
         empty = torch.zeros(0, len(self.vocabulary), 3)
-        full, small = (torch.stack([image[i] for image in images]) if images else empty for i in (1, 2))
+        full = torch.stack([overlaps for _, overlaps, _ in images]) if images else empty
+        small = torch.stack([overlaps for _, _, overlaps in images]) if images else empty
         if is_main_process():
             self._write([name for name, _, _ in images], dice(full), iou(full))
         per_class = 100 * dice(full).nanmean(0)
