@@ -99,20 +99,35 @@ def dataset_facts(spec: DatasetSpec, training_vocabulary: Vocabulary | None) -> 
 def format_table(results: Results) -> str:
     """One table of all tasks: a row for each metric, a column for each group of classes.
 
-    Metrics of single classes are left out; the row of `n` says of how many classes a mean is.
+    Metrics of single classes are left out; the row of `n` says of how many classes a mean is. Where nothing is about a
+    group of classes, a row for each task, a column for each metric.
     """
+    results = {task: {name: v for name, v in metrics.items() if "-" not in name} for task, metrics in results.items()}
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for task, metrics in results.items():
         for name, value in metrics.items():
-            if "-" not in name:
-                group = next((g for g, suffix in GROUPS.items() if suffix and name.endswith(suffix)), "all")
-                metric = name.removesuffix(GROUPS[group])
-                text = f"{value:.0f}" if metric == "n" else f"{value:.2f}"
-                cells.setdefault((task, "classes" if metric == "n" else metric), {})[group] = text
+            group = next((g for g, suffix in GROUPS.items() if suffix and name.endswith(suffix)), "all")
+            metric = name.removesuffix(GROUPS[group])
+            cells.setdefault((task, "classes" if metric == "n" else metric), {})[group] = _number(metric, value)
     groups = [group for group in GROUPS if any(group in row for row in cells.values())]
+    if groups == ["all"]:
+        return _table_of_tasks(results)
     align = ("left", "left", *("right" for _ in groups))
     rows = [[*key, *(row.get(group, "") for group in groups)] for key, row in cells.items()]
     return tabulate(rows, ["task", "metric", *groups], tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def _table_of_tasks(results: Results) -> str:
+    names = list(dict.fromkeys(name for metrics in results.values() for name in metrics))
+    rows = [[task, *(_number(name, v[name]) if name in v else "" for name in names)] for task, v in results.items()]
+    align = ("left", *("right" for _ in names))
+    header = ["task", *(name.replace("_", "\n") for name in names)]  # narrow columns: many fit beside each other
+    return tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=align)
+
+
+def _number(metric: str, value: float) -> str:
+    """Percentages with two digits; what is counted is whole."""
+    return f"{value:.0f}" if metric == "n" or metric.startswith("n_") else f"{value:.2f}"
 
 
 def format_report(results: Results, facts: dict[str, Any]) -> str:

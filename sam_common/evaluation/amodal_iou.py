@@ -68,11 +68,12 @@ def merge_visible(predicted: Tensor, visible: Tensor) -> Tensor:
 
 def amodal_means(counts: AmodalCounts) -> dict[str, float]:
     """`mIoU_full`, and `mIoU_occ` in both readings with their numbers of instances; percentages, NaN without any."""
-    means = {"mIoU_full": _mean(counts.full), "n": float(len(counts.full))}
+    means, numbers = {"mIoU_full": _mean(counts.full)}, {"n": float(len(counts.full))}
     for reading in ("strict", "compat"):
         chosen = counts.occluded[getattr(counts, reading)]
-        means |= {f"mIoU_occ_{reading}": _mean(chosen), f"n_occ_{reading}": float(len(chosen))}
-    return means
+        means[f"mIoU_occ_{reading}"] = _mean(chosen)
+        numbers[f"n_occ_{reading}"] = float(len(chosen))
+    return means | numbers
 
 
 def _mean(values: Tensor) -> float:

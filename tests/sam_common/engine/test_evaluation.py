@@ -95,6 +95,19 @@ def test_one_table_of_all_tasks() -> None:
     ]
 
 
+def test_a_row_for_each_task_where_nothing_is_about_groups() -> None:
+    """Both readings of a metric stand side by side; what is counted is whole, what a task lacks is left blank."""
+    means = {"mIoU_occ_strict": 35.126, "mIoU_occ_compat": float("nan"), "n": 800.0}
+    table = format_table({"amodal": means | {"AP": 50.0, "AP-dog": 1.0}, "amodal_merged": means | {"n_missed": 7.0}})
+    assert [line.split() for line in table.splitlines() if "--" not in line] == [
+        ["task", "mIoU", "mIoU", "n", "AP", "n"],
+        ["occ", "occ", "missed"],
+        ["strict", "compat"],
+        ["amodal", "35.13", "nan", "800", "50.00"],
+        ["amodal_merged", "35.13", "nan", "800", "7"],
+    ]
+
+
 def test_the_report_says_what_its_numbers_are() -> None:
     """Data set, images, engine, checkpoint and its choice, seed, vocabulary and its file, seen classes, rules."""
     spec = DatasetSpec("a", list, lambda: VOCABULARY, evaluator="semantic", files={"classes": "words.txt"})
