@@ -4,7 +4,7 @@
     box of a detector -> SAM's box tokens (frozen)┼-> decoder with LoRA, K+1 masks -> calibration -> softmax
     A, the learnable dense prompt ────────────────┘
 
-The encoder and the box tokens never change, so whoever trains for many epochs computes them once (`encode`).
+The encoder never changes and nothing is augmented, so an image is encoded once, however many epochs there are.
 
 Shapes: B images, K classes beside the background, L the side of the input, C channels.
 """
@@ -21,13 +21,14 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from amsam.criterion import few_shot_losses
+from amsam.embedding_cache import EmbeddingCache
 from sam_common.sam.image_encoder import ImageEncoder
 from sam_common.sam.paired_decoder import PairedDecoder
 from sam_common.sam.prompt_encoder import PromptEncoder
 
 
 class Encoded(NamedTuple):
-    """What is frozen of an image: its embedding [C, L / 16, L / 16], and the tokens [2, C] of its box."""
+    """What is frozen of an image: its embedding [C, L / 16, L / 16], and the tokens [2·n, C] of its n boxes."""
 
     embedding: Tensor
     box_tokens: Tensor
@@ -37,13 +38,12 @@ class AMSAM(nn.Module):
     """Images and a box each in, one of K+1 classes for each pixel out.
 
     `forward(batch)` takes a list of dictionaries, one for each image:
-        image: [3, h, w] uint8 RGB, at its own size; or `encoded`, what `encode` made of it and its box.
-        box: [4] XYXY in pixels of the image.
-        labels: [h, w] int64, 0 the background, 1 … K (training).
-        height, width: of the answer; by default those of the image.
+        image: [3, h, w] uint8 RGB, at its own size.
+        boxes: [n, 4] XYXY in pixels of the image, n at least 1.
+        labels: [h, w] int64, 0 the background, 1 … K, -1 where nothing is said (training).
 
     In training it returns a dictionary of weighted scalar losses; else a list of dictionaries with
-        sem_seg: [K+1, height, width] probabilities.
+        sem_seg: [K+1, h, w] probabilities.
     """
 
     mean: Tensor
@@ -56,40 +56,47 @@ class AMSAM(nn.Module):
         *,
         decoder: PairedDecoder,
         calibration: nn.Module,
+        cache: EmbeddingCache,
         image_size: int,
         pixels: tuple[Sequence[float], Sequence[float]],
     ) -> None:
-        """Args: the parts of the figure; L; mean and std of pixels (0..255, RGB)."""
+        """Args: the parts of the figure; what remembers embeddings; L; mean and std of pixels (0..255, RGB)."""
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
         self.prompt_encoder = prompt_encoder.requires_grad_(False)
         self.prompt_encoder.no_mask_embed.requires_grad_(True)
         self.decoder = decoder
         self.calibration = calibration
+        self.cache = cache
         self.image_size = image_size
         for name, values in zip(("mean", "std"), pixels, strict=True):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        logits = self.segment([entry.get("encoded") or self.encode(entry["image"], entry["box"]) for entry in batch])
+        logits = self.segment([self.encode(entry["image"], entry["boxes"]) for entry in batch])
         if self.training:
             labels = torch.stack([self.resized_labels(entry["labels"]) for entry in batch])
             return few_shot_losses(logits, labels)
-        return [{"sem_seg": _resized(logits[i : i + 1], _size(entry))[0].softmax(0)} for i, entry in enumerate(batch)]
+        sizes = [(entry["image"].shape[1], entry["image"].shape[2]) for entry in batch]
+        return [{"sem_seg": _resized(one[None], size)[0].softmax(0)} for one, size in zip(logits, sizes, strict=True)]
 
     @torch.no_grad()
-    def encode(self, image: Tensor, box: Tensor) -> Encoded:
-        """The frozen part of an image [3, h, w] uint8 and its box [4]."""
-        size = [self.image_size, self.image_size]
-        resized = transforms.resize(image.to(self.mean.device), size, antialias=True)
-        normalised = (resized - self.mean) / self.std
-        scale = self.image_size / box.new_tensor([image.shape[2], image.shape[1]] * 2)
+    def encode(self, image: Tensor, boxes: Tensor) -> Encoded:
+        """The frozen part of an image [3, h, w] uint8 and its boxes [n, 4]."""
+        scale = self.image_size / boxes.new_tensor([image.shape[2], image.shape[1]] * 2)
         prompts = self.prompt_encoder.at(self.image_size, self.image_size)
-        tokens, _ = prompts(points=None, boxes=(box * scale)[None].to(self.mean.device), masks=None)
-        return Encoded(self.encoder(normalised[None])[0], tokens[0])
+        tokens, _ = prompts(points=None, boxes=(boxes * scale).to(self.mean.device), masks=None)
+        return Encoded(self.cache(image.to(self.mean.device), self.embed), tokens.flatten(0, 1))
+
+    def embed(self, image: Tensor) -> Tensor:
+        """The embedding [C, L / 16, L / 16] of an image [3, h, w] uint8."""
+        resized = transforms.resize(image, [self.image_size, self.image_size], antialias=True)
+        return self.encoder(((resized - self.mean) / self.std)[None])[0]
 
     def segment(self, encoded: Sequence[Encoded]) -> Tensor:
         """Logits [B, K+1, L, L] of what `encode` made of B images."""
+        if len({len(one.box_tokens) for one in encoded}) > 1:  # as many prompts as boxes: no common batch
+            return torch.cat([self.segment([one]) for one in encoded])
         prompts = self.prompt_encoder.at(self.image_size, self.image_size)
         embeddings = torch.stack([one.embedding for one in encoded])
         tokens = torch.stack([one.box_tokens for one in encoded])
@@ -116,9 +123,3 @@ class AMSAM(nn.Module):
 
 def _resized(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits, size, mode="bilinear")
-
-
-def _size(entry: dict[str, Any]) -> tuple[int, int]:
-    if "height" in entry:
-        return entry["height"], entry["width"]
-    return entry["image"].shape[1], entry["image"].shape[2]

@@ -6,6 +6,7 @@ from segment_anything.modeling.transformer import Attention
 from torch import nn
 
 from amsam.amsam import AMSAM
+from amsam.embedding_cache import EmbeddingCache
 from amsam.mask_calibration import (
     BatchMeanCalibration,
     LearnedCalibration,
@@ -53,6 +54,7 @@ def build_amsam(cfg: CfgNode) -> AMSAM:
         sam.prompt_encoder,
         decoder=decoder,
         calibration=build_calibration(amsam.CALIBRATION, channels, amsam.ALPHA),
+        cache=EmbeddingCache(),
         image_size=amsam.IMAGE_SIZE,
         pixels=(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
     )

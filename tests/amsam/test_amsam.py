@@ -28,7 +28,7 @@ def entry(seed: int = 0) -> dict[str, Any]:
     labels = torch.zeros(50, 70, dtype=torch.int64)
     labels[10:30, 20:50] = 1
     image[:, labels == 1] += 100
-    return {"image": image, "box": torch.tensor([20.0, 10, 50, 30]), "labels": labels}
+    return {"image": image, "boxes": torch.tensor([[20.0, 10, 50, 30]]), "labels": labels}
 
 
 @pytest.fixture
@@ -76,24 +76,23 @@ def test_losses_reach_all_that_trains_but_the_quality_head(model: AMSAM) -> None
     assert idle and all("iou_prediction_head" in name for name in idle)
 
 
-def test_what_is_frozen_may_be_computed_before(model: AMSAM) -> None:
-    """The same losses and the same answer from `encoded` as from the image, to the bit."""
-    item = entry()
-    cached = {"encoded": model.encode(item["image"], item["box"]), "labels": item["labels"]}
-    direct, from_cache = model.train()([item]), model([cached])
-    assert all(torch.equal(direct[name], from_cache[name]) for name in direct)
-    answer = model.eval()([item])[0]["sem_seg"]
-    assert torch.equal(answer, model([cached | {"height": 50, "width": 70}])[0]["sem_seg"])
-    assert answer.shape == (2, 50, 70)
-    torch.testing.assert_close(answer.sum(0), torch.ones(50, 70))
-
-
 def test_images_of_a_batch_have_boxes_of_their_own(model: AMSAM) -> None:
-    """A batch of two is the two one by one."""
-    items = [entry(), {**entry(1), "box": torch.tensor([0.0, 0, 70, 50])}]
-    together = model.eval()(items)
-    for item, output in zip(items, together, strict=True):
-        torch.testing.assert_close(output["sem_seg"], model([item])[0]["sem_seg"], rtol=1e-4, atol=1e-5)
+    """A batch of three, one of them with two boxes, is the three one by one; probabilities at the image's size."""
+    second = {**entry(1), "boxes": torch.tensor([[0.0, 0, 70, 50]])}
+    third = {**entry(2), "boxes": torch.tensor([[0.0, 0, 30, 30], [20, 10, 50, 30]])}
+    for items in ([entry(), second], [entry(), second, third]):
+        for item, output in zip(items, model.eval()(items), strict=True):
+            torch.testing.assert_close(output["sem_seg"], model([item])[0]["sem_seg"], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(output["sem_seg"].sum(0), torch.ones(50, 70))
+
+
+def test_a_box_is_scaled_with_its_image(model: AMSAM) -> None:
+    """Its tokens are SAM's own of the box at the input's size."""
+    encoded = model.encode(entry()["image"], torch.tensor([[35.0, 25, 70, 50]]))
+    prompts = model.prompt_encoder.at(64, 64)
+    expected, _ = prompts(points=None, boxes=torch.tensor([[32.0, 32, 64, 64]]), masks=None)
+    torch.testing.assert_close(encoded.box_tokens, expected[0])
+    assert encoded.embedding.shape == (128, 4, 4)
 
 
 def test_both_levels_of_the_model_itself(model: AMSAM) -> None:
