@@ -7,14 +7,16 @@ from plug.parallel_lora import ParallelEncoder
 from plug.plug import PLUG, Inference
 from plug.refine_module import NoRefinement, RefineModule
 from plug.single_token_decoder import SingleTokenDecoder
+from plug.vanilla_sam import VanillaSAM
 from sam_common.config import META_ARCHITECTURES, CfgNode
 from sam_common.errors import UserError
 from sam_common.sam import build_sam, load_sam_weights
 
 
 def register() -> None:
-    """Enters PLUG in the table of meta-architectures; calling it again changes nothing."""
+    """Enters PLUG, and the SAM it is compared with, in the table of meta-architectures; again changes nothing."""
     META_ARCHITECTURES["PLUG"] = build_plug
+    META_ARCHITECTURES["VanillaSAM"] = build_vanilla_sam
 
 
 def add_plug_config(cfg: CfgNode) -> None:
@@ -37,6 +39,13 @@ def add_plug_config(cfg: CfgNode) -> None:
     plug.TEST.MERGED = True  # LoRA added to the encoder's weights
     plug.TEST.THRESHOLD = 0.3  # probability
     plug.TEST.MAX_CROPS = 16  # at once: bounds the memory of an image with many objects
+
+
+def build_vanilla_sam(cfg: CfgNode) -> VanillaSAM:
+    """SAM with its own weights (Table 2, row 1)."""
+    sam = build_sam(cfg.MODEL.SAM.SIZE)
+    load_sam_weights(sam, cfg.MODEL.SAM.WEIGHTS)
+    return VanillaSAM(sam, pixels=(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
 
 
 def build_plug(cfg: CfgNode) -> PLUG:

@@ -139,7 +139,7 @@ def _evaluate(fabric: Fabric, cfg: CfgNode, model: torch.nn.Module, weights: str
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty; name a data set to evaluate")
     iteration = _load(model, weights) if weights else -1
-    if not weights:
+    if not weights and any(parameter.requires_grad for parameter in model.parameters()):
         logger.warning("MODEL.WEIGHTS is empty: evaluating an untrained model")
     with stop_on_signals() as stop:
         results = evaluate_all(

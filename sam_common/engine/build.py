@@ -21,7 +21,7 @@ from sam_common.data.loader import build_test_loader, build_train_loader
 from sam_common.engine.build_data import test_set, training_set
 from sam_common.engine.checkpoint import Checkpointer, read_checkpoint
 from sam_common.engine.evaluation import copypaste, dataset_facts, evaluate, format_report, write_report
-from sam_common.engine.launch import grad_scaler
+from sam_common.engine.launch import grad_scaler, share_buffers
 from sam_common.engine.optimizer import (
     build_adamw,
     cosine_factor,
@@ -29,6 +29,7 @@ from sam_common.engine.optimizer import (
     multistep_factor,
     parameter_groups,
     poly_factor,
+    trainable_parameters,
 )
 from sam_common.engine.trainer import Plan, Trainer
 from sam_common.errors import UserError
@@ -149,6 +150,7 @@ def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file
     Raises:
         UserError: a value of the configuration, or a data set to train or test on, cannot be used.
     """
+    check_training(cfg, model)
     check_evaluation(cfg, model)
     for name in cfg.DATASETS.TEST:  # what is missing would show only after the training
         catalog.get(name).load()
@@ -171,6 +173,18 @@ def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file
         checkpointer=checkpointer,
         evaluate=partial(evaluate_all, cfg, fabric, model, cfg.OUTPUT_DIR),
     )
+
+
+def check_training(cfg: CfgNode, model: nn.Module) -> None:
+    """Raises UserError where the model has nothing to train, or is not for the kind of truth it would be trained on."""
+    if not trainable_parameters(model):
+        raise UserError(f"{cfg.MODEL.META_ARCHITECTURE} has nothing to train; evaluate it with --eval-only")
+    for spec in map(catalog.get, cfg.DATASETS.TRAIN):
+        if (spec.evaluator == "amodal") != ("amodal" in cast(set[str], model.outputs)):
+            raise UserError(
+                f"DATASETS.TRAIN: {spec.name} has {spec.evaluator} truth, which {cfg.MODEL.META_ARCHITECTURE} cannot "
+                "be trained on; name another data set"
+            )
 
 
 def check_evaluation(cfg: CfgNode, model: nn.Module) -> None:
@@ -201,6 +215,7 @@ def evaluate_all(
         Data set -> results; None when `stopped()` ended it.
     """
     check_evaluation(cfg, model)
+    share_buffers(model)
     facts = {"engine": "fabric", **checkpoint_facts(cfg, checkpoint), "iteration": iteration}
     results: dict[str, Results] = {}
     for name in cfg.DATASETS.TEST:

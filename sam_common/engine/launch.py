@@ -21,6 +21,7 @@ from lightning_fabric.plugins import MixedPrecision, Precision
 from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 from lightning_fabric.strategies import DDPStrategy
+from torch import nn
 
 from sam_common.config import resolve_device
 from sam_common.errors import UserError
@@ -220,6 +221,14 @@ def _guarded(fabric: Fabric, *, errors: Any, function: Callable[..., Any], args:
         sys.exit(2)  # the parent then ends the other processes
     except Interrupted as interrupted:
         return interrupted
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Gives every process the buffers of the first: what a layer counts in training (the statistics of a batch norm)
+    differs among them, and all should evaluate the model that the first one saves."""
+    if torch.distributed.is_initialized():
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 def started_by_torchrun() -> bool:

@@ -31,6 +31,8 @@ Batch = list[dict[str, Any]]
 Evaluate = Callable[[int, Callable[[], bool]], "dict[str, Results] | None"]
 
 MAX_SKIPPED_IN_A_ROW = 10
+UNUSED = "_ddp_params_and_buffers_to_ignore"
+"""torch's name for a model's list of parameters that take no part: processes do not wait for their gradients."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,6 @@ class Trainer:
     ) -> None:
         self.fabric, self.plan, self.lr_factor = fabric, plan, lr_factor
         self.batches, self.checkpointer, self.evaluate = batches, checkpointer, evaluate
-        self.parameters = trainable_parameters(model)
         self.module, self.optimizer = fabric.setup(model, optimizer)
         self.progress = Progress()
 
@@ -203,7 +204,9 @@ class Trainer:
         return cast(Tensor, norm)
 
     def _warn_of_idle(self, iteration: int) -> None:
-        idle = [name for name, parameter in self.parameters.items() if parameter.grad is None]
+        model = self.checkpointer.model
+        known = getattr(model, UNUSED, ())
+        idle = [name for name, p in trainable_parameters(model).items() if p.grad is None and name not in known]
         if idle:
             logger.warning("iteration %d: no gradient reaches %s", iteration, ", ".join(idle))
 
