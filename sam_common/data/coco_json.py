@@ -85,36 +85,50 @@ def parse_images(content: dict, source: str, folder: str) -> dict[int | str, dic
     return records
 
 
+Parsed = tuple[dict, dict[str, Any], dict[str, Any], str]
+"""An entry of `annotations`, the record of its image, its {id, category_id} (the number of the entry, from 1, where it
+has no id; the index of its class), and how messages call it."""
+
+
 def parse_annotations(
     content: dict, source: str, records: Mapping[int | str, dict[str, Any]], index_of: Mapping[int, int]
-) -> Iterator[tuple[dict, dict[str, Any], dict[str, Any], str]]:
-    """The entries of `annotations`, one for each instance.
+) -> Iterator[Parsed]:
+    """The entries of `annotations`, one for each instance; see `parse_annotation`."""
+    ids: set[int | str] = set()
+    for number, entry in enumerate(field(content, "annotations", list, source), start=1):
+        yield parse_annotation(entry, number, source, ids, records, index_of)
+
+
+def parse_annotation(
+    entry: Any,
+    number: int,
+    source: str,
+    ids: set[int | str],
+    records: Mapping[int | str, dict[str, Any]],
+    index_of: Mapping[int, int],
+) -> Parsed:
+    """Entry `number` of `annotations`, from 1.
 
     Args:
+        ids: of the entries before it; its own is added.
         records: by the id of their image.
         index_of: the id of a class -> its index.
 
-    Yields:
-        The entry, the record of its image, its {id, category_id} (the number of the entry, from 1, where it has no id;
-        the index of its class), and how messages call it.
-
     Raises:
-        UserError: two entries have one id, or an entry is of no image or of no class of the file.
+        UserError: an entry before it has its id, or it is of no image or of no class of the file.
     """
-    ids: set[int | str] = set()
-    for number, entry in enumerate(field(content, "annotations", list, source), start=1):
-        image_id = field(entry, "image_id", (int, str), f"{source}, annotations")
-        annotation_id = field({"id": number} | entry, "id", (int, str), f"{source}, annotations")
-        where = f"{source}, annotation {annotation_id!r}"
-        if annotation_id in ids:
-            raise UserError(f"{where}: two have this id")
-        ids.add(annotation_id)
-        if image_id not in records:
-            raise UserError(f"{where}: images has no entry with the id {image_id!r}")
-        category_id = field(entry, "category_id", int, where)
-        if category_id not in index_of:
-            raise UserError(f"{where}: its category_id {category_id} is not in categories")
-        yield entry, records[image_id], {"id": annotation_id, "category_id": index_of[category_id]}, where
+    image_id = field(entry, "image_id", (int, str), f"{source}, annotations")
+    annotation_id = field({"id": number} | entry, "id", (int, str), f"{source}, annotations")
+    where = f"{source}, annotation {annotation_id!r}"
+    if annotation_id in ids:
+        raise UserError(f"{where}: two have this id")
+    ids.add(annotation_id)
+    if image_id not in records:
+        raise UserError(f"{where}: images has no entry with the id {image_id!r}")
+    category_id = field(entry, "category_id", int, where)
+    if category_id not in index_of:
+        raise UserError(f"{where}: its category_id {category_id} is not in categories")
+    return entry, records[image_id], {"id": annotation_id, "category_id": index_of[category_id]}, where
 
 
 def read_json(name: str, path: str) -> dict:

@@ -106,6 +106,11 @@ def as_rle(segmentation: Segmentation, height: int, width: int) -> dict[str, Any
     return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 
 
+def common_area(first: Segmentation, second: Segmentation, height: int, width: int) -> int:
+    """The number of pixels that two checked segmentations share."""
+    return int(codec.area(codec.merge([as_rle(one, height, width) for one in (first, second)], intersect=True)))
+
+
 def segmentation_iou(first: list[Segmentation], second: list[Segmentation], height: int, width: int) -> Tensor:
     """IoU of every checked segmentation of one list with every one of another, float32 [N, M]."""
     if not first or not second:
