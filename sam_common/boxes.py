@@ -1,13 +1,81 @@
-"""Boxes that prompt a model: moved at random, and matched with what is there.
+"""Boxes that prompt a model: checked, moved at random, and matched with what is there.
 
 Boxes are XYXY in pixels, continuous coordinates. Symbols: N boxes, M objects.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Generator, Tensor
-from torchvision.ops import box_iou
+
+
+@dataclass
+class Boxes:
+    """Boxes of one image, from a detector or a file.
+
+    Attributes:
+        boxes: [N, 4] float32 XYXY in pixels.
+        scores: [N] float32 in [0, 1]; 1 where nothing gave one.
+        categories: N names of classes (their ids as texts where no names are known), or None.
+        masks: N segmentations as COCO's files hold them, of the size of the image, or None.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    categories: list[str] | None = None
+    masks: list[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def pick(self, indices: Sequence[int]) -> Boxes:
+        """Those that a list of indices names, in its order."""
+        chosen = torch.tensor(list(indices), dtype=torch.int64)
+        lists = [some and [some[index] for index in indices] for some in (self.categories, self.masks)]
+        return Boxes(self.boxes[chosen], self.scores[chosen], *lists)
+
+
+def no_boxes() -> Boxes:
+    """None at all."""
+    return Boxes(torch.zeros(0, 4), torch.zeros(0))
+
+
+def box_fault(box: Sequence[float], image_size: tuple[int, int] | None = None) -> str:
+    """What makes a box (x0, y0, x1, y1) unusable, to be read after "the box"; "" where nothing does.
+
+    Args:
+        image_size: (height, width) of the image that the box must meet, where it is known.
+    """
+    x0, y0, x1, y1 = box
+    if not all(math.isfinite(value) for value in box):
+        return "has a coordinate that is no number"
+    if x1 < x0 or y1 < y0:
+        return "has x1 < x0 or y1 < y0; corners come as x0, y0, x1, y1"
+    if x1 == x0 or y1 == y0:
+        return "has no area"
+    if image_size is not None and (x1 <= 0 or y1 <= 0 or x0 >= image_size[1] or y0 >= image_size[0]):
+        return f"lies outside the image of {image_size[1]} × {image_size[0]} pixels"
+    return ""
+
+
+def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Boxes [N, 4], of each the part inside an image of (height, width)."""
+    limits = boxes.new_tensor([image_size[1], image_size[0]] * 2)
+    return boxes.clamp(min=0).minimum(limits)
+
+
+def keep_usable(found: Boxes, image_size: tuple[int, int]) -> tuple[Boxes, Counter[str]]:
+    """The boxes that show something of an image, clipped to it, and how many others have which fault."""
+    faults = [box_fault(box, image_size) for box in found.boxes.tolist()]
+    kept = found.pick([index for index, fault in enumerate(faults) if not fault])
+    kept.boxes = clip_boxes(kept.boxes, image_size)
+    return kept, Counter(fault for fault in faults if fault)
 
 
 def mask_box(mask: Tensor) -> Tensor:
@@ -36,14 +104,6 @@ def jitter_boxes(boxes: Tensor, amount: float, generator: Generator, image_size:
     low, high = (boxes + amount * extent * moves).clamp(min=0).minimum(limits).split(2, dim=1)
     low = torch.minimum(low, limits[:2] - 1)
     return torch.cat((low, torch.maximum(high, low + 1)), dim=1)
-
-
-def match_boxes(boxes: Tensor, scores: Tensor, objects: Tensor, *, threshold: float = 0.5) -> Tensor:
-    """Which object each box is of: [N] int64 indices of objects, -1 for none.
-
-    See `match_greedily`; the overlap is the IoU of the boxes.
-    """
-    return match_greedily(box_iou(boxes, objects), scores, threshold=threshold)
 
 
 def match_greedily(overlap: Tensor, scores: Tensor, *, threshold: float = 0.5) -> Tensor:

@@ -31,7 +31,7 @@ _CHUNK = 2**20  # bytes
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """A published file: where it is, and the SHA-256 of its bytes."""
+    """A published file: where it is, and the SHA-256 of its bytes, or how it begins where no more is published."""
 
     url: str
     sha256: str
@@ -71,11 +71,15 @@ def official_weights(name: str) -> Path:
     """
     if name not in OFFICIAL:
         raise UserError(f"there are no official weights named {name!r}; known: {', '.join(OFFICIAL)}")
-    official = OFFICIAL[name]
+    return verified_file(OFFICIAL[name], name)
+
+
+def verified_file(official: OfficialFile, name: str) -> Path:
+    """The local copy of a published file, called `name` where it is damaged; see `official_weights`."""
     path = cache_folder() / official.file_name
     if not path.is_file():
         _download(official, path)
-    elif (found := _file_sha256(path)) != official.sha256:
+    elif not (found := _file_sha256(path)).startswith(official.sha256):
         raise UserError(
             f"{path} is damaged: its SHA-256 is {found}, {name} has {official.sha256}; delete it to download it again"
         )
@@ -93,7 +97,7 @@ def _download(official: OfficialFile, path: Path) -> None:
         ):
             part = Path(file.name)
             found = _copy(response, file, official.file_name)
-        if found != official.sha256:
+        if not found.startswith(official.sha256):
             raise UserError(
                 f"{official.url} arrived damaged and was deleted: its SHA-256 is {found}, expected {official.sha256}; "
                 "try again"

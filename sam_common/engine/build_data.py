@@ -10,6 +10,7 @@ from sam_common.data.amodal_mapper import AmodalMapper
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.loader import Mapper, Record
 from sam_common.data.mapper import SegmentationMapper
+from sam_common.detectors import build_box_source
 from sam_common.errors import UserError
 from sam_common.structures import Vocabulary
 
@@ -38,11 +39,12 @@ def build_mapper(cfg: CfgNode, truth: str, vocabulary: Vocabulary, *, training: 
 
 def _amodal_mapper(cfg: CfgNode, *, training: bool) -> Mapper:
     boxes = cfg.INPUT.BOXES
-    one_of("INPUT.BOXES.SOURCE", boxes.SOURCE, ("ground_truth",))
+    source = None if training else build_box_source(boxes.SOURCE, score_threshold=boxes.SCORE_THRESHOLD)
     return AmodalMapper(
         training=training,
         flip=cfg.INPUT.RANDOM_FLIP == "horizontal",
         jitter=boxes.JITTER_TRAIN if training else boxes.JITTER_TEST,
+        box_source=source,
         match_iou=boxes.MATCH_IOU,
     )
 

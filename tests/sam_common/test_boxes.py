@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam_common.boxes import jitter_boxes, mask_box, match_boxes, match_greedily
+from sam_common.boxes import Boxes, box_fault, jitter_boxes, keep_usable, mask_box, match_greedily, no_boxes
 
 
 def test_the_box_of_a_mask() -> None:
@@ -18,7 +19,14 @@ def test_the_box_of_a_mask() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, 9), st.integers(0, 9), st.integers(1, 10), st.integers(1, 10), st.floats(0, 0.49), st.integers())
+@given(
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.integers(1, 10),
+    st.integers(1, 10),
+    st.floats(0, 0.49),
+    st.integers(0, 2**32),
+)
 def test_jittered_boxes_stay_boxes_of_the_image(x: int, y: int, w: int, h: int, amount: float, seed: int) -> None:
     """No edge moves further than allowed, none leaves the image, none crosses its opposite; the seed decides."""
     boxes = torch.tensor([[x, y, min(x + w, 10), min(y + h, 10)]], dtype=torch.float32)
@@ -53,8 +61,34 @@ def test_overlap_at_the_threshold_counts_and_less_does_not() -> None:
     assert match_greedily(torch.zeros(0, 3), torch.zeros(0)).tolist() == []
 
 
-def test_boxes_are_matched_by_their_iou() -> None:
-    """Equal boxes are one object, in any order; a box elsewhere is none."""
-    objects = torch.tensor([[0.0, 0, 4, 4], [10, 10, 20, 20]])
-    boxes = torch.tensor([[10.0, 10, 20, 20], [0, 0, 4, 4], [50, 50, 60, 60]])
-    assert match_boxes(boxes, torch.tensor([0.5, 0.5, 0.5]), objects).tolist() == [1, 0, -1]
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("box", "fault"),
+    [
+        ((0, 0, 1, 1), ""),
+        ((-5, -5, 0.5, 0.5), ""),
+        ((NAN, 0, 1, 1), "no number"),
+        ((0, 0, float("inf"), 1), "no number"),
+        ((3, 0, 1, 1), "x1 < x0"),
+        ((0, 3, 1, 1), "y1 < y0"),
+        ((2, 2, 2, 5), "no area"),
+        ((8, 0, 9, 1), "outside the image of 8 × 6 pixels"),
+        ((-2, 0, 0, 1), "outside"),
+        ((0, 6, 1, 7), "outside"),
+    ],
+)
+def test_faults_of_boxes(box: tuple[float, ...], fault: str) -> None:
+    """By hand, in an image 8 wide and 6 high: a box that touches its edge from outside shows no pixel of it."""
+    assert (fault in box_fault(box, (6, 8))) and bool(box_fault(box, (6, 8))) == bool(fault)
+
+
+def test_usable_boxes_are_kept_with_what_belongs_to_them() -> None:
+    """By hand: of three boxes the NaN and the outer one go; the rest keeps its score and word, and is clipped."""
+    boxes = torch.tensor([[NAN, 0, 1, 1], [-3, 2, 4, 99], [9, 9, 10, 10]])
+    found = Boxes(boxes, torch.tensor([0.1, 0.2, 0.3]), ["a", "b", "c"], [{}, {"size": 1}, {}])
+    kept, faults = keep_usable(found, (6, 8))
+    assert kept.boxes.tolist() == [[0, 2, 4, 6]] and kept.scores.tolist() == pytest.approx([0.2])
+    assert kept.categories == ["b"] and kept.masks == [{"size": 1}] and sum(faults.values()) == 2
+    assert len(keep_usable(no_boxes(), (6, 8))[0]) == 0
