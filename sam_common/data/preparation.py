@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
 from sam_common.files import atomic_path
 
@@ -68,6 +70,44 @@ def write_label_map(path: str | os.PathLike, labels: NDArray[np.uint8]) -> None:
     if not os.path.isfile(path):
         with atomic_path(path) as temporary:
             Image.fromarray(labels).save(temporary)
+
+
+def check_splits(specs: Sequence[DatasetSpec]) -> None:
+    """Reads data sets whose truth is `annotations`, and prints the numbers of each, or what is missing of it.
+
+    A split that is not there is told and passed by: not everyone needs all of them.
+
+    Raises:
+        UserError: none of them can be read.
+    """
+    faults = 0
+    for spec in specs:
+        try:
+            records, classes = spec.load(), len(spec.load_vocabulary())
+        except UserError as error:
+            print(f"{spec.name}: {error}", file=sys.stderr)
+            faults += 1
+            continue
+        objects = sum(len(record["annotations"]) for record in records)
+        print(f"{spec.name}: {len(records)} images, {objects} objects, classes: {classes} ({spec.files['json']})")
+    if faults == len(specs):
+        raise UserError("none of the data sets is there; --help says where they are downloaded")
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Makes `target` a link to the folder `source`, unless it is there; its parents are made.
+
+    Raises:
+        UserError: there is no such folder, or the link cannot be made.
+    """
+    if not source.is_dir():
+        raise UserError(f"there is no folder {source}")
+    try:
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source.resolve(), target_is_directory=True)
+    except OSError as error:
+        raise UserError(f"cannot link {target} to {source}: {error.strerror}") from error
 
 
 def run(main: Callable[[], list[str]]) -> None:
