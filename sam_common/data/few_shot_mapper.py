@@ -1,0 +1,79 @@
+"""From a record with a mask to the input of a few-shot model: the image, the boxes that prompt it, and its labels.
+
+Nothing is drawn at random and nothing is augmented, so an item depends on its record alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sam_common.box_prompts import select_boxes
+from sam_common.boxes import Boxes, jitter_boxes, mask_box
+from sam_common.data.image_masks import read_labels
+from sam_common.data.images import read_image
+from sam_common.data.loader import item_seed
+from sam_common.data.mapper import check_size
+
+BoxSource = Callable[[dict[str, Any], Tensor], Boxes]
+"""(record, image uint8 [3, H, W]) -> the boxes found in it."""
+
+
+class FewShotMapper:
+    """Reads one record of `image_masks` and makes a model input of it.
+
+    Called with a record, it returns a dict with `image` (uint8 RGB [3, H, W]), `height`, `width`, `file_name`,
+    `image_id`, `boxes` ([n, 4] XYXY in pixels, n at least 1), `box_found` (else the box is the whole image), and in
+    training `labels` (int64 [H, W], 0 the background) and the record's `level`, where it has one.
+
+    Args:
+        training: give labels.
+        box_source: where boxes come from; None: the box around what the mask says is no background.
+        policy, classes: see `select_boxes`.
+        jitter: by how much of its side each edge of a true box is moved at most; less than 0.5.
+    """
+
+    def __init__(
+        self,
+        *,
+        training: bool,
+        box_source: BoxSource | None = None,
+        policy: str = "top1",
+        classes: Collection[str] = (),
+        jitter: float = 0.0,
+    ) -> None:
+        self.training = training
+        self.box_source = box_source
+        self.policy = policy
+        self.classes = classes
+        self.jitter = jitter
+
+    def __call__(self, record: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+        """The model input of one record.
+
+        Raises:
+            UserError: a file of the record cannot be read, or contradicts the record.
+        """
+        image = read_image(record["file_name"])
+        check_size(image, record)
+        labels = read_labels(record)
+        found = self.box_source(record, image) if self.box_source is not None else self._true_box(record, labels)
+        size = (record["height"], record["width"])
+        boxes, box_found = select_boxes(found, self.policy, size, classes=self.classes)
+        item = {key: record[key] for key in ("height", "width", "file_name", "image_id")}
+        item |= {"image": image, "boxes": boxes, "box_found": box_found}
+        if self.training:
+            item |= {"labels": labels, "level": record.get("level", 1)}
+        return item
+
+    def _true_box(self, record: dict[str, Any], labels: Tensor) -> Boxes:
+        mask = labels > 0
+        if not mask.any():
+            return Boxes(torch.zeros(0, 4), torch.zeros(0))
+        # Keyed by the image alone: a box that moved between epochs could not be computed once.
+        generator = torch.Generator().manual_seed(item_seed(0, 0, record["image_id"]))
+        size = (record["height"], record["width"])
+        return Boxes(jitter_boxes(mask_box(mask)[None], self.jitter, generator, size), torch.ones(1))
