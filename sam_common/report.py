@@ -1,6 +1,6 @@
 """One self-contained HTML file about a run: what was done, tables, curves, pictures. No script, no external resource.
 
-A report is a list of sections, each from one method or one question; whoever runs an experiment appends its own.
+A report is a list of parts, each from one method; whoever runs an experiment appends its own, made of sections.
 Everything given as text is escaped; numbers are formatted here.
 """
 
@@ -70,15 +70,24 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Report:
-    """`highlights`: (value, meaning), the numbers to see first. `facts`: (name, value), what was run."""
+class Part:
+    """What one method adds. `highlights`: (value, meaning), the numbers to see first; `notes`: how to read them."""
 
     title: str
     lead: str
     highlights: Sequence[tuple[str, str]] = ()
-    facts: Sequence[tuple[str, str]] = ()
     sections: Sequence[Section] = ()
     notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """`facts`: (name, value), what was run."""
+
+    title: str
+    lead: str
+    parts: Sequence[Part] = ()
+    facts: Sequence[tuple[str, str]] = ()
 
 
 def write_report(path: str | os.PathLike, report: Report) -> None:
@@ -88,13 +97,12 @@ def write_report(path: str | os.PathLike, report: Report) -> None:
 
 def render(report: Report) -> str:
     """The report as an HTML document."""
-    sections = "\n".join(_section(section) for section in report.sections)
-    highlights = "".join(
-        f'<div class="highlight"><dt>{_text(meaning)}</dt><dd>{_text(value)}</dd></div>'
-        for value, meaning in report.highlights
+    parts = "\n".join(_part(part, number) for number, part in enumerate(report.parts))
+    summary = "".join(
+        f'<h2><a href="#part-{number}">{_text(part.title)}</a></h2>{_highlights(part)}'
+        for number, part in enumerate(report.parts)
     )
     facts = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in report.facts)
-    notes = "".join(f"<li>{_text(note)}</li>" for note in report.notes)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -108,11 +116,10 @@ def render(report: Report) -> str:
 <header>
 <h1>{_text(report.title)}</h1>
 <p class="lead">{_text(report.lead)}</p>
-{f'<dl class="highlights">{highlights}</dl>' if highlights else ""}
+{summary}
 </header>
 <main>
-{f'<section><h2>How to read this</h2><ul class="notes">{notes}</ul></section>' if notes else ""}
-{sections}
+{parts}
 {f'<section><h2>What was run</h2><dl class="facts">{facts}</dl></section>' if facts else ""}
 </main>
 </body>
@@ -120,12 +127,30 @@ def render(report: Report) -> str:
 """
 
 
+def _part(part: Part, number: int) -> str:
+    sections = "".join(_section(section) for section in part.sections)
+    notes = "".join(f"<li>{_text(note)}</li>" for note in part.notes)
+    return (
+        f'<h2 class="part" id="part-{number}">{_text(part.title)}</h2><p class="lead">{_text(part.lead)}</p>'
+        + (f'<section><h3>How to read this</h3><ul class="notes">{notes}</ul></section>' if notes else "")
+        + sections
+    )
+
+
+def _highlights(part: Part) -> str:
+    tiles = "".join(
+        f'<div class="highlight"><dt>{_text(meaning)}</dt><dd>{_text(value)}</dd></div>'
+        for value, meaning in part.highlights
+    )
+    return f'<dl class="highlights">{tiles}</dl>' if tiles else ""
+
+
 def _section(section: Section) -> str:
     parts = [f"<p>{_text(paragraph)}</p>" for paragraph in section.text]
     parts += [_table(table) for table in section.tables]
     parts += [line_chart(curve) for curve in section.curves]
     parts += [_picture_row(row) for row in section.rows]
-    return f"<section><h2>{_text(section.title)}</h2>{''.join(parts)}</section>"
+    return f"<section><h3>{_text(section.title)}</h3>{''.join(parts)}</section>"
 
 
 def _table(table: Table) -> str:
@@ -203,7 +228,10 @@ body {
 }
 header { margin-bottom: 28px; }
 h1 { font-size: 2.1rem; line-height: 1.15; letter-spacing: -0.02em; margin: 0 0 10px; text-wrap: balance; }
-h2 { font-size: 1.2rem; letter-spacing: -0.01em; margin: 0 0 12px; }
+h2, h3 { font-size: 1.2rem; letter-spacing: -0.01em; margin: 0 0 12px; }
+header h2 { margin: 26px 0 10px; }
+h2.part { font-size: 1.7rem; line-height: 1.2; margin: 52px 0 8px; }
+a { color: inherit; text-decoration-color: var(--accent); text-underline-offset: 4px; }
 h4 { font-size: 0.75rem; font-weight: 600; color: var(--quiet); margin: 0 0 6px; }
 p { margin: 0 0 12px; max-width: 72ch; }
 .lead { font-size: 1.08rem; color: var(--quiet); }
@@ -211,7 +239,7 @@ section {
   background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 22px 24px; margin: 0 0 20px;
 }
 section > :last-child { margin-bottom: 0; }
-.highlights { display: flex; flex-wrap: wrap; gap: 12px; margin: 22px 0 0; }
+.highlights { display: flex; flex-wrap: wrap; gap: 12px; margin: 0; }
 .highlight {
   flex: 1 1 150px; background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 14px 18px;
   display: flex; flex-direction: column-reverse; justify-content: flex-end;
@@ -261,7 +289,7 @@ mark { background: var(--mark); color: var(--mark-ink); border-radius: 5px; padd
   body { background: none; max-width: none; padding: 0; font-size: 11pt; }
   section { border: 0; padding: 0 0 12pt; }
   figure, tr { break-inside: avoid; }
-  h2 { break-after: avoid; }
+  h2, h3 { break-after: avoid; }
   .panels { grid-template-columns: repeat(3, 1fr); }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }

@@ -26,7 +26,7 @@ from sam_common.visualize import draw_panoptic
 _LETTERS = 1.35  # three pictures share a row, so their words are set larger
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Any:
     """Raises UserError where the file is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))

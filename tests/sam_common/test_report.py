@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from sam_common.chart import Curve, line_chart, round_ticks, running_mean
-from sam_common.report import Picture, PictureRow, Report, Section, Table, render, write_report
+from sam_common.report import Part, Picture, PictureRow, Report, Section, Table, render, write_report
 
 _VOID = {"meta", "img", "line", "polyline", "br"}
 
@@ -56,17 +57,19 @@ def report() -> Report:
     pixels = np.full((8, 12, 3), 200, np.uint8)
     rows = [("all", 47.5, 80.1, 56), ("unseen", float("nan"), None, 18), ("<b>odd</b>", 1.0, 2.0, 3)]
     picture = PictureRow([Picture("Input", pixels, "a scene")], "scene 1", "unseen:", ["red ring"])
+    sections = [
+        Section("Results", ["A paragraph."], [Table("Quality", ("classes", "PQ", "SQ", "n"), rows, bars=(1,))]),
+        Section("Classes", tables=[Table("Per class", ("class", "PQ"), [("red ring", 12.5)], folded=True)]),
+        Section("Training", curves=[Curve("Loss", "iteration", {"total": [(0, 3.0), (10, 1.0)]})], rows=[picture]),
+    ]
     return Report(
         "Title & more",
         "What it is.",
-        highlights=[("47.5", "PQ")],
-        facts=[("command", "python tools/demo.py <x>")],
-        sections=[
-            Section("Results", ["A paragraph."], [Table("Quality", ("classes", "PQ", "SQ", "n"), rows, bars=(1,))]),
-            Section("Classes", tables=[Table("Per class", ("class", "PQ"), [("red ring", 12.5)], folded=True)]),
-            Section("Training", curves=[Curve("Loss", "iteration", {"total": [(0, 3.0), (10, 1.0)]})], rows=[picture]),
+        parts=[
+            Part("First method", "What it does.", [("47.5", "PQ")], sections, ["Drawn pictures only."]),
+            Part("Second method", "Another."),
         ],
-        notes=["Drawn pictures only."],
+        facts=[("command", "python tools/demo.py <x>")],
     )
 
 
@@ -76,8 +79,8 @@ def test_report_needs_no_other_file(report: Report) -> None:
     checker = _parse(document)
     assert not re.search(r"https?:|//|@import|url\(|<script|<link", re.sub(r"base64,[A-Za-z0-9+/=]+", "", document))
     sources = [value for _, name, value in checker.attributes if name in ("src", "href")]
-    assert sources and all(source.startswith("data:image/jpeg;base64,") for source in sources)
-    image = Image.open(io.BytesIO(base64.b64decode(sources[0].partition(",")[2])))
+    assert sources and all(re.match("data:image/jpeg;base64,|#part-[01]$", source) for source in sources)
+    image = Image.open(io.BytesIO(base64.b64decode(next(s for s in sources if s[0] == "d").partition(",")[2])))
     assert image.size == (12, 8)
 
 
@@ -108,6 +111,23 @@ def test_report_is_written_whole(report: Report, tmp_path: Path) -> None:
     write_report(tmp_path / "deep" / "report.html", report)
     assert (tmp_path / "deep" / "report.html").read_text(encoding="utf-8") == render(report)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report.html"]
+
+
+def test_a_reader_gets_to_each_part(report: Report) -> None:
+    """Invariant: the summary has a link to each part, with its numbers; headings go down one level at a time."""
+    checker = _parse(render(report))
+    targets = {value for tag, name, value in checker.attributes if name == "id"}
+    assert (
+        [value[1:] for _, name, value in checker.attributes if name == "href"]
+        == sorted(targets)
+        == [
+            "part-0",
+            "part-1",
+        ]
+    )
+    assert checker.texts.count("First method") == checker.texts.count("Second method") == 2
+    levels = [int(level) for level in re.findall(r"<h([1-6])", render(report))]
+    assert levels[0] == 1 and all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
 def test_empty_report_is_a_page() -> None:

@@ -15,7 +15,7 @@ from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.generated import generated_specs, prepare, seen_vocabulary
 from sam_common.errors import UserError
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
-from sam_common.report import Report, Section, render
+from sam_common.report import Part, Report, Section, render
 from sam_common.run_report import class_table, image_quality, loss_curve, picture_rows, quality_table, read_json
 
 
@@ -24,7 +24,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[DatasetSpec, Pa
     """Four test scenes, and the evaluation of a prediction that finds everything but the first thing of each."""
     root = tmp_path_factory.mktemp("world")
     prepare(root, train=1, test=4, size=64)
-    spec = generated_specs(root)[1]
+    spec = next(spec for spec in generated_specs(root) if spec.name == "generated_test_panoptic")
     evaluator = PanopticQualityEvaluator(spec, output_dir=root / "run", training_vocabulary=seen_vocabulary())
     for record in spec.load():
         labels = read_ground_truth(record)
@@ -49,7 +49,7 @@ def test_tables_hold_what_was_measured(evaluated: tuple[DatasetSpec, Path]) -> N
     assert sorted(row[0] for row in classes) == sorted(entry["name"] for entry in quality["classes"])
     scores = [row[3] for row in classes if row[3] is not None]
     assert scores == sorted(scores, reverse=True)
-    document = render(Report("r", "l", sections=[Section("s", tables=[table, class_table(quality)])]))
+    document = render(Report("r", "l", [Part("p", "l", (), [Section("s", tables=[table, class_table(quality)])])]))
     assert all(str(row[0]) in document for row in (*table.rows, *classes))
 
 
