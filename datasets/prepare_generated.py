@@ -1,9 +1,9 @@
-"""Makes the generated data sets: `generated_train_panoptic` (seen classes) and `generated_test_panoptic` (all).
+"""Makes the generated data sets: `generated_train_*` (seen classes) and `generated_test_*` (all), panoptic and amodal.
 
     python datasets/prepare_generated.py --train 2000 --test 200
 
-They are written to ROOT/generated in the COCO panoptic format, about 0.1 MB a scene. What is there already, complete
-and with the same parameters, is kept; an interrupted run is simply started again.
+They are written to ROOT/generated in the COCO panoptic format and in KINS's, about 0.1 MB a scene. What is
+there already, complete and with the same parameters, is kept; an interrupted run is simply started again.
 """
 
 from __future__ import annotations

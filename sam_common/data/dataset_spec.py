@@ -19,6 +19,8 @@ class DatasetSpec:
     - panoptic: `pan_seg_file_name`, and `segments_info`, a list of {id, category_id, iscrowd, area};
     - instance: `annotations`, a list of {bbox XYWH in pixels, bbox_mode 1, category_id, iscrowd, segmentation, area,
       id}; the segmentation is a list of polygons, or a compressed RLE {size, counts};
+    - amodal: `annotations` as of instances, of whole objects, each with the `visible_segmentation` and `visible_bbox`
+      of what is seen of it (`sam_common.data.amodal`);
     - semantic: `sem_seg_file_name`, an image of class indices, with `num_classes` and `ignore_label`.
 
     `sam_common.data.segments` reads the masks of any of them.
@@ -27,7 +29,7 @@ class DatasetSpec:
         name: what `DATASETS.TRAIN` and `DATASETS.TEST` call it.
         load: the records. Raises UserError where files are missing or wrong.
         load_vocabulary: the classes, in the order of category_id. Raises UserError likewise.
-        evaluator: the kind of its truth: panoptic | instance | semantic.
+        evaluator: the kind of its truth: panoptic | instance | semantic | amodal.
         files: where its parts lie, by role (`json`, `images`, `panoptic`, `labels`).
         ignore_label: of a semantic data set, the value of pixels without a class. Where the number of classes decides,
             as in `label_maps`, that of the records counts.

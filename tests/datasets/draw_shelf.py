@@ -1,4 +1,4 @@
-"""Draws the data set of docs/custom_data.md: balls and boxes before a wall, as COCO instances and as label maps.
+"""Draws the data set of docs/custom_data.md: balls and boxes before a wall, in the three forms that it describes.
 
     python tests/datasets/draw_shelf.py
 
@@ -11,7 +11,10 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
+
+from sam_common.rle import encode_mask
 
 SIZE = (256, 192)
 CLASSES = {1: ("ball", "red"), 2: ("box", "blue")}
@@ -22,23 +25,25 @@ CORNERS = {  # of an outline, as parts of its side; a ball has eight
 
 
 def draw_shelf(root: Path, *, train: int, val: int) -> None:
-    """Pictures, label maps, the two JSON files and the list of classes."""
+    """Pictures, label maps, the list of classes, and two JSON files a split, of instances and of whole things."""
     source = random.Random(0)
     for split, count in (("train", train), ("val", val)):
-        images, annotations = [], []
+        images, annotations, whole = [], [], []
         for number in range(count):
             picture, labels = Image.new("RGB", SIZE, "tan"), Image.new("L", SIZE, 0)
             for _ in range(3):
                 annotation = _draw_thing(source, picture, labels)
                 annotations.append({"id": len(annotations) + 1, "image_id": number, "iscrowd": 0} | annotation)
+            whole += _whole_things(annotations[-3:])
             for kind, image, ending in (("images", picture, "jpg"), ("labels", labels, "png")):
                 path = root / kind / split / f"{number:03}.{ending}"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 image.save(path)
             images.append({"id": number, "file_name": f"{number:03}.jpg", "width": SIZE[0], "height": SIZE[1]})
         categories = [{"id": key, "name": name} for key, (name, _) in CLASSES.items()]
-        content = {"images": images, "annotations": annotations, "categories": categories}
-        (root / f"{split}.json").write_text(json.dumps(content))
+        for name, entries in ((split, annotations), (f"{split}_amodal", whole)):
+            content = {"images": images, "annotations": entries, "categories": categories}
+            (root / f"{name}.json").write_text(json.dumps(content))
     (root / "classes.txt").write_text("wall:stuff\nball|disc\nbox|carton\n")
 
 
@@ -51,6 +56,25 @@ def _draw_thing(source: random.Random, picture: Image.Image, labels: Image.Image
     ImageDraw.Draw(labels).polygon(outline, fill=category)
     polygon = [value for point in outline for value in point]
     return {"category_id": category, "bbox": [x, y, side, side], "segmentation": [polygon]}
+
+
+def _whole_things(annotations: list[dict]) -> list[dict]:
+    """The things of one picture with two masks, the whole and what later ones leave of it; what is gone is none."""
+    masks = []
+    for annotation in annotations:
+        layer = Image.new("L", SIZE)
+        ImageDraw.Draw(layer).polygon(annotation["segmentation"][0], fill=1)
+        masks.append(np.array(layer, bool))
+    things = []
+    for place, annotation in enumerate(annotations):
+        covered = np.any(masks[place + 1 :], axis=0) if place + 1 < len(masks) else np.zeros_like(masks[place])
+        visible = masks[place] & ~covered
+        if visible.any():
+            kept = {key: annotation[key] for key in ("id", "image_id", "category_id")}
+            things.append(
+                kept | {"segmentation": encode_mask(masks[place]), "visible_segmentation": encode_mask(visible)}
+            )
+    return things
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from sam_common.data import catalog
 from sam_common.data.segments import read_segments
 from tests.datasets.draw_shelf import draw_shelf
-from tools import predict, train_net
+from tools import predict, train_net, validate_amodal
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "custom_data.md").read_text()
@@ -26,26 +26,32 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     draw_shelf(tmp_path / "shelf", train=2, val=1)
     files = re.findall(r"`(\w+\.yaml)`:\n\n```yaml\n(.*?)```", GUIDE, flags=re.DOTALL)
-    assert [name for name, _ in files] == ["shelf.yaml", "shelf_labels.yaml"]
+    assert [name for name, _ in files] == ["shelf.yaml", "shelf_labels.yaml", "shelf_amodal.yaml"]
     for name, text in files:
         (tmp_path / name).write_text(text)
     return tmp_path
 
 
 def test_the_commands_of_the_guide(shelf: Path) -> None:
-    """Both trainings end with a table of the truth they have; the prediction writes COCO results."""
+    """All trainings end with a table of the truth they have; the prediction writes COCO results; nothing is wrong with
+    the amodal masks."""
     commands = [shlex.split(line) for line in re.findall(r"```bash\npython (.*?)\n```", GUIDE)]
-    assert [command[0] for command in commands] == ["tools/train_net.py", "tools/predict.py", "tools/train_net.py"]
-    short = ["SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "1", "MODEL.POSSAM.LOSS.NUM_POINTS", "64"]
-    train, found, train_labels = (command[1:] for command in commands)
+    tools = ["train_net", "predict", "train_net", "validate_amodal", "train_net"]
+    assert [command[0] for command in commands] == [f"tools/{tool}.py" for tool in tools]
+    one = ["SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "1"]
+    short = [*one, "MODEL.POSSAM.LOSS.NUM_POINTS", "64"]
+    train, found, train_labels, validate, train_amodal = (command[1:] for command in commands)
     train_net.main([*train, *short])
     predict.main(found)
     train_net.main([*train_labels, *short])
+    assert validate_amodal.main(validate) == 0
+    train_net.main([*train_amodal, *one])
     results = {
         name: json.loads((shelf / "output" / name / "inference" / "shelf_val" / "results.json").read_text())["results"]
-        for name in ("shelf", "shelf_labels")
+        for name in ("shelf", "shelf_labels", "shelf_amodal")
     }
     assert {"segm", "bbox"} <= results["shelf"].keys() and "sem_seg" in results["shelf_labels"]
+    assert {"amodal", "visible_as_amodal"} <= results["shelf_amodal"].keys()
     assert isinstance(json.loads((shelf / "found" / "instances.json").read_text()), list)
 
 
