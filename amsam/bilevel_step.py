@@ -1,0 +1,75 @@
+"""One iteration of the bi-level optimisation on the model itself: the weights W step, the prompt A gets its gradient.
+
+`bilevel.py` has the equations. An engine calls `BilevelStep` in place of a backward pass and steps the optimizer after
+it; so clipping, schedules and checkpoints are the engine's, whichever one runs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amsam.amsam import AMSAM
+from amsam.bilevel import first_order, unrolled
+
+LOWER, UPPER = 1, 2
+"""`level` of an entry of a batch: which half of the shots it is from."""
+
+
+class BilevelStep:
+    """Called with a batch of both levels, it steps W and leaves A's gradient as the only one.
+
+    Args:
+        model: bare, on its device.
+        optimizer: over all that trains, made anew; A moves to a group of its own with its own rate.
+        upper_lr: base rate of A.
+        gradient: "first_order" | "unrolled".
+    """
+
+    def __init__(self, model: AMSAM, optimizer: torch.optim.Optimizer, *, upper_lr: float, gradient: str) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.unrolled = gradient == "unrolled"
+        self.lower, self.upper = model.levels()
+        (prompt,) = self.upper.values()
+        home = next(group for group in optimizer.param_groups if any(p is prompt for p in group["params"]))
+        home["params"] = [p for p in home["params"] if p is not prompt]
+        own = {key: value for key, value in home.items() if key != "params"}
+        optimizer.add_param_group(own | {"params": [prompt], "lr": upper_lr, "base_lr": upper_lr, "kind": "upper"})
+
+    def __call__(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The losses at the lower level, and at the upper one their sum, `loss_upper`.
+
+        Where a loss of W or its gradient is not finite W takes no step; the engine sees it in what is returned.
+        """
+        first = [entry for entry in batch if entry["level"] == LOWER]
+        second = [entry for entry in batch if entry["level"] == UPPER]
+        ahead = self._unrolled(first, second) if self.unrolled else None  # from W before its step
+        losses = self._step_weights(first)
+        (name,) = self.upper
+        if ahead is None:
+            ahead = first_order(self.model.loss, self.lower, self.upper, second)
+        self.optimizer.zero_grad()
+        self.upper[name].grad = ahead[name]
+        with torch.no_grad():
+            return {**losses, "loss_upper": self.model.loss(self.lower, self.upper, second)}
+
+    def _unrolled(self, first: list[dict[str, Any]], second: list[dict[str, Any]]) -> dict[str, Tensor]:
+        rate = max(group["lr"] for group in self.optimizer.param_groups if group["kind"] != "upper")
+        return unrolled(self.model.loss, self.lower, self.upper, first, second, rate)
+
+    def _step_weights(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        self.optimizer.zero_grad()
+        losses: dict[str, Tensor] = self.model(batch)
+        torch.stack(list(losses.values())).sum().backward()
+        for prompt in self.upper.values():
+            prompt.grad = None
+        gradients = [p.grad for p in self.lower.values() if p.grad is not None]
+        if math.isfinite(float(torch.stack([gradient.norm() for gradient in gradients]).norm())):
+            self.optimizer.step()  # parameters without a gradient stay
+        else:
+            losses = {name: loss * torch.nan for name, loss in losses.items()}
+        return {name: loss.detach() for name, loss in losses.items()}
