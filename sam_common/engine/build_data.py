@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from sam_common.config import CfgNode, one_of
@@ -13,6 +14,8 @@ from sam_common.data.mapper import SegmentationMapper
 from sam_common.detectors import build_box_source
 from sam_common.errors import UserError
 from sam_common.structures import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 
 def build_mapper(cfg: CfgNode, truth: str, vocabulary: Vocabulary, *, training: bool) -> Mapper:
@@ -61,8 +64,11 @@ def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Recor
         raise UserError("DATASETS.TRAIN is empty; name a data set, or give --eval-only")
     amodal = [spec.evaluator == "amodal" for spec in specs]
     if all(amodal):  # classes are not learned, so they may differ
-        records = [record for spec in specs for record in spec.load()]
-        return group_instances(records, cfg.INPUT.INSTANCES_PER_IMAGE), build_mapper(cfg, "amodal", (), training=True)
+        if cfg.INPUT.INSTANCES_PER_IMAGE < 1:
+            raise UserError(f"INPUT.INSTANCES_PER_IMAGE is {cfg.INPUT.INSTANCES_PER_IMAGE}; give at least 1")
+        groups = group_instances([record for spec in specs for record in spec.load()], cfg.INPUT.INSTANCES_PER_IMAGE)
+        _tell_epochs(groups, cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH)
+        return groups, build_mapper(cfg, "amodal", (), training=True)
     if any(amodal):
         raise UserError(f"DATASETS.TRAIN: {specs[amodal.index(True)].name} is amodal, others are not; choose one kind")
     vocabularies = [spec.load_vocabulary() for spec in specs]
@@ -71,6 +77,16 @@ def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Recor
             raise UserError(f"DATASETS.TRAIN: {spec.name} has other classes than {specs[0].name}; train on one of them")
     records = [record for spec in specs for record in spec.load()]
     return records, build_mapper(cfg, specs[0].evaluator, vocabularies[0], training=True)
+
+
+def _tell_epochs(groups: Sequence[Record], max_iter: int, batch_size: int) -> None:
+    objects = sum(len(group["annotations"]) for group in groups)
+    if groups:
+        logger.info(
+            "%d objects in %d groups: %d iterations of %d groups are %.1f epochs, %.1f objects each in the mean",
+            *(objects, len(groups), max_iter, batch_size, max_iter * batch_size / len(groups)),
+            batch_size * objects / len(groups),
+        )
 
 
 def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[list[Record], Mapper]:
