@@ -16,16 +16,15 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from sam_common.boxes import jitter_boxes, match_greedily
+from sam_common.boxes import Boxes, jitter_boxes, match_greedily
 from sam_common.data.amodal import boxes_of, read_amodal
-from sam_common.data.coco_masks import segmentation_iou
+from sam_common.data.coco_masks import checked_segmentation, segmentation_iou
 from sam_common.data.images import read_image
 from sam_common.data.loader import item_seed
 from sam_common.data.mapper import check_size
 
-BoxSource = Callable[[dict[str, Any], Tensor], Any]
-"""(record, image uint8 [3, H, W]) -> boxes with `boxes` [n, 4] XYXY, `scores` [n] and `masks` (a list of RLEs or None);
-None in place of them: those of the annotation."""
+BoxSource = Callable[[dict[str, Any], Tensor], Boxes | None]
+"""(record, image uint8 [3, H, W]) -> boxes of its objects; None: those of the annotation."""
 
 _FOR_LOSSES, _FOR_JITTER = 0, 1
 
@@ -114,13 +113,14 @@ class AmodalMapper:
             boxes[index] = jitter_boxes(boxes[index : index + 1], self.jitter, generator, size)[0]
         return boxes
 
-    def _match(self, record: dict[str, Any], found: Any) -> dict[str, Any]:
+    def _match(self, record: dict[str, Any], found: Boxes) -> dict[str, Any]:
         entries = record["annotations"]
         if found.masks is None:
             overlap = box_iou(found.boxes, boxes_of(entries, "visible_bbox"))
         else:
-            truth = [entry["visible_segmentation"] for entry in entries]
-            overlap = segmentation_iou(found.masks, truth, record["height"], record["width"])
+            size, where = (record["height"], record["width"]), f"the mask of a box in {record['file_name']}"
+            masks = [checked_segmentation(mask, *size, where) for mask in found.masks]
+            overlap = segmentation_iou(masks, [entry["visible_segmentation"] for entry in entries], *size)
         matches = match_greedily(overlap, found.scores, threshold=self.match_iou)
         of = [entries[match] if match >= 0 else None for match in matches.tolist()]
         amodal_boxes = torch.zeros(len(of), 4)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from sam_common.boxes import mask_box
+from sam_common.boxes import Boxes, mask_box
 from sam_common.data.amodal import group_instances
 from sam_common.data.amodal_mapper import AmodalMapper
 from sam_common.data.coco_amodal import coco_amodal_spec
@@ -88,8 +87,8 @@ def test_an_image_without_objects(record: dict[str, Any]) -> None:
     assert item["annotation_ids"] == item["category_ids"] == item["box_scores"] == []
 
 
-def found(boxes: list[list[float]], scores: list[float], masks: list[Any] | None = None) -> SimpleNamespace:
-    return SimpleNamespace(boxes=torch.tensor(boxes).reshape(-1, 4), scores=torch.tensor(scores), masks=masks)
+def found(boxes: list[list[float]], scores: list[float], masks: list[Any] | None = None) -> Boxes:
+    return Boxes(torch.tensor(boxes).reshape(-1, 4), torch.tensor(scores), masks=masks)
 
 
 def test_predicted_boxes(record: dict[str, Any]) -> None:
@@ -116,6 +115,9 @@ def test_predicted_masks_decide(record: dict[str, Any]) -> None:
     masks = [encode_mask(trees.VISIBLE[0])]
     item = AmodalMapper(training=False, box_source=lambda *_: found([VISIBLE_BOXES[1]], [1.0], masks))(record)
     assert item["annotation_ids"] == [11]
+    damaged = AmodalMapper(training=False, box_source=lambda *_: found([VISIBLE_BOXES[1]], [1.0], [{"size": [9, 9]}]))
+    with pytest.raises(UserError, match="the mask of a box in .*five.png: segmentation must be"):
+        damaged(record)
 
 
 def test_no_predicted_boxes(record: dict[str, Any]) -> None:
