@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check ablation-possam install clean
+.PHONY: demo test check ablation-possam ablation-plug install clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py --output output/demo
@@ -14,6 +14,10 @@ test: check
 ablation-possam: $(INSTALLED)
 	$(BIN)/python datasets/prepare_generated.py
 	$(BIN)/python tools/ablation.py --rows configs/ablations/possam_embedded.yaml --output output/ablation_possam
+
+ablation-plug: $(INSTALLED)
+	$(BIN)/python datasets/prepare_generated.py
+	$(BIN)/python tools/ablation.py --rows configs/ablations/plug_embedded.yaml --output output/ablation_plug
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -2,8 +2,9 @@
 
     python tools/ablation.py --rows configs/ablations/possam_embedded.yaml --seeds 3 --output output/ablation_possam
 
-Every run is a `tools/train_net.py` command that is printed; `--jobs` of them run side by side, one thread each. What is
-complete is reused and what was interrupted goes on, so the same command can be given again.
+The rows, their metrics and the ways to test them are the file's. Every run is a `tools/train_net.py` command that is
+printed; `--jobs` of them run side by side, one thread each. What is complete is reused and what was interrupted goes
+on, so the same command can be given again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import statistics
 import subprocess
@@ -28,58 +30,98 @@ from sam_common.files import write_text
 from sam_common.tool import ToolParser, run_tool
 
 TRAIN_NET = Path(__file__).resolve().parent / "train_net.py"
-METRICS = ("PQ", "PQ_seen", "PQ_unseen", "PQ_th", "PQ_st", "SQ", "RQ")
+_MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A configuration file and overrides of it, KEY, VALUE, …"""
+
+    config: str
+    options: list[str]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What is compared: overrides of one configuration, by label.
+    """What is compared.
 
     Attributes:
-        config: the configuration file of all rows.
-        trained: rows that need a training of their own.
-        tested: ways to test each trained row; the first one is what the training itself ends with.
+        metrics: the columns, each "task/metric" of `results.json`.
+        trained: label -> a row that needs a training of its own for every seed.
+        untrained: label -> a row that is tested as it is, once.
+        tested: label -> overrides for testing a row; the first is what the training itself ends with.
     """
 
-    config: str
-    trained: dict[str, list[str]]
+    metrics: list[str]
+    trained: dict[str, Row]
+    untrained: dict[str, Row]
     tested: dict[str, list[str]]
 
 
 def read_rows(path: str) -> Rows:
-    """Reads the YAML of an ablation.
+    """Reads the YAML of an ablation: `metrics`, `trained`, and where needed `config`, `untrained`, `tested`.
+
+    A row is a list of overrides of `config`, or the name of a configuration file of its own.
 
     Raises:
-        UserError: the file is missing, is not plain YAML or has other keys.
+        UserError: the file is missing, is not plain YAML or has other keys or values.
     """
     file = find_config(path)
     try:
-        rows = Rows(**yaml.safe_load(file.read_text()))
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-        raise UserError(
-            f"{file}: rows are given as config, trained and tested: {' '.join(str(error).split())}"
-        ) from error
-    for key in ("trained", "tested"):
-        labels = getattr(rows, key)
-        if not (isinstance(labels, dict) and labels and all(isinstance(words, list) for words in labels.values())):
-            raise UserError(f"{file}: {key} must give at least one label a list of KEY, VALUE, ...")
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is no plain YAML: {' '.join(str(error).split())}") from error
+    known = {"config", "metrics", "trained", "untrained", "tested"}
+    if not (isinstance(content, dict) and set(content) <= known):
+        strange = ", ".join(map(str, set(content) - known)) if isinstance(content, dict) else repr(content)
+        raise UserError(f"{file}: rows are given as {', '.join(sorted(known))}, not {strange}")
+    metrics, tested = content.get("metrics"), content.get("tested", {"": []})
+    if not (isinstance(metrics, list) and metrics and all(isinstance(m, str) and m.count("/") == 1 for m in metrics)):
+        raise UserError(f"{file}: metrics must list at least one task/metric, such as panoptic_seg/PQ")
+    if not (isinstance(tested, dict) and tested and all(isinstance(words, list) for words in tested.values())):
+        raise UserError(f"{file}: tested must give at least one label a list of KEY, VALUE, ...")
+    trained, untrained = (
+        _rows(content.get(key, {}), content.get("config"), f"{file}: {key}") for key in ("trained", "untrained")
+    )
+    if not trained | untrained:
+        raise UserError(f"{file}: trained must give at least one label a row")
+    return Rows(metrics, trained, untrained, tested)
+
+
+def _rows(entries: object, config: str | None, where: str) -> dict[str, Row]:
+    if not isinstance(entries, dict):
+        raise UserError(f"{where} must give labels to rows")
+    rows = {}
+    for label, entry in entries.items():
+        if isinstance(entry, str):
+            rows[str(label)] = Row(entry, [])
+        elif isinstance(entry, list) and config:
+            rows[str(label)] = Row(config, [str(word) for word in entry])
+        else:
+            raise UserError(
+                f"{where}, {label}: give the name of a configuration, or a list of KEY, VALUE, ... to config"
+            )
     return rows
 
 
-def run_row(rows: Rows, trained: str, seed: int, output: Path) -> dict[str, dict[str, float]]:
-    """Trains one row with one seed and tests it in every way; test -> metrics."""
-    folder = output / f"{trained.replace(' ', '_')}-seed{seed}"
-    weights = folder / "model_final.pth"
+def run_row(rows: Rows, label: str, seed: int, output: Path, device: str) -> dict[str, dict[str, float]]:
+    """Trains a row with one seed, if it is to be trained, and tests it in every way; test -> metrics."""
+    folder = output / f"{_folder_name(label)}-seed{seed}"
+    trains, row = label in rows.trained, (rows.trained | rows.untrained)[label]
     results = {}
     for number, (tested, options) in enumerate(rows.tested.items()):
-        target = folder if number == 0 else folder / "tests" / tested.replace(" ", "_")
-        mode = ["--resume"] if number == 0 else ["--eval-only"]
-        extra = [] if number == 0 else ["MODEL.WEIGHTS", str(weights)]
+        target = folder if number == 0 else folder / "tests" / _folder_name(tested)
+        mode = "--resume" if trains and number == 0 else "--eval-only"
+        weights = ["MODEL.WEIGHTS", str(folder / "model_final.pth")] if trains and number else []
         if not _results(target):
-            keys = ["SEED", str(seed), "OUTPUT_DIR", str(target), *rows.trained[trained], *options, *extra]
-            train_net(["--config-file", rows.config, "--engine", "fabric", *mode, "MODEL.DEVICE", "cpu", *keys])
+            keys = ["SEED", str(seed), "OUTPUT_DIR", str(target), *row.options, *options, *weights]
+            train_net(["--config-file", row.config, "--engine", "fabric", mode, "MODEL.DEVICE", device, *keys])
         results[tested] = _results(target)
     return results
+
+
+def _folder_name(label: str) -> str:
+    return re.sub(r"\W+", "_", label)
 
 
 def train_net(arguments: list[str]) -> None:
@@ -97,32 +139,42 @@ def train_net(arguments: list[str]) -> None:
 
 
 def _results(folder: Path) -> dict[str, float]:
-    """The metrics of a finished run: of the one data set and task it evaluated; empty where it has not finished."""
+    """The metrics of a finished run, by task/metric, of the one data set it evaluated; empty where it has not finished.
+
+    What is no number there is left out.
+    """
     files = sorted(folder.glob("inference/*/results.json"))
     if not files:
         return {}
-    (task,) = json.loads(files[0].read_text())["results"].values()
-    return task
+    tasks = json.loads(files[0].read_text(encoding="utf-8"))["results"].items()
+    return {f"{task}/{name}": v for task, metrics in tasks for name, v in metrics.items() if v is not None}
 
 
 def summarise(runs: dict[tuple[str, int], dict[str, dict[str, float]]], rows: Rows) -> list[list[str]]:
-    """Table rows: trained row, test, and for each metric `mean ± sd` over seeds (the sample standard deviation)."""
+    """Table rows: row, test, and for each metric `mean ± sd` over seeds (the sample standard deviation)."""
     table = []
-    for trained in rows.trained:
+    for label in rows.untrained | rows.trained:
         for tested in rows.tested:
-            cells = []
-            for metric in METRICS:
-                values = [tests[tested][metric] for (name, _), tests in runs.items() if name == trained]
-                spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-                cells.append(f"{statistics.mean(values):.1f}{spread}")
-            table.append([trained, tested, *cells])
+            of_seeds = [tests[tested] for (name, _), tests in runs.items() if name == label]
+            cells = [_mean_and_deviation([found[m] for found in of_seeds if m in found]) for m in rows.metrics]
+            table.append([label, tested, *cells])
     return table
 
 
-def markdown(table: list[list[str]]) -> str:
-    """The table as Markdown."""
-    header = ["trained", "tested", *METRICS]
-    lines = [header, ["---"] * 2 + ["--:"] * len(METRICS), *table]
+def _mean_and_deviation(values: list[float]) -> str:
+    if not values:
+        return _MISSING
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def markdown(table: list[list[str]], metrics: Sequence[str]) -> str:
+    """The table as Markdown; a metric is named with its task where another task has one of that name."""
+    short = [metric.partition("/")[2] for metric in metrics]
+    names = [name if short.count(name) == 1 else full for name, full in zip(short, metrics, strict=True)]
+    lines = [["row", "tested", *names], ["---"] * 2 + ["--:"] * len(metrics), *table]
+    if all(line[1] == "" for line in table):  # there is but one way to test them
+        lines = [[line[0], *line[2:]] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -132,17 +184,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many, counted from 0 (3)")
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (one for each core)")
+    parser.add_argument("--device", default="cpu", help="MODEL.DEVICE of the runs (cpu)")
     args = parser.parse_args(argv)
     for name in ("seeds", "jobs"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} is {getattr(args, name)}; give at least 1")
 
     rows, output = read_rows(args.rows), Path(args.output)
-    keys = [(trained, seed) for seed in range(args.seeds) for trained in rows.trained]
+    keys = [(label, 0) for label in rows.untrained]
+    keys += [(label, seed) for seed in range(args.seeds) for label in rows.trained]
     with ThreadPoolExecutor(args.jobs) as pool:
-        futures = {key: pool.submit(run_row, rows, *key, output) for key in keys}
+        futures = {key: pool.submit(run_row, rows, *key, output, args.device) for key in keys}
     runs = {key: future.result() for key, future in futures.items()}
-    text = markdown(summarise(runs, rows))
+    text = markdown(summarise(runs, rows), rows.metrics)
     write_text(output / "table.md", text + "\n")
     print(f"\n{text}\n\n{args.seeds} seeds; {output / 'table.md'}")
 

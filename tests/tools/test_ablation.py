@@ -6,11 +6,20 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sam_common.errors import UserError
 from tools import ablation
+from tools.methods import full_cfg
 
-ROWS = "{config: c.yaml, trained: {a: [], b: [X, '1']}, tested: {mase: [E, mase], clip: [E, clip]}}"
+ABLATIONS = Path(__file__).resolve().parents[2] / "configs" / "ablations"
+
+ROWS = """
+config: c.yaml
+metrics: [panoptic_seg/PQ, segm/AP]
+trained: {a: [], b: [X, 1]}
+tested: {mase: [E, mase], clip: [E, clip]}
+"""
 
 
 @pytest.fixture
@@ -23,48 +32,121 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         value = 10.0 * int(arguments[arguments.index("SEED") + 1]) + ("X" in arguments) + 2 * ("clip" in arguments)
         folder = Path(arguments[arguments.index("OUTPUT_DIR") + 1]) / "inference" / "data"
         folder.mkdir(parents=True)
-        metrics = dict.fromkeys(ablation.METRICS, value)
-        (folder / "results.json").write_text(json.dumps({"results": {"panoptic_seg": metrics}}))
+        results = {"panoptic_seg": {"PQ": value}, "segm": {"AP": value / 2 if "X" in arguments else None}}
+        (folder / "results.json").write_text(json.dumps({"results": results}))
 
     monkeypatch.setattr(ablation, "train_net", train_net)
     return seen
 
 
-def test_rows_are_trained_once_and_tested_in_every_way(
-    commands: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """2 rows × 2 seeds train, each tests once more with the same weights; mean and sample deviation by hand."""
-    (tmp_path / "rows.yaml").write_text(ROWS)
+def run(tmp_path: Path, rows: str, *options: str) -> str:
+    """The table of rows with two seeds."""
+    (tmp_path / "rows.yaml").write_text(rows)
     arguments = [
         "--rows",
         str(tmp_path / "rows.yaml"),
-        "--seeds",
-        "2",
         "--output",
         str(tmp_path / "out"),
         "--jobs",
         "1",
+        "--seeds",
+        "2",
     ]
-    ablation.main(arguments)
+    ablation.main([*arguments, *options])
+    return (tmp_path / "out" / "table.md").read_text()
+
+
+def test_rows_are_trained_once_and_tested_in_every_way(
+    commands: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """2 rows × 2 seeds train, each tests once more with the same weights; mean and sample deviation by hand.
+
+    A metric that is no number, or that a row does not have, is a dash.
+    """
+    table = run(tmp_path, ROWS)
     assert sum("--resume" in command for command in commands) == 4
     assert sum("--eval-only" in command for command in commands) == 4
-    table = (tmp_path / "out" / "table.md").read_text()
-    assert "| a | mase | 5.0 ± 7.1 |" in table and "| b | clip | 8.0 ± 7.1 |" in table
+    assert all(("MODEL.WEIGHTS" in command) == ("--eval-only" in command) for command in commands)
+    assert "| row | tested | PQ | AP |" in table
+    assert "| a | mase | 5.0 ± 7.1 | – |" in table and "| b | clip | 8.0 ± 7.1 | 4.0 ± 3.5 |" in table
     assert table.strip() in capsys.readouterr().out
     commands.clear()
-    ablation.main(arguments)
-    assert commands == []  # everything was complete
+    assert run(tmp_path, ROWS) == table and commands == []  # everything was complete
 
 
-def test_a_wrong_rows_file_is_one_line(tmp_path: Path) -> None:
-    """Keys that mean nothing are named, not ignored."""
-    (tmp_path / "rows.yaml").write_text("{config: c.yaml, train: {}}")
-    with pytest.raises(UserError, match="train"):
+def test_a_row_without_training_is_tested_once(commands: list[list[str]], tmp_path: Path) -> None:
+    """It has no weights, no seeds and no deviation; rows may have a configuration of their own; one test has no column.
+
+    Metrics of one name are told apart by their tasks.
+    """
+    rows = "{config: c.yaml, metrics: [amodal/mIoU, panoptic_seg/mIoU], untrained: {z: [A, B]}, trained: {own: d.yaml}}"
+    table = run(tmp_path, rows, "--device", "cuda")
+    first, *others = commands
+    assert first[:4] == ["--config-file", "c.yaml", "--engine", "fabric"] and first[4] == "--eval-only"
+    assert (
+        "MODEL.WEIGHTS" not in first and first[-2:] == ["A", "B"] and first[first.index("MODEL.DEVICE") + 1] == "cuda"
+    )
+    assert [command[1] for command in others] == ["d.yaml", "d.yaml"] and all("--resume" in c for c in others)
+    assert table.splitlines() == [
+        "| row | amodal/mIoU | panoptic_seg/mIoU |",
+        "| --- | --: | --: |",
+        "| z | – | – |",
+        "| own | – | – |",
+    ]
+
+
+def test_no_label_leads_out_of_the_folder(commands: list[list[str]], tmp_path: Path) -> None:
+    """Runs are written below --output, whatever the rows are called."""
+    run(tmp_path, "{config: c.yaml, metrics: [a/b], trained: {../x: []}, tested: {../../y: [], /z: []}}")
+    targets = [Path(command[command.index("OUTPUT_DIR") + 1]) for command in commands]
+    assert len(targets) == 4 and all(target.resolve().is_relative_to(tmp_path / "out") for target in targets)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("{metrics: [a/b], train: {}}", "rows are given as .*, not train"),
+        ("[1]", r"not \[1\]"),
+        ("{metrics: [", "is no plain YAML"),
+        ("{metrics: [PQ], config: c.yaml, trained: {a: []}}", "task/metric, such as panoptic_seg/PQ"),
+        ("{metrics: [a/b], config: c.yaml, trained: {a: []}, tested: {a: X}}", "tested must give at least one label a"),
+        ("{metrics: [a/b], config: c.yaml, trained: {}}", "trained must give at least one label a row"),
+        ("{metrics: [a/b], config: c.yaml, trained: [a]}", "trained must give labels to rows"),
+        ("{metrics: [a/b], config: c.yaml, trained: {a: }}", "trained, a: give the name of a configuration"),
+        ("{metrics: [a/b], trained: {a: [X, 1]}}", "trained, a: give the name of a configuration"),
+    ],
+)
+def test_a_wrong_rows_file_is_one_line(rows: str, message: str, tmp_path: Path) -> None:
+    """What means nothing is named, not ignored."""
+    (tmp_path / "rows.yaml").write_text(rows)
+    with pytest.raises(UserError, match=message) as caught:
         ablation.read_rows(str(tmp_path / "rows.yaml"))
-    for trained in ("{}", "[a]", "{a: X}", "{a: }"):
-        (tmp_path / "rows.yaml").write_text(f"{{config: c.yaml, trained: {trained}, tested: {{mase: []}}}}")
-        with pytest.raises(UserError, match="trained must give at least one label a list"):
-            ablation.read_rows(str(tmp_path / "rows.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+FILES = sorted(path for path in ABLATIONS.glob("*.yaml") if "metrics" in yaml.safe_load(path.read_text()))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_shipped_rows_are_configurations(file: Path) -> None:
+    """Every row of every shipped file merges into a configuration, and no two rows are the same."""
+    rows, seen = ablation.read_rows(str(file)), []
+    for row in (rows.trained | rows.untrained).values():
+        for options in rows.tested.values():
+            cfg = full_cfg()
+            cfg.merge_from_file(row.config)
+            cfg.merge_from_list([*row.options, *options])
+            cfg.OUTPUT_DIR = ""
+            seen.append(cfg.dump())
+    assert len(set(seen)) == len(seen) >= 4
+
+
+def test_every_row_of_plug_is_in_a_file_of_rows() -> None:
+    """One configuration per row of Tables 2 and 3, and each is found by the file of its table."""
+    files = [ablation.read_rows(str(file)) for file in FILES]
+    named = {row.config for rows in files for row in (rows.trained | rows.untrained).values()}
+    shipped = {f"configs/ablations/{path.name}" for path in ABLATIONS.glob("plug_table*_r*.yaml")}
+    assert len(shipped) == 9 and shipped <= named
 
 
 @pytest.mark.parametrize("flag", ["--seeds", "--jobs"])
