@@ -169,9 +169,9 @@ def _mean_and_deviation(values: list[float]) -> str:
 
 
 def markdown(table: list[list[str]], metrics: Sequence[str]) -> str:
-    """The table as Markdown; a metric is named with its task where another task has one of that name."""
-    short = [metric.partition("/")[2] for metric in metrics]
-    names = [name if short.count(name) == 1 else full for name, full in zip(short, metrics, strict=True)]
+    """The table as Markdown; metrics of several tasks are named with them."""
+    tasks, names = zip(*(metric.split("/") for metric in metrics), strict=True)
+    names = names if len(set(tasks)) == 1 else metrics
     lines = [["row", "tested", *names], ["---"] * 2 + ["--:"] * len(metrics), *table]
     if all(line[1] == "" for line in table):  # there is but one way to test them
         lines = [[line[0], *line[2:]] for line in lines]

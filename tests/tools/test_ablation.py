@@ -67,7 +67,7 @@ def test_rows_are_trained_once_and_tested_in_every_way(
     assert sum("--resume" in command for command in commands) == 4
     assert sum("--eval-only" in command for command in commands) == 4
     assert all(("MODEL.WEIGHTS" in command) == ("--eval-only" in command) for command in commands)
-    assert "| row | tested | PQ | AP |" in table
+    assert "| row | tested | panoptic_seg/PQ | segm/AP |" in table
     assert "| a | mase | 5.0 ± 7.1 | – |" in table and "| b | clip | 8.0 ± 7.1 | 4.0 ± 3.5 |" in table
     assert table.strip() in capsys.readouterr().out
     commands.clear()
@@ -77,9 +77,9 @@ def test_rows_are_trained_once_and_tested_in_every_way(
 def test_a_row_without_training_is_tested_once(commands: list[list[str]], tmp_path: Path) -> None:
     """It has no weights, no seeds and no deviation; rows may have a configuration of their own; one test has no column.
 
-    Metrics of one name are told apart by their tasks.
+    Metrics of one task are named without it.
     """
-    rows = "{config: c.yaml, metrics: [amodal/mIoU, panoptic_seg/mIoU], untrained: {z: [A, B]}, trained: {own: d.yaml}}"
+    rows = "{config: c.yaml, metrics: [amodal/mIoU, amodal/AP], untrained: {z: [A, B]}, trained: {own: d.yaml}}"
     table = run(tmp_path, rows, "--device", "cuda")
     first, *others = commands
     assert first[:4] == ["--config-file", "c.yaml", "--engine", "fabric"] and first[4] == "--eval-only"
@@ -88,7 +88,7 @@ def test_a_row_without_training_is_tested_once(commands: list[list[str]], tmp_pa
     )
     assert [command[1] for command in others] == ["d.yaml", "d.yaml"] and all("--resume" in c for c in others)
     assert table.splitlines() == [
-        "| row | amodal/mIoU | panoptic_seg/mIoU |",
+        "| row | mIoU | AP |",
         "| --- | --: | --: |",
         "| z | – | – |",
         "| own | – | – |",
