@@ -170,8 +170,8 @@ def _mean_and_deviation(values: list[float]) -> str:
 
 def markdown(table: list[list[str]], metrics: Sequence[str]) -> str:
     """The table as Markdown; metrics of several tasks are named with them."""
-    tasks, names = zip(*(metric.split("/") for metric in metrics), strict=True)
-    names = names if len(set(tasks)) == 1 else metrics
+    tasks = {metric.partition("/")[0] for metric in metrics}
+    names = [metric.partition("/")[2] for metric in metrics] if len(tasks) == 1 else metrics
     lines = [["row", "tested", *names], ["---"] * 2 + ["--:"] * len(metrics), *table]
     if all(line[1] == "" for line in table):  # there is but one way to test them
         lines = [[line[0], *line[2:]] for line in lines]
