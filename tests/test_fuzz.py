@@ -20,8 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sam_common.data.amodal import read_amodal
+from sam_common.data.amodal_check import Notes, find_objects
+from sam_common.data.coco_amodal import coco_amodal_spec
 from sam_common.data.coco_instance import coco_instance_spec
+from sam_common.data.coco_json import parse_images
 from sam_common.data.coco_panoptic import coco_panoptic_spec
+from sam_common.data.cocoa import cocoa_spec, read_content
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_class_indices, read_image, read_segment_ids
 from sam_common.data.label_maps import label_maps_spec
@@ -104,6 +109,8 @@ def tree(folder: Path) -> dict[str, dict[str, Any]]:
     segment = {"id": 1, "category_id": 3, "iscrowd": 0, "area": 300, "bbox": [0, 0, 30, 10]}
     polygon = {"id": 7, "image_id": 1, "category_id": 3, "iscrowd": 0, "area": 300, "bbox": [0, 0, 30, 10]}
     run_lengths = {**polygon, "id": 8, "segmentation": {"size": [20, 30], "counts": [100, 50, 450]}}
+    visible = {"size": [20, 30], "counts": "T3X1\\>"}  # 100 outside, 40 inside, 460 outside
+    region = {"segmentation": [0, 0, 30, 0, 30, 10, 0, 10], "isStuff": 0, "order": 1, "visible_mask": visible}
     return {
         "panoptic": {
             "images": [image],
@@ -115,6 +122,12 @@ def tree(folder: Path) -> dict[str, dict[str, Any]]:
             "annotations": [{**polygon, "segmentation": [[0, 0, 30, 0, 30, 10, 0, 10]]}, run_lengths],
             "categories": [{"id": 3, "name": "dog"}],
         },
+        "amodal": {
+            "images": [image],
+            "annotations": [{**run_lengths, "inmodal_seg": visible, "inmodal_bbox": [5, 0, 2, 20]}],
+            "categories": [{"id": 3, "name": "dog"}],
+        },
+        "cocoa": {"images": [image], "annotations": [{"image_id": 1, "regions": [region]}]},
     }
 
 
@@ -122,7 +135,8 @@ def specs(folder: Path, kind: str) -> DatasetSpec:
     path = folder / "truth.json"
     if kind == "panoptic":
         return coco_panoptic_spec("fuzz", json_file=path, images=folder, panoptic=folder)
-    return coco_instance_spec("fuzz", json_file=path, images=folder)
+    make = {"instance": coco_instance_spec, "amodal": coco_amodal_spec, "cocoa": cocoa_spec}[kind]
+    return make("fuzz", json_file=path, images=folder)
 
 
 def places(node: Any, path: tuple = ()) -> list[tuple]:
@@ -157,18 +171,28 @@ def read_everything(spec: DatasetSpec) -> None:
     for record in spec.load():
         json.dumps(record)
         read_segments(record)
+        if spec.evaluator == "amodal":
+            read_amodal(record)
 
 
-@pytest.mark.parametrize("kind", ["panoptic", "instance"])
+def walk_through(path: Path) -> None:
+    """What the validator of amodal files does."""
+    content = read_content("fuzz", {"json": str(path), "images": ""})
+    list(find_objects(content, str(path), parse_images(content, str(path), ""), Notes()))
+
+
+@pytest.mark.parametrize("kind", ["panoptic", "instance", "amodal", "cocoa"])
 @FUZZ
 @given(data=st.data())
 def test_annotations(kind: str, data: st.DataObject, tmp_path: Path) -> None:
     """Values of the JSON exchanged, removed or doubled: every record that is given out can be read to its masks."""
     (tmp_path / "truth.json").write_text(json.dumps(changed(data, tree(tmp_path)[kind])))
     refused(lambda: read_everything(specs(tmp_path, kind)))
+    if kind in ("amodal", "cocoa"):
+        refused(lambda: walk_through(tmp_path / "truth.json"))
 
 
-@pytest.mark.parametrize("kind", ["panoptic", "instance"])
+@pytest.mark.parametrize("kind", ["panoptic", "instance", "amodal"])
 @FUZZ
 @given(data=st.data())
 def test_bytes_of_annotations(kind: str, data: st.DataObject, tmp_path: Path) -> None:
