@@ -48,24 +48,27 @@ TORCHVISION = (
 
 
 def register_detector(name: str, maker: Callable[..., Detector]) -> None:
-    """Lets `build_detector(name, **settings)` call `maker(**settings)`; a name again replaces the one before."""
+    """Lets `build_detector(name)` call `maker(weights=…, device=…)`; a name again replaces the one before."""
     _MAKERS[name] = maker
 
 
-def build_detector(name: str, *, score_threshold: float = 0.5, **settings: Any) -> Detector:
+def build_detector(
+    name: str, *, score_threshold: float = 0.5, weights: str = "", device: torch.device | str = "cpu"
+) -> Detector:
     """A detector whose boxes can be used: they score at least `score_threshold`, have an area and meet the image, to
     which they are clipped. What else it finds is dropped and counted in a warning.
 
     Args:
         name: see the module; case and order as there.
-        settings: of torchvision's: `weights`, a file, `random`, or "" for the official ones; `device`.
+        weights: a file, `random`, or "" for the detector's own.
+        device: where it runs, if it has a model.
 
     Raises:
         UserError: the name is unknown, or the weights cannot be had.
     """
     if name not in _MAKERS:
         raise UserError(f"there is no detector {name!r}; known: {', '.join(_MAKERS)}")
-    detector = _MAKERS[name](**settings)
+    detector = _MAKERS[name](weights=weights, device=device)
 
     def detect(image: Tensor) -> Boxes:
         found = detector(image)
@@ -76,13 +79,12 @@ def build_detector(name: str, *, score_threshold: float = 0.5, **settings: Any) 
     return detect
 
 
-def build_box_source(source: str, *, score_threshold: float = 0.5, **settings: Any) -> BoxSource | None:
+def build_box_source(source: str, *, score_threshold: float = 0.5) -> BoxSource | None:
     """Where the boxes of a data set's images come from, in testing.
 
     Args:
         source: "ground_truth"; the path of a COCO results JSON (*.json); or the name of a detector.
         score_threshold: boxes that score less are left out.
-        settings: of the detector.
 
     Returns:
         None for the ground truth, which the record holds.
@@ -94,7 +96,7 @@ def build_box_source(source: str, *, score_threshold: float = 0.5, **settings: A
         return None
     if source.lower().endswith(".json"):
         return _ResultsFile(source, score_threshold)
-    detector = build_detector(source, score_threshold=score_threshold, **settings)
+    detector = build_detector(source, score_threshold=score_threshold)
     return lambda record, image: detector(image)
 
 
@@ -125,7 +127,14 @@ def _usable(found: Boxes, size: tuple[int, int], source: str) -> Boxes:
     return kept
 
 
-def _full_image() -> Detector:
+def _refuse_weights(name: str, weights: str) -> None:
+    if weights:
+        raise UserError(f"the detector {name} has no weights, {weights} was given")
+
+
+def _full_image(weights: str, device: torch.device | str) -> Detector:
+    _refuse_weights("full_image", weights)
+
     def detect(image: Tensor) -> Boxes:
         height, width = image.shape[1:]
         return Boxes(torch.tensor([[0.0, 0.0, width, height]]), torch.ones(1))
@@ -133,7 +142,8 @@ def _full_image() -> Detector:
     return detect
 
 
-def _opencv_hog_people() -> Detector:
+def _opencv_hog_people(weights: str, device: torch.device | str) -> Detector:
+    _refuse_weights("opencv_hog_people", weights)
     import cv2
 
     hog = cv2.HOGDescriptor()
@@ -154,7 +164,7 @@ def _opencv_hog_people() -> Detector:
 
 
 def _torchvision(name: str) -> Callable[..., Detector]:
-    def make(*, weights: str = "", device: torch.device | str = "cpu") -> Detector:
+    def make(weights: str, device: torch.device | str) -> Detector:
         from sam_common.torchvision_detector import TorchvisionDetector
 
         return TorchvisionDetector(name, weights=weights, device=device)

@@ -73,22 +73,8 @@ class Predictor:
         Raises:
             UserError: a key, a file or the weights cannot be used, or there are no weights.
         """
-        cfg = (cfg or get_cfg()).clone()
-        cfg.merge_from_file(config_file)
-        cfg.merge_from_list(options)
-        weights = weights or cfg.MODEL.WEIGHTS
-        if not weights:
-            raise UserError(
-                f"{config_file} names no trained weights: give the model_final.pth of a training run as weights "
-                "or MODEL.WEIGHTS (`random` tries out an untrained model)"
-            )
-        content = read_checkpoint(weights) if weights != "random" else {}
-        with torch.random.fork_rng(devices=[]):
-            # Encoders that are `random` by choice are drawn again as the training drew them.
-            torch.manual_seed(content.get("seed", max(cfg.SEED, 0)))
-            model = build_model(cfg)
-        if content:
-            load_trained(model, content, weights, frozen=frozen_sha256(model))
+        cfg = read_config(config_file, options, cfg)
+        model = load_model(cfg, weights, config_file)
         device = resolve_device(cfg.MODEL.DEVICE)
         return cls(model, min_size=cfg.INPUT.MIN_SIZE_TEST, max_size=cfg.INPUT.MAX_SIZE_TEST, device=device)
 
@@ -115,7 +101,7 @@ class Predictor:
             UserError: the image cannot be read, or there is no vocabulary.
         """
         file_name = "" if isinstance(image, np.ndarray | Tensor) else os.fspath(image)
-        pixels = _as_tensor(image)
+        pixels = image_tensor(image)
         original = (pixels.shape[1], pixels.shape[2])
         height, width = mask_size(original, self.max_mask_pixels)
         inputs = {
@@ -147,6 +133,45 @@ class Predictor:
         if not chosen:
             raise UserError("no vocabulary was given, and this model has not been trained on one")
         return chosen
+
+
+def read_config(config_file: str | os.PathLike, options: Sequence[str] = (), cfg: CfgNode | None = None) -> CfgNode:
+    """The configuration of a file, or of a shipped one by name, with `KEY VALUE` overrides; see `from_config`.
+
+    Raises:
+        UserError: there is no such file, or a key or value cannot be used.
+    """
+    cfg = (cfg or get_cfg()).clone()
+    cfg.merge_from_file(config_file)
+    cfg.merge_from_list(options)
+    return cfg
+
+
+def load_model(cfg: CfgNode, weights: str, source: str | os.PathLike) -> nn.Module:
+    """The model that a configuration describes, trained, on the CPU.
+
+    Args:
+        weights: a checkpoint of a training run, instead of `MODEL.WEIGHTS`; `random` leaves the trained part as it is
+            initialised.
+        source: what to call the configuration where it names no weights.
+
+    Raises:
+        UserError: the configuration or the weights cannot be used, or there are no weights.
+    """
+    weights = weights or cfg.MODEL.WEIGHTS
+    if not weights:
+        raise UserError(
+            f"{source} names no trained weights: give the model_final.pth of a training run as weights "
+            "or MODEL.WEIGHTS (`random` tries out an untrained model)"
+        )
+    content = read_checkpoint(weights) if weights != "random" else {}
+    with torch.random.fork_rng(devices=[]):
+        # Encoders that are `random` by choice are drawn again as the training drew them.
+        torch.manual_seed(content.get("seed", max(cfg.SEED, 0)))
+        model = build_model(cfg)
+    if content:
+        load_trained(model, content, weights, frozen=frozen_sha256(model))
+    return model
 
 
 def mask_size(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
@@ -216,8 +241,12 @@ def coco_json(images: list[dict], annotations: list[dict], vocabulary: Vocabular
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _as_tensor(image: str | os.PathLike | np.ndarray | Tensor) -> Tensor:
-    """uint8 RGB [3, H, W]."""
+def image_tensor(image: str | os.PathLike | np.ndarray | Tensor) -> Tensor:
+    """An image as uint8 RGB [3, H, W]: of a file, of an array [H, W, 3], or a tensor [3, H, W] as it is.
+
+    Raises:
+        UserError: the file cannot be read, or the array or tensor is of another kind.
+    """
     if not isinstance(image, np.ndarray | Tensor):
         return read_image(image)
     pixels = torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, 0) if isinstance(image, np.ndarray) else image

@@ -119,6 +119,13 @@ class AmodalInstances:
             return None
         return put_back(self.pred_visible_masks[index], self.windows[index], self.image_size)
 
+    def to(self, device: torch.device | str) -> AmodalInstances:
+        visible = None if self.pred_visible_masks is None else [mask.to(device) for mask in self.pred_visible_masks]
+        masks = [mask.to(device) for mask in self.pred_masks]
+        return AmodalInstances(
+            self.image_size, self.pred_boxes.to(device), self.scores.to(device), self.windows, masks, visible
+        )
+
 
 def put_back(values: Tensor, window: Window, image_size: tuple[int, int]) -> Tensor:
     """Values [..., h, w] of a window in the frame of an image [..., H, W], zero elsewhere; what lies beyond is cut."""

@@ -90,14 +90,18 @@ def test_people_detector_of_opencv() -> None:
     assert found.boxes.shape == (0, 4) and found.scores.shape == (0,)
 
 
-def test_unknown_detector() -> None:
-    """Error: the known names are listed."""
+def test_unknown_detector_and_useless_weights() -> None:
+    """Error: the known names are listed; weights are not silently left aside."""
     with pytest.raises(UserError, match=r"there is no detector 'yolo'; known: full_image, .*fasterrcnn"):
         build_detector("yolo")
+    with pytest.raises(UserError, match=r"full_image has no weights, a\.pth was given"):
+        build_detector("full_image", weights="a.pth")
 
 
 def _gives(boxes: list[list[float]], scores: list[float]) -> None:
-    register_detector("stub", lambda: lambda image: Boxes(torch.tensor(boxes).reshape(-1, 4), torch.tensor(scores)))
+    register_detector(
+        "stub", lambda weights, device: lambda image: Boxes(torch.tensor(boxes).reshape(-1, 4), torch.tensor(scores))
+    )
 
 
 def test_unusable_boxes_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,6 +25,7 @@ from sam_common.structures import Category, Instances
 from sam_common.tool import run_tool
 from sam_common.video import VideoReader
 from tools import predict
+from tools.prediction.words import describe
 
 VOCABULARY = (Category("dog", ("dog",), True, 7), Category("sky", ("sky",), False, 9))
 
@@ -70,7 +71,9 @@ def photo(tmp_path: Path) -> Path:
 
 
 def _run(*inputs: Path, output: Path, more: tuple[str, ...] = ()) -> int:
-    return predict.main(["--config-file", "x.yaml", "--input", *map(str, inputs), "--output", str(output), *more])
+    return predict.main(
+        ["--config-file", "configs/possam_T.yaml", "--input", *map(str, inputs), "--output", str(output), *more]
+    )
 
 
 def test_png_and_json_hold_the_prediction(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -320,6 +323,6 @@ def test_exit_statuses() -> None:
 
 def test_nothing_found_is_said() -> None:
     """Edge case: an image of void, and words with irregular plurals."""
-    assert predict.describe((torch.zeros(1, 1), []), VOCABULARY) == "nothing found"
+    assert describe((torch.zeros(1, 1), []), VOCABULARY) == "nothing found"
     crosses = [{"category_id": 0}, {"category_id": 0}]
-    assert predict.describe((torch.zeros(1, 1), crosses), (Category("red cross", ("red cross",)),)) == "2 red crosses"
+    assert describe((torch.zeros(1, 1), crosses), (Category("red cross", ("red cross",)),)) == "2 red crosses"

@@ -1,0 +1,88 @@
+"""From an image and boxes to whole objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from plug.config import add_plug_config, register
+from sam_common.boxes import box_fault, clip_boxes
+from sam_common.config import get_cfg, resolve_device
+from sam_common.errors import UserError
+from sam_common.predictor import image_tensor, load_model, read_config
+from sam_common.structures import AmodalInstances
+
+
+class AmodalPredictor:
+    """Runs PLUG on one image at a time, at the image's own size.
+
+    Example:
+        predictor = AmodalPredictor.from_config("configs/plug_T.yaml", weights="model_final.pth")
+        found = predictor("street.jpg", [[10, 20, 110, 220]])
+        whole, seen = found.amodal_mask(0), found.visible_mask(0)
+    """
+
+    def __init__(self, model: nn.Module, *, device: torch.device | str = "cpu") -> None:
+        """Args: the model; where to run."""
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+
+    @classmethod
+    def from_config(
+        cls, config_file: str | os.PathLike, *, weights: str = "", options: Sequence[str] = ()
+    ) -> AmodalPredictor:
+        """Builds the model that a configuration file describes.
+
+        Args:
+            config_file: a path, or the name of a shipped one.
+            weights: a checkpoint of a training run, instead of `MODEL.WEIGHTS`; `random`: untrained.
+            options: `KEY VALUE` pairs that override the file.
+
+        Raises:
+            UserError: a key, a file or the weights cannot be used, or there are no weights.
+        """
+        register()
+        cfg = get_cfg()
+        add_plug_config(cfg)
+        cfg = read_config(config_file, options, cfg)
+        return cls(load_model(cfg, weights, config_file), device=resolve_device(cfg.MODEL.DEVICE))
+
+    @torch.inference_mode()
+    def __call__(
+        self, image: str | os.PathLike | np.ndarray | Tensor, boxes: Tensor | np.ndarray | Sequence[Sequence[float]]
+    ) -> AmodalInstances:
+        """The whole objects, in the order of their boxes; on the CPU.
+
+        Args:
+            image: the path of a file, or uint8 RGB [H, W, 3] as an array; a tensor is [3, H, W].
+            boxes: [N, 4] XYXY in pixels, of the visible parts; N may be 0. What of a box lies outside is cut off.
+
+        Raises:
+            UserError: the image cannot be read, or a box has no area inside it.
+        """
+        file_name = "" if isinstance(image, np.ndarray | Tensor) else os.fspath(image)
+        pixels = image_tensor(image)
+        size = (pixels.shape[1], pixels.shape[2])
+        inputs = {"image": pixels, "height": size[0], "width": size[1], "file_name": file_name, "image_id": file_name}
+        inputs["boxes"] = _checked(boxes, size, f"{file_name}: " if file_name else "")
+        return self.model([inputs])[0]["amodal"].to("cpu")
+
+
+def _checked(boxes: Tensor | np.ndarray | Sequence[Sequence[float]], size: tuple[int, int], where: str) -> Tensor:
+    """[N, 4] float32, inside an image of (height, width)."""
+    try:
+        corners = torch.as_tensor(boxes, dtype=torch.float32).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{where}boxes are rows of four numbers x0, y0, x1, y1: {error}") from error
+    if not corners.numel():
+        return corners.reshape(0, 4)
+    if corners.ndim != 2 or corners.shape[1] != 4:
+        raise UserError(f"{where}boxes are [N, 4], rows of x0, y0, x1, y1; these are {list(corners.shape)}")
+    for index, box in enumerate(corners.tolist()):
+        if fault := box_fault(box, size):
+            raise UserError(f"{where}box {index}, {','.join(f'{value:g}' for value in box)}, {fault}")
+    return clip_boxes(corners, size)
