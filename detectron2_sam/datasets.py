@@ -78,8 +78,9 @@ def _file_metadata(spec: DatasetSpec) -> dict[str, Any]:
         },
         "instance": {"evaluator_type": "coco", "json_file": files.get("json")},
         "semantic": {"evaluator_type": "sem_seg", "sem_seg_root": files.get("labels")},
+        "amodal": {"evaluator_type": "amodal", "amodal_json": files.get("json")},
     }
-    return {**common, **by_kind[spec.evaluator]}
+    return {**common, **by_kind.get(spec.evaluator, {"evaluator_type": spec.evaluator})}
 
 
 def _load(name: str) -> list[dict[str, Any]]:
@@ -96,7 +97,7 @@ def spec_of(name: str) -> DatasetSpec:
         return catalog.get(name)
     metadata = MetadataCatalog.get(name)
     ours = catalog.get(name) if name in catalog.names() else None
-    truth = {"panoptic_json": "panoptic", "json_file": "instance", "sem_seg_root": "semantic"}
+    truth = {"panoptic_json": "panoptic", "json_file": "instance", "sem_seg_root": "semantic", "amodal_json": "amodal"}
     kinds = [kind for key, kind in truth.items() if metadata.get(key)]
     if ours is not None and any(
         _same_file(path, metadata.get(key))

@@ -45,7 +45,8 @@ def build_evaluator(
 
     Args:
         cfg: `TEST.EVALUATORS` chooses: `native` is ours, for any kind of truth; `auto` and `detectron2` are
-            Detectron2's, of which the panoptic one falls to ours where panopticapi is missing.
+            Detectron2's, of which the panoptic one falls to ours where panopticapi is missing. Detectron2 has none for
+            amodal data sets: those are ours.
         training_vocabulary: for the seen and unseen classes of our evaluators.
 
     Raises:
@@ -54,7 +55,7 @@ def build_evaluator(
     choice = cfg.TEST.EVALUATORS
     if choice not in CHOICES:
         raise UserError(f"TEST.EVALUATORS is {choice!r}; choose {', '.join(CHOICES)}")
-    if choice == "native":
+    if choice == "native" or spec_of(name).evaluator == "amodal":
         return NativeEvaluators(name, make_evaluators(spec_of(name), output_dir, training_vocabulary))
     kind = MetadataCatalog.get(name).get("evaluator_type", "")
     ask = cfg.MODEL.POSSAM.TEST

@@ -28,6 +28,7 @@ from sam_common.config import CfgNode, find_config
 from sam_common.engine.build import check_output_dir, run_seed
 from sam_common.engine.checkpoint import last_checkpoint
 from sam_common.engine.launch import choose_device, is_first_process, meeting_point, started_by_torchrun
+from sam_common.engine.optimizer import trainable_parameters
 from sam_common.errors import UserError
 
 logger = logging.getLogger("detectron2_sam")
@@ -100,7 +101,7 @@ def run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, A
     log_cfg = cfg.clone()
     log_cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR, "inference")) if args.eval_only else cfg.OUTPUT_DIR
     default_setup(log_cfg, args)
-    for package in ("detectron2_sam", "sam_common", "possam"):  # into the same log
+    for package in ("detectron2_sam", "sam_common", "possam", "plug"):  # into the same log
         setup_logger(log_cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=package)
     logger.info(
         "engine: detectron2 %s; device: %s; processes: %d, %d threads each; torch %s",
@@ -111,9 +112,9 @@ def run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, A
         torch.__version__,
     )
     if args.eval_only:
-        if not (cfg.MODEL.WEIGHTS or previous):
-            logger.warning("MODEL.WEIGHTS is empty: evaluating an untrained model")
         model = Trainer.build_model(cfg)
+        if not (cfg.MODEL.WEIGHTS or previous) and trainable_parameters(model):
+            logger.warning("MODEL.WEIGHTS is empty: evaluating an untrained model")
         Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         return Trainer.test(cfg, model, checkpoint=str(previous or cfg.MODEL.WEIGHTS or "untrained"))
     trainer = Trainer(cfg, config_file=args.config_file)

@@ -80,7 +80,25 @@ def PosSAMHead(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> Head:
     return possam.config.build_head(cfg, *channels, embed_dim=clip.embed_dim, clip_channels=clip.channels)
 
 
-class PosSAM(possam.possam.PosSAM):
+class TrainedPart(nn.Module):
+    """A model whose `state_dict()` holds what trains and nothing else, so any checkpointer writes small files and reads
+    ours."""
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """What trains; as part of another module, that one decides."""
+        return super().state_dict(*args, **kwargs) if args or kwargs else trained_state(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Loads what trains; frozen weights, which came with the model, are not missed."""
+        keys = super().load_state_dict(state_dict, strict=False, assign=assign)
+        needed = self.state_dict().keys()
+        missing = [key for key in keys.missing_keys if key in needed]
+        if strict and (missing or keys.unexpected_keys):
+            raise RuntimeError(f"state_dict of another model: missing {missing}, unexpected {keys.unexpected_keys}")
+        return type(keys)(missing, keys.unexpected_keys)
+
+
+class PosSAM(TrainedPart, possam.possam.PosSAM):
     """PosSAM with Detectron2's inputs and outputs.
 
     Inputs are those of the model itself, and Detectron2's: `image` may be float, `height` and `width` default to its
@@ -88,8 +106,6 @@ class PosSAM(possam.possam.PosSAM):
     its classes are then those of `DATASETS.TRAIN`; otherwise they are `self.vocabulary`, or those of `DATASETS.TEST`,
     by which Detectron2's tools name what they draw, or what the model was trained on. Outputs are the model's, with
     `instances` as Detectron2's `Instances`.
-
-    `state_dict()` holds what trains and nothing else, so any checkpointer writes small files and reads ours.
 
     Attributes:
         vocabulary: the classes to find in inputs that don't say; may be set to any words at any time.
@@ -166,19 +182,10 @@ class PosSAM(possam.possam.PosSAM):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What trains, and the training vocabulary once there is one (readers compare the shapes of what is there)."""
-        if args or kwargs:  # as part of another module: that one decides
-            return super().state_dict(*args, **kwargs)
-        state = trained_state(self)
-        return state if self.training_vocabulary else {k: v for k, v in state.items() if k != "_extra_state"}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Loads what trains; frozen weights, which came with the model, are not missed."""
-        keys = super().load_state_dict(state_dict, strict=False, assign=assign)
-        needed = self.state_dict().keys()
-        missing = [key for key in keys.missing_keys if key in needed]
-        if strict and (missing or keys.unexpected_keys):
-            raise RuntimeError(f"state_dict of another model: missing {missing}, unexpected {keys.unexpected_keys}")
-        return type(keys)(missing, keys.unexpected_keys)
+        state = super().state_dict(*args, **kwargs)
+        if args or kwargs or self.training_vocabulary:
+            return state
+        return {key: value for key, value in state.items() if key != "_extra_state"}
 
 
 def _shared_vocabulary(names: tuple[str, ...]) -> Vocabulary:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
+from detectron2_sam.amodal import PLUG, VanillaSAM
 from detectron2_sam.datasets import register_datasets
 from detectron2_sam.modeling import PosSAM, PosSAMHead, SamViTBackbone
 from sam_common.errors import UserError
 
-PARTS = ((META_ARCH_REGISTRY, PosSAM), (BACKBONE_REGISTRY, SamViTBackbone), (SEM_SEG_HEADS_REGISTRY, PosSAMHead))
+PARTS = (
+    *((META_ARCH_REGISTRY, model) for model in (PosSAM, PLUG, VanillaSAM)),
+    (BACKBONE_REGISTRY, SamViTBackbone),
+    (SEM_SEG_HEADS_REGISTRY, PosSAMHead),
+)
 
 
 def register() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sam_common import structures
 from sam_common.errors import UserError
-from sam_common.structures import Segments
+from sam_common.structures import AmodalInstances, Segments, put_back
 
 IGNORE_LABEL = 255
 
@@ -24,6 +24,32 @@ def to_instances(instances: structures.Instances) -> Instances:
         pred_classes=instances.pred_classes,
         pred_masks=instances.pred_masks,
     )
+
+
+def to_amodal_instances(amodal: AmodalInstances, classes: Tensor | None = None) -> Instances:
+    """Whole objects as Detectron2's `Instances`, which its `Visualizer` draws.
+
+    Fields: `pred_boxes`, the boxes that were asked about; `pred_masks` [N, H, W] bool, the whole objects;
+    `pred_visible_masks` likewise, where the model makes them; `scores`; `pred_classes`, zeros without `classes` [N].
+    """
+    device, count = amodal.scores.device, len(amodal)
+    found = Instances(
+        amodal.image_size,
+        pred_boxes=Boxes(amodal.pred_boxes.float().to(device)),
+        scores=amodal.scores,
+        pred_classes=torch.zeros(count, dtype=torch.int64) if classes is None else classes,
+        pred_masks=_stack([amodal.amodal_mask(i) for i in range(count)], amodal.image_size, device),
+    )
+    if amodal.pred_visible_masks is not None:
+        visible = [
+            put_back(m, w, amodal.image_size) for m, w in zip(amodal.pred_visible_masks, amodal.windows, strict=True)
+        ]
+        found.pred_visible_masks = _stack(visible, amodal.image_size, device)
+    return found
+
+
+def _stack(masks: list[Tensor], size: tuple[int, int], device: torch.device) -> Tensor:
+    return torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool, device=device)
 
 
 def to_segments(entry: dict[str, Any]) -> Segments:

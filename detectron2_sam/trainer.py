@@ -25,11 +25,13 @@ from detectron2_sam.checkpoint import Checkpointer
 from detectron2_sam.compat import amp_precision, distributed_on, without_cpu_amp
 from detectron2_sam.datasets import spec_of
 from detectron2_sam.evaluation import build_evaluator, evaluator_facts
+from detectron2_sam.modeling import TrainedPart
 from sam_common.data.loader import BatchLoader, MappedRecords, TrainBatches, item_seed
 from sam_common.engine import build
-from sam_common.engine.build import build_lr_factor, build_plan, checkpoint_facts
+from sam_common.engine.build import build_lr_factor, build_plan, check_training, checkpoint_facts
 from sam_common.engine.build_data import test_set, training_set
 from sam_common.engine.evaluation import dataset_facts, format_report, write_report
+from sam_common.engine.launch import share_buffers
 from sam_common.structures import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -88,6 +90,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         """AdamW that clips the gradient of the whole model before each step, and takes no step that is not finite."""
+        if isinstance(model, TrainedPart):
+            check_training(cfg, model, [spec_of(name) for name in cfg.DATASETS.TRAIN])
         optimizer, plan = build.build_optimizer(cfg, model), build_plan(cfg)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
@@ -148,6 +152,7 @@ class Trainer(DefaultTrainer):
             checkpoint: where the weights are from, for the report; by default they are the run's own.
         """
         bare = model.module if isinstance(model, DistributedDataParallel) else model
+        share_buffers(bare)
         folder, seen = Path(cfg.OUTPUT_DIR, "inference"), getattr(bare, "training_vocabulary", None)
         if evaluators is None:
             cls._trained_on = seen or None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from plug.criterion import BRANCHES, Criterion
 from plug.parallel_lora import ParallelEncoder
 from plug.plug import PLUG, Inference
@@ -43,20 +45,30 @@ def add_plug_config(cfg: CfgNode) -> None:
 
 def build_vanilla_sam(cfg: CfgNode) -> VanillaSAM:
     """SAM with its own weights (Table 2, row 1)."""
+    return VanillaSAM(**vanilla_sam_arguments(cfg))
+
+
+def vanilla_sam_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """What `VanillaSAM` is made of."""
     sam = build_sam(cfg.MODEL.SAM.SIZE)
     load_sam_weights(sam, cfg.MODEL.SAM.WEIGHTS)
-    return VanillaSAM(sam, pixels=(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
+    return {"sam": sam, "pixels": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)}
 
 
 def build_plug(cfg: CfgNode) -> PLUG:
     """The model of a cfg with SAM's weights loaded; on the meta device with `MODEL.SAM.WEIGHTS random`."""
+    return PLUG(**plug_arguments(cfg))
+
+
+def plug_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """What `PLUG` is made of."""
     plug = cfg.MODEL.PLUG
     _check(plug)
     sam = build_sam(cfg.MODEL.SAM.SIZE)
     load_sam_weights(sam, cfg.MODEL.SAM.WEIGHTS)
     refine = RefineModule(plug.BRANCHES, width=plug.REFINE_WIDTH, num_blocks=plug.REFINE_BLOCKS)
-    return PLUG(
-        ParallelEncoder(
+    return {
+        "encoder": ParallelEncoder(
             sam.image_encoder,
             size=plug.CROP_SIZE,
             rank=plug.LORA_RANK,
@@ -64,18 +76,18 @@ def build_plug(cfg: CfgNode) -> PLUG:
             merge=plug.TEST.MERGED,
             checkpoint=plug.ACTIVATION_CHECKPOINTING,
         ),
-        sam.prompt_encoder,
-        decoders=[SingleTokenDecoder(sam.mask_decoder) for _ in range(plug.BRANCHES)],
-        refine=refine if plug.REFINE else NoRefinement(),
-        criterion=Criterion(
+        "prompt_encoder": sam.prompt_encoder,
+        "decoders": [SingleTokenDecoder(sam.mask_decoder) for _ in range(plug.BRANCHES)],
+        "refine": refine if plug.REFINE else NoRefinement(),
+        "criterion": Criterion(
             num_points=plug.NUM_POINTS if plug.POINT_LOSS else 0,
             refine_weight=plug.REFINE_WEIGHT if plug.REFINE else 0.0,
         ),
-        size=plug.CROP_SIZE,
-        clip_windows=plug.CROP_BORDER == "clip",
-        pixels=(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
-        inference=Inference(threshold=plug.TEST.THRESHOLD, max_crops=plug.TEST.MAX_CROPS),
-    )
+        "size": plug.CROP_SIZE,
+        "clip_windows": plug.CROP_BORDER == "clip",
+        "pixels": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
+        "inference": Inference(threshold=plug.TEST.THRESHOLD, max_crops=plug.TEST.MAX_CROPS),
+    }
 
 
 def _check(plug: CfgNode) -> None:

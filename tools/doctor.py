@@ -43,6 +43,8 @@ OPTIONAL = {
     "panopticapi": "only comparing with the reference evaluation needs it: "
     "pip install git+https://github.com/cocodataset/panopticapi.git",
 }
+FAMILIES = ("cocoa", "coco", "ade20k", "kins")
+"""Data sets with a script `datasets/prepare_*.py`, by how their names begin; of two that fit, the first."""
 MODULES = {"opencv-python-headless": "cv2", "segment-anything": "segment_anything", "open_clip_torch": "open_clip"}
 """Package -> what it is imported as, where that is not its name with `_` for `-`."""
 
@@ -152,7 +154,7 @@ def datasets(cfg: Any) -> Iterator[Finding]:
 def _dataset_fix(name: str) -> str:
     if name.startswith("generated"):
         return "python datasets/prepare_generated.py"
-    for family in ("coco", "ade20k"):
+    for family in FAMILIES:
         if name.startswith(family):
             return f"get the official files as datasets/README.md says, then python datasets/prepare_{family}.py"
     return "correct its entry in DATASETS.REGISTER, or put the file there"

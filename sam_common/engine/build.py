@@ -150,7 +150,7 @@ def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file
     Raises:
         UserError: a value of the configuration, or a data set to train or test on, cannot be used.
     """
-    check_training(cfg, model)
+    check_training(cfg, model, map(catalog.get, cfg.DATASETS.TRAIN))
     check_evaluation(cfg, model)
     for name in cfg.DATASETS.TEST:  # what is missing would show only after the training
         catalog.get(name).load()
@@ -175,11 +175,11 @@ def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file
     )
 
 
-def check_training(cfg: CfgNode, model: nn.Module) -> None:
+def check_training(cfg: CfgNode, model: nn.Module, specs: Iterable[DatasetSpec]) -> None:
     """Raises UserError where the model has nothing to train, or is not for the kind of truth it would be trained on."""
     if not trainable_parameters(model):
         raise UserError(f"{cfg.MODEL.META_ARCHITECTURE} has nothing to train; evaluate it with --eval-only")
-    for spec in map(catalog.get, cfg.DATASETS.TRAIN):
+    for spec in specs:
         if (spec.evaluator == "amodal") != ("amodal" in cast(set[str], model.outputs)):
             raise UserError(
                 f"DATASETS.TRAIN: {spec.name} has {spec.evaluator} truth, which {cfg.MODEL.META_ARCHITECTURE} cannot "

@@ -33,3 +33,24 @@ def test_every_part_has_the_papers_number_of_parameters(
     assert {name: counts[name]["trainable"] for name in TRAINABLE_PARTS} == TRAINABLE_PARTS
     assert counts["backbone.image_encoder"] == {"trainable": 0, "frozen": sam, "total": sam}
     assert counts["clip"] == {"trainable": 0, "frozen": CLIP, "total": CLIP}
+
+
+@pytest.mark.parametrize(
+    ("size", "lora", "trainable", "total"),
+    [
+        ("B", 1_179_648, 8_617_935, 95_896_783),
+        ("L", 3_145_728, 10_584_015, 315_683_791),
+        ("H", 5_242_880, 12_681_167, 645_734_095),
+    ],
+)
+@pytest.mark.parametrize("data", ["kins", "cocoa"])
+def test_every_part_of_plug_has_the_papers_number_of_parameters(
+    size: str, lora: int, trainable: int, total: int, data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PLUG's 96, 316 and 645 M (12.7 M of them trained, size H), to the last parameter, from the shipped files."""
+    main(["--config-file", f"configs/plug_{size}_{data}.yaml", "--parts"])
+    counts, *parts = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert counts == {"trainable": trainable, "frozen": total - trainable, "total": total}
+    trained = {name: count["trainable"] for part in parts for name, count in part.items()}
+    expected = {"encoder": lora, "prompt_encoder": 6_220, "decoders": 2 * 3_637_377, "refine": 157_313}
+    assert {name: trained[name] for name in expected} == expected and sum(expected.values()) == trainable
