@@ -7,7 +7,7 @@ boxes of nothing as false.
 
 `amodal_results.json` holds every prediction in COCO's results format, so COCO's own tools read it:
 
-    image_id, category_id    the data set's own; category_id null where the boxes came without classes
+    image_id, category_id    the data set's own; the class is that of the object the box is of, null where of none
     segmentation, bbox       RLE of the amodal mask in the frame of the image, [x, y, width, height] in pixels around it
     score                    of the box times that of the mask
     visible_segmentation     RLE likewise of what is seen, and of the rest of the amodal mask;
@@ -43,8 +43,8 @@ from sam_common.evaluation.result_file import ResultFile
 from sam_common.rle import encode_mask
 from sam_common.structures import AmodalInstances, Vocabulary, Window
 
-_SEGMENTATIONS = {"amodal": "segmentation", "visible": "visible_segmentation"}  # task -> key of truth and results
-_ANY_CLASS = 1
+_AMODAL, _VISIBLE = "segmentation", "visible_segmentation"  # in the truth and in the results
+_ONE_CLASS = {"id": 1, "name": "any"}
 
 
 class AmodalEvaluator:
@@ -73,8 +73,9 @@ class AmodalEvaluator:
             "missed": "instances that no box is of count in n_missed and AP, not in mIoU",
             "merged": "with the predicted visible mask added to the amodal one",
             "visible_as_amodal": "baseline: the true visible mask taken as the answer",
-            "AP": f"{coco_library()[0]}; a score is that of the box times that of the mask; with the boxes and classes "
-            "of the truth it is an upper bound; boxes without classes are judged as one class",
+            "AP": f"{coco_library()[0]}; a score is that of the box times that of the mask; a class is that of the "
+            "object the box is of, so with the boxes of the truth it is an upper bound; where any box is of nothing, "
+            "all classes are judged as one",
         }
         self._records = {record["image_id"]: record for record in spec.load()}
         self._results = ResultFile(Path(output_dir) / "amodal_results.json")
@@ -123,10 +124,10 @@ class AmodalEvaluator:
                 "category_id": None if category is None else self.vocabulary[category].id,
                 "bbox": _xywh(mask_box(amodal)),
                 "score": box_score * float(found.scores[index]),
-                "segmentation": encode_mask(amodal),
+                _AMODAL: encode_mask(amodal),
             }
             if visible is not None:
-                entry["visible_segmentation"] = encode_mask(visible)
+                entry[_VISIBLE] = encode_mask(visible)
                 entry["occluded_segmentation"] = encode_mask(amodal & ~visible)
             entry |= {"prompt_bbox": _xywh(found.pred_boxes[index]), "annotation_id": annotation_id}
             if annotation_id is not None:
@@ -146,29 +147,29 @@ class AmodalEvaluator:
             "amodal": _means(judged, "full", "occluded")
             | {"n_missed": float(len(truth) - len(judged))}
             | {"beyond_crop": 100 * sum(entry["beyond_crop"] for entry in judged) / pixels if pixels else torch.nan}
-            | self._average_precision(images, truth, predicted, "amodal")
+            | self._average_precision(images, truth, predicted, _AMODAL)
         }
-        if all("visible_segmentation" in entry for entry in predicted):
+        if all(_VISIBLE in entry for entry in predicted):
             ious = [entry["iou"]["visible"] for entry in judged]
             results["amodal_merged"] = _means(judged, "full_merged", "occluded_merged")
             results["visible"] = {
                 "mIoU": 100 * float(np.mean(ious)) if ious else torch.nan,
                 "n": float(len(judged)),
-            } | self._average_precision(images, truth, predicted, "visible")
+            } | self._average_precision(images, truth, predicted, _VISIBLE)
         results["visible_as_amodal"] = _means(judged, "visible_as_amodal", None)
         return results
 
     def _average_precision(
-        self, images: list[int | str], truth: list[dict[str, Any]], predicted: list[dict[str, Any]], task: str
+        self, images: list[int | str], truth: list[dict[str, Any]], predicted: list[dict[str, Any]], key: str
     ) -> dict[str, float]:
-        """AP of amodal or of visible masks, without the number of classes: `n` counts instances here."""
-        key = _SEGMENTATIONS[task]
+        """AP of the masks under `key`, without the number of classes: `n` counts instances here."""
         one_class = any(entry["category_id"] is None for entry in predicted)
         categories = [{"id": category.id, "name": category.name} for category in self.vocabulary]
+        sizes = [{side: self._records[image][side] for side in ("height", "width")} | {"id": image} for image in images]
         annotations = [
             {
                 "image_id": entry["image_id"],
-                "category_id": _ANY_CLASS if one_class else self.vocabulary[entry["category_id"]].id,
+                "category_id": _ONE_CLASS["id"] if one_class else categories[entry["category_id"]]["id"],
                 "iscrowd": 0,
                 "bbox": entry["bbox"],
                 "segmentation": entry[key],
@@ -176,18 +177,22 @@ class AmodalEvaluator:
             }
             for entry in truth
         ]
-        found = [{name: entry[name] for name in ("image_id", "category_id", "bbox", "score")} for entry in predicted]
-        for detection, entry in zip(found, predicted, strict=True):
-            detection["segmentation"] = entry[key]
-            if one_class:
-                detection["category_id"] = _ANY_CLASS
-        sizes = [{key: self._records[image][key] for key in ("height", "width")} | {"id": image} for image in images]
-        data_set = {
+        detections = [
+            {
+                "image_id": entry["image_id"],
+                "category_id": _ONE_CLASS["id"] if one_class else entry["category_id"],
+                "score": entry["score"],
+                "bbox": entry["bbox"],
+                "segmentation": entry[key],
+            }
+            for entry in predicted
+        ]
+        content = {
             "images": sizes,
-            "categories": [{"id": _ANY_CLASS, "name": "any"}] if one_class else categories,
+            "categories": [_ONE_CLASS] if one_class else categories,
             "annotations": annotations,
         }
-        metrics = average_precision(data_set, found, "segm")
+        metrics = average_precision(content, detections, "segm")
         return {name: value for name, value in metrics.items() if name != "n"}
 
     def _area(self, entry: dict[str, Any], key: str) -> int:

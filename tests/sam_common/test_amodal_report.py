@@ -11,7 +11,8 @@ import torch
 from sam_common.amodal_report import amodal_picture_rows, amodal_table
 from sam_common.evaluation.amodal_evaluator import AmodalEvaluator
 from sam_common.report import Part, Report, Section, render
-from tests.sam_common.evaluation.test_amodal_evaluator import amodal_world, answered, asked, columns
+from tests.sam_common.evaluation.test_amodal_evaluator import columns
+from tests.sam_common.evaluation.worlds import amodal_world, answered, asked
 
 
 def test_table_has_both_readings_of_every_answer() -> None:

@@ -19,16 +19,17 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
+from sam_common.data.amodal import read_amodal
+from sam_common.data.cocoa import cocoa_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.amodal_evaluator import AmodalEvaluator
 from sam_common.evaluation.evaluator import Results
 from sam_common.rle import encode_mask
-from sam_common.structures import AmodalInstances, Category
-from tests.sam_common.evaluation.worlds import rectangle, tight_boxes
+from sam_common.structures import AmodalInstances
+from tests.sam_common.evaluation.worlds import PETS, amodal_world, answered, asked, rectangle
 
 SIZE = (6, 6)
 ALL = slice(None)
-VOCABULARY = (Category("cat", ("cat",), True, 10), Category("dog", ("dog",), True, 30))
 
 
 _RANK = """
@@ -50,56 +51,6 @@ distributed.destroy_process_group()
 def columns(left: int, right: int) -> Tensor:
     """Columns left … right - 1 of a 6×6 mask."""
     return rectangle(ALL, slice(left, right), SIZE)
-
-
-def amodal_world(truth: list[list[tuple[int, Tensor, Tensor]]]) -> DatasetSpec:
-    """Image k has the objects truth[k]: (class, amodal mask, visible mask); ids count from 1 through all images."""
-    records, number = [], 0
-    for index, objects in enumerate(truth):
-        annotations = []
-        for category, amodal, visible in objects:
-            number += 1
-            x0, y0, x1, y1 = tight_boxes(amodal[None])[0].tolist()
-            masks = {"segmentation": encode_mask(amodal), "visible_segmentation": encode_mask(visible)}
-            known = {"id": number, "category_id": category, "iscrowd": 0, "bbox": [x0, y0, x1 - x0, y1 - y0]}
-            annotations.append(known | masks | {"area": int(amodal.sum())})
-        height, width = objects[0][1].shape if objects else SIZE
-        record = {"file_name": f"{index}.jpg", "image_id": index, "height": height, "width": width}
-        records.append(record | {"annotations": annotations})
-    return DatasetSpec("tiny", lambda: records, lambda: VOCABULARY, evaluator="amodal")
-
-
-def asked(image: int, of: list[tuple[int | None, int | None]], scores: list[float] | None = None) -> dict[str, Any]:
-    """The model's input: for each box the annotation and the class that it is of."""
-    ids, classes = [annotation for annotation, _ in of], [category for _, category in of]
-    return {
-        "image_id": image,
-        "annotation_ids": ids,
-        "category_ids": classes,
-        "box_scores": scores or [1.0] * len(of),
-    }
-
-
-def answered(
-    amodal: list[Tensor],
-    visible: list[Tensor] | None = None,
-    *,
-    scores: list[float] | None = None,
-    windows: list[tuple[int, int, int, int]] | None = None,
-    size: tuple[int, int] = SIZE,
-) -> dict[str, Any]:
-    """The model's output, of masks in the frame of the image; windows cut them."""
-    windows = windows or [(0, 0, size[1], size[0])] * len(amodal)
-    parts = [
-        [mask[top:bottom, left:right] for mask, (left, top, right, bottom) in zip(masks, windows, strict=True)]
-        for masks in (amodal, visible or [])
-        if masks or masks is amodal
-    ]
-    boxes = tight_boxes(torch.stack(amodal)) if amodal else torch.zeros(0, 4)
-    shown = None if visible is None else (parts[1] if visible else [])
-    return {
-        "amodal": AmodalInstances(size, boxes, torch.tensor(scores or [1.0] * len(amodal)), windows, parts[0], shown)
-    }
 
 
 def judge(
@@ -274,9 +225,9 @@ def test_ap_equals_pycocotools_used_directly(task: str, tmp_path: Path) -> None:
             rle = encode_mask(masks[task == "visible"])
             shape = {"segmentation": rle, "area": int(codec.area(rle)), "bbox": codec.toBbox(rle).tolist()}
             known = {"id": len(annotations) + 1, "image_id": image + 100, "iscrowd": 0}
-            annotations.append(known | {"category_id": VOCABULARY[category].id} | shape)
+            annotations.append(known | {"category_id": PETS[category].id} | shape)
     images = [{"id": image + 100, "height": 40, "width": 50} for image in range(5)]
-    content = {"images": images, "categories": [{"id": c.id, "name": c.name} for c in VOCABULARY]}
+    content = {"images": images, "categories": [{"id": c.id, "name": c.name} for c in PETS]}
     (tmp_path / "truth.json").write_text(json.dumps(content | {"annotations": annotations}))
     key = "segmentation" if task == "amodal" else "visible_segmentation"
     found = [
@@ -326,6 +277,25 @@ def test_two_ranks_judge_as_one(tmp_path: Path) -> None:
         for task, metrics in alone.items():
             assert results[task] == pytest.approx(metrics, nan_ok=True), task
     assert len(json.loads((tmp_path / "both" / "amodal_results.json").read_text())) == 10
+
+
+def test_real_truth_is_perfect(samples: Path, tmp_path: Path) -> None:
+    """Real COCOA images, the truth as the answer: 100 in every reading, and the baseline is below."""
+    folder = samples / "cocoa"
+    spec = cocoa_spec("cocoa_sample", json_file=folder, images=folder)
+    evaluator, hidden = AmodalEvaluator(spec, output_dir=tmp_path), 0
+    for record in spec.load():
+        amodal, visible = read_amodal(record)
+        hidden += int((amodal & ~visible).flatten(1).any(1).sum())
+        size = record["height"], record["width"]
+        item = asked(record["image_id"], [(entry["id"], entry["category_id"]) for entry in record["annotations"]])
+        evaluator.process([item], [answered(list(amodal), list(visible), size=size)])
+    results = evaluator.evaluate()
+    assert results["amodal"]["mIoU_full"] == pytest.approx(100)
+    for task in ("amodal", "amodal_merged"):  # merged, what sticks out of an amodal mask counts against the whole only
+        assert results[task]["mIoU_occ_strict"] == pytest.approx(100) and results[task]["n_occ_strict"] == hidden > 5
+    assert results["visible"]["mIoU"] == pytest.approx(100) and results["amodal"]["AP"] > 95
+    assert 50 < results["visible_as_amodal"]["mIoU_full"] < 100 and results["visible_as_amodal"]["mIoU_occ_strict"] == 0
 
 
 def test_reset_forgets(tmp_path: Path) -> None:

@@ -14,13 +14,16 @@ from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import write_segment_ids
 from sam_common.rle import encode_mask
-from sam_common.structures import Category, Instances, Vocabulary
+from sam_common.structures import AmodalInstances, Category, Instances, Vocabulary
 
 VOCABULARY = (
     Category("cat", ("cat",), True, 10),
     Category("sky", ("sky",), False, 20),
     Category("dog", ("dog", "puppy"), True, 30),
 )
+
+PETS = (Category("cat", ("cat",), True, 10), Category("dog", ("dog",), True, 30))
+_SMALL = (6, 6)
 
 
 def tight_boxes(masks: Tensor) -> Tensor:
@@ -109,3 +112,53 @@ def rectangle(rows: slice, columns: slice, size: tuple[int, int] = (10, 10)) -> 
     mask = torch.zeros(size, dtype=torch.bool)
     mask[rows, columns] = True
     return mask
+
+
+def amodal_world(truth: list[list[tuple[int, Tensor, Tensor]]]) -> DatasetSpec:
+    """Image k has the objects truth[k]: (class, amodal mask, visible mask); ids count from 1 through all images."""
+    records, number = [], 0
+    for index, objects in enumerate(truth):
+        annotations = []
+        for category, amodal, visible in objects:
+            number += 1
+            x0, y0, x1, y1 = tight_boxes(amodal[None])[0].tolist()
+            masks = {"segmentation": encode_mask(amodal), "visible_segmentation": encode_mask(visible)}
+            known = {"id": number, "category_id": category, "iscrowd": 0, "bbox": [x0, y0, x1 - x0, y1 - y0]}
+            annotations.append(known | masks | {"area": int(amodal.sum())})
+        height, width = objects[0][1].shape if objects else _SMALL
+        record = {"file_name": f"{index}.jpg", "image_id": index, "height": height, "width": width}
+        records.append(record | {"annotations": annotations})
+    return DatasetSpec("tiny", lambda: records, lambda: PETS, evaluator="amodal")
+
+
+def asked(image: int, of: list[tuple[int | None, int | None]], scores: list[float] | None = None) -> dict[str, Any]:
+    """The model's input: for each box the annotation and the class that it is of."""
+    ids, classes = [annotation for annotation, _ in of], [category for _, category in of]
+    return {
+        "image_id": image,
+        "annotation_ids": ids,
+        "category_ids": classes,
+        "box_scores": scores or [1.0] * len(of),
+    }
+
+
+def answered(
+    amodal: list[Tensor],
+    visible: list[Tensor] | None = None,
+    *,
+    scores: list[float] | None = None,
+    windows: list[tuple[int, int, int, int]] | None = None,
+    size: tuple[int, int] = _SMALL,
+) -> dict[str, Any]:
+    """The model's output, of masks in the frame of the image; windows cut them."""
+    windows = windows or [(0, 0, size[1], size[0])] * len(amodal)
+    parts = [
+        [mask[top:bottom, left:right] for mask, (left, top, right, bottom) in zip(masks, windows, strict=True)]
+        for masks in (amodal, visible or [])
+        if masks or masks is amodal
+    ]
+    boxes = tight_boxes(torch.stack(amodal)) if amodal else torch.zeros(0, 4)
+    shown = None if visible is None else (parts[1] if visible else [])
+    return {
+        "amodal": AmodalInstances(size, boxes, torch.tensor(scores or [1.0] * len(amodal)), windows, parts[0], shown)
+    }
