@@ -78,7 +78,8 @@ def _worm(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
 
 def _speck(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
     alpha = np.zeros((size, size), np.uint8)
-    _disc(alpha, *rng.uniform(0.02, 0.98, 2), rng.uniform(0.01, 0.035))
+    x, y = rng.uniform(0.02, 0.98, 2)
+    _disc(alpha, x, y, rng.uniform(0.01, 0.035))
     return alpha
 
 
