@@ -75,9 +75,8 @@ class AmodalMapper:
         if self.training:
             return item | self._training_item(image, record, seed)
         found = self.box_source(record, image) if self.box_source is not None else None
-        return (
-            item | {"image": image} | (self._true_boxes(record, seed) if found is None else self._match(record, found))
-        )
+        boxes = self._true_boxes(record, seed) if found is None else self._match(record, found)
+        return item | {"image": image} | boxes
 
     def _training_item(self, image: Tensor, record: dict[str, Any], seed: int) -> dict[str, Any]:
         entries = record["annotations"]
@@ -85,9 +84,8 @@ class AmodalMapper:
         amodal, visible = read_amodal(record)
         if self.flip and torch.rand((), generator=torch.Generator().manual_seed(seed)) < 0.5:
             image, amodal, visible = (layers.flip(-1) for layers in (image, amodal, visible))
-            boxes = torch.stack(
-                (record["width"] - boxes[:, 2], boxes[:, 1], record["width"] - boxes[:, 0], boxes[:, 3]), 1
-            )
+            left, top, right, bottom = boxes.unbind(1)
+            boxes = torch.stack((record["width"] - right, top, record["width"] - left, bottom), dim=1)
         return {
             "image": image.contiguous(),
             "boxes": self._jitter(boxes, record, seed),

@@ -42,6 +42,11 @@ def build_mapper(cfg: CfgNode, truth: str, vocabulary: Vocabulary, *, training: 
 
 def _amodal_mapper(cfg: CfgNode, *, training: bool) -> Mapper:
     boxes = cfg.INPUT.BOXES
+    for key in ("JITTER_TRAIN", "JITTER_TEST"):
+        if not 0 <= boxes[key] < 0.5:
+            raise UserError(f"INPUT.BOXES.{key} is {boxes[key]}; give a part of a box's side, from 0 to less than 0.5")
+    if not 0 < boxes.MATCH_IOU <= 1:
+        raise UserError(f"INPUT.BOXES.MATCH_IOU is {boxes.MATCH_IOU}; give more than 0, at most 1")
     source = None if training else build_box_source(boxes.SOURCE, score_threshold=boxes.SCORE_THRESHOLD)
     return AmodalMapper(
         training=training,

@@ -30,9 +30,25 @@ def test_inputs_that_cannot_be_made(key: str, value: str, message: str) -> None:
         build_mapper(cfg, "panoptic", (), training=True)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("INPUT.BOXES.JITTER_TRAIN", "0.5", "JITTER_TRAIN is 0.5; give a part of a box's side, from 0 to less than"),
+        ("INPUT.BOXES.JITTER_TEST", "-0.1", "JITTER_TEST is -0.1"),
+        ("INPUT.BOXES.MATCH_IOU", "0.0", "MATCH_IOU is 0.0; give more than 0"),
+    ],
+)
+def test_boxes_that_cannot_be_made(key: str, value: str, message: str) -> None:
+    """Edges that move past each other, and boxes that would match what they do not touch, are told by their key."""
+    cfg = get_cfg()
+    cfg.merge_from_list([key, value])
+    with pytest.raises(UserError, match=message):
+        build_mapper(cfg, "amodal", (), training=True)
+
+
 def test_an_evaluation_that_cannot_be_is_told_before_the_training() -> None:
     """The kinds of truth have evaluators; one that serves nothing, or a kind nobody knows, is one line."""
-    assert EVALUATORS.keys() == {"panoptic", "instance", "semantic"}
+    assert EVALUATORS.keys() == {"panoptic", "instance", "semantic", "amodal"}
     with installed():
         for kind in ("semantic", "depth"):
             catalog.register(DatasetSpec(kind, list, tuple, evaluator=kind))
