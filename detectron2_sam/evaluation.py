@@ -55,9 +55,9 @@ def build_evaluator(
     choice = cfg.TEST.EVALUATORS
     if choice not in CHOICES:
         raise UserError(f"TEST.EVALUATORS is {choice!r}; choose {', '.join(CHOICES)}")
-    if choice == "native" or spec_of(name).evaluator == "amodal":
-        return NativeEvaluators(name, make_evaluators(spec_of(name), output_dir, training_vocabulary))
     kind = MetadataCatalog.get(name).get("evaluator_type", "")
+    if choice == "native" or kind == "amodal":
+        return NativeEvaluators(name, make_evaluators(spec_of(name), output_dir, training_vocabulary))
     ask = cfg.MODEL.POSSAM.TEST
     evaluators: list[DatasetEvaluator] = []
     if ask.PANOPTIC_ON and kind in PANOPTIC:

@@ -68,7 +68,8 @@ class ParallelLora(nn.Module):
         q, v = (torch.bmm(torch.bmm(tokens, self.down[i].mT), self.up[i].mT).view(shape) for i in (0, 1))
         if self.shared:
             base = base.repeat(num_branches, 1, 1, 1)
-        return base + torch.cat((q, torch.zeros_like(q), v), dim=-1)
+        base_q, base_k, base_v = base.chunk(3, dim=-1)
+        return torch.cat((base_q + q, base_k, base_v + v), dim=-1)
 
     def merged(self, branch: int) -> Tensor:
         """One branch's projection W + B A, [3·C, C]."""

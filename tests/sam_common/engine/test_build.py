@@ -7,9 +7,10 @@ import pytest
 from sam_common.config import get_cfg
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.engine.build import EVALUATORS, check_evaluation
-from sam_common.engine.build_data import build_mapper
+from sam_common.engine.build import EVALUATORS, build_lr_factor, check_evaluation
+from sam_common.engine.build_data import build_mapper, training_set
 from sam_common.errors import UserError
+from sam_common.structures import Category
 from tests.sam_common.engine.standin import StandIn, installed
 
 
@@ -62,3 +63,39 @@ def test_an_evaluation_that_cannot_be_is_told_before_the_training() -> None:
             cfg.DATASETS.TEST = (name,)
             with pytest.raises(UserError, match=message):
                 check_evaluation(cfg, model)
+
+
+def amodal(name: str, *counts: int) -> DatasetSpec:
+    """Images with so many objects; the classes differ from data set to data set."""
+    records = [{"image_id": i, "annotations": [{"id": a} for a in range(n)]} for i, n in enumerate(counts)]
+    return DatasetSpec(name, lambda: records, lambda: (Category(name, (name,)),), evaluator="amodal")
+
+
+def test_amodal_data_sets_are_trained_in_groups(caplog: pytest.LogCaptureFixture) -> None:
+    """9 objects in groups of at most 4 are three, 5 are two; images without objects are none; classes do not matter."""
+    cfg = get_cfg()
+    cfg.merge_from_list(["INPUT.INSTANCES_PER_IMAGE", "4", "SOLVER.MAX_ITER", "10", "SOLVER.IMS_PER_BATCH", "2"])
+    with caplog.at_level("INFO"):
+        records, mapper = training_set(cfg, [amodal("cars", 9, 0), amodal("vans", 5)])
+    assert sorted(len(record["annotations"]) for record in records) == [2, 3, 3, 3, 3]
+    assert mapper.training and "14 objects in 5 groups: 10 iterations of 2 groups are 4.0 epochs" in caplog.text
+    cfg.INPUT.INSTANCES_PER_IMAGE = 0
+    with pytest.raises(UserError, match="INPUT.INSTANCES_PER_IMAGE is 0; give at least 1"):
+        training_set(cfg, [amodal("cars", 1)])
+
+
+def test_amodal_and_other_truth_are_not_trained_together() -> None:
+    """One line that names the data set."""
+    other = DatasetSpec("streets", list, tuple)
+    with pytest.raises(UserError, match="DATASETS.TRAIN: cars is amodal, others are not; choose one kind"):
+        training_set(get_cfg(), [other, amodal("cars", 1)])
+
+
+def test_the_polynomial_schedule_is_configured() -> None:
+    """By hand, power 2 over 10 iterations: (1 - 5/10)² halfway, 0 at the end; half of the way up at half the warm-up."""
+    cfg = get_cfg()
+    options = {"LR_SCHEDULER_NAME": "WarmupPolyLR", "POLY_LR_POWER": 2.0, "MAX_ITER": 10, "WARMUP_ITERS": 0}
+    cfg.merge_from_list([word for key, value in options.items() for word in (f"SOLVER.{key}", value)])
+    assert [build_lr_factor(cfg)(i) for i in (0, 5, 10, 11)] == pytest.approx([1.0, 0.25, 0.0, 0.0])
+    cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.WARMUP_FACTOR = 4, 0.0
+    assert build_lr_factor(cfg)(2) == pytest.approx(0.36 / 2) and build_lr_factor(cfg)(4) == pytest.approx(0.36)
