@@ -92,7 +92,7 @@ def test_amodal_and_other_truth_are_not_trained_together() -> None:
 
 
 def test_the_polynomial_schedule_is_configured() -> None:
-    """By hand, power 2 over 10 iterations: (1 - 5/10)² halfway, 0 at the end; half of the way up at half the warm-up."""
+    """By hand, power 2 over 10 iterations: (1 - 5/10)² halfway, 0 at the end; halfway up at half the warm-up."""
     cfg = get_cfg()
     options = {"LR_SCHEDULER_NAME": "WarmupPolyLR", "POLY_LR_POWER": 2.0, "MAX_ITER": 10, "WARMUP_ITERS": 0}
     cfg.merge_from_list([word for key, value in options.items() for word in (f"SOLVER.{key}", value)])
