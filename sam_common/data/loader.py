@@ -61,9 +61,9 @@ def build_train_loader(
     """The infinite sequence of this rank's batches, from `start_iteration` on.
 
     Args:
-        records: the training set.
+        records: the training set; where they have a `level`, each iteration has a batch of every level.
         mapper: called with a record and the seed of the item.
-        batch_size: images per iteration over all ranks.
+        batch_size: images per iteration (and level) over all ranks.
         parts: equal parts that a rank does its batch in.
 
     Raises:
@@ -79,7 +79,8 @@ def build_train_loader(
             f"SOLVER.IMS_PER_BATCH {batch_size} must be a positive multiple of the {world_size} processes{by}"
         )
     dataset = MappedRecords(records, mapper, seed)
-    sampler = TrainBatches(len(records), seed, batch_size, start_iteration, rank, world_size)
+    levels = [record.get("level", 1) for record in records]
+    sampler = LevelBatches(levels, seed, batch_size, start_iteration, rank, world_size)
     return _loader(dataset, sampler, num_workers)
 
 
@@ -132,6 +133,34 @@ class TrainBatches:
                     order = epoch_order(self.length, self.seed, epoch)
                 batch.append((iteration, int(order[position % self.length])))
             yield batch
+
+
+class LevelBatches:
+    """`TrainBatches` of records at several levels of an optimisation: each iteration has a batch of every level.
+
+    Each level walks through its own records, in orders of its own; one level is `TrainBatches` itself.
+
+    Args:
+        levels: the level of each record.
+    """
+
+    def __init__(
+        self, levels: Sequence[int], seed: int, batch_size: int, start: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.members = [[i for i, level in enumerate(levels) if level == wanted] for wanted in sorted(set(levels))]
+        seeds = [seed, *(_hash(seed, "level", number) for number in range(1, len(self.members)))]
+        self.parts = [
+            TrainBatches(len(members), of_level, batch_size, start, rank, world_size)
+            for members, of_level in zip(self.members, seeds, strict=True)
+        ]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batches in zip(*self.parts, strict=True):
+            yield [
+                (iteration, members[index])
+                for members, batch in zip(self.members, batches, strict=True)
+                for iteration, index in batch
+            ]
 
 
 class MappedRecords(Dataset):

@@ -99,3 +99,22 @@ def test_wrong_sizes_are_refused():
         build_train_loader([], _identity, seed=0, batch_size=1)
     with pytest.raises(UserError, match=r"IMS_PER_BATCH 3 .* 2 processes"):
         build_train_loader(_records(5), _identity, seed=0, batch_size=3, world_size=2)
+
+
+def test_each_iteration_has_a_batch_of_every_level():
+    """Two levels of 3 and 4 records, batches of 2: both cycle, each in its own order, over all they have."""
+    records = [{"image_id": i, "level": 1 + (i >= 3)} for i in range(7)]
+    loader = build_train_loader(records, _identity, seed=7, batch_size=2)
+    batches = [[item["image_id"] for item in batch] for batch in islice(loader, 12)]
+    assert all(max(batch[:2]) < 3 <= min(batch[2:]) and len(batch) == 4 for batch in batches)
+    lower, upper = ([i for batch in batches for i in batch[part]] for part in (slice(2), slice(2, 4)))
+    assert all(sorted(lower[k : k + 3]) == [0, 1, 2] for k in range(0, 24, 3))
+    assert all(sorted(upper[k : k + 4]) == [3, 4, 5, 6] for k in range(0, 24, 4))
+    assert len({tuple(batch[2:]) for batch in batches}) > 2
+
+
+def test_levels_resume_too():
+    """Starting at iteration k yields what iteration k yields, at every level."""
+    records = [{"image_id": i, "level": 1 + i % 2} for i in range(5)]
+    whole = list(islice(build_train_loader(records, _identity, seed=3, batch_size=1), 8))
+    assert list(islice(build_train_loader(records, _identity, seed=3, batch_size=1, start_iteration=5), 3)) == whole[5:]
