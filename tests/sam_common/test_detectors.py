@@ -14,7 +14,10 @@ from torch import Tensor
 
 from sam_common import detectors, weights
 from sam_common.boxes import Boxes
+from sam_common.config import get_cfg
+from sam_common.data.amodal_mapper import AmodalMapper
 from sam_common.detectors import TORCHVISION, build_box_source, build_detector, register_detector
+from sam_common.engine.build_data import build_mapper
 from sam_common.errors import UserError
 
 IMAGE = torch.zeros(3, 6, 8, dtype=torch.uint8)
@@ -160,3 +163,16 @@ def test_results_outside_their_image_do_not_end_an_evaluation(tmp_path: Path, ca
     entries = [{"image_id": 7, "bbox": [9, 9, 2, 2]}, {"image_id": 7, "bbox": [0, 0, 2, 2]}]
     assert _source(tmp_path / "a.json", entries).boxes.tolist() == [[0, 0, 2, 2]]
     assert "a.json, image 7 gave 1 boxes that cannot be used" in caplog.text
+
+
+def test_the_configuration_chooses_in_testing_only() -> None:
+    """Derived by hand: INPUT.BOXES.SOURCE is asked for boxes of test images; training has those of its annotation."""
+    cfg = get_cfg()
+    cfg.INPUT.BOXES.SOURCE = "full_image"
+    mappers = [build_mapper(cfg, "amodal", (), training=training) for training in (False, True)]
+    assert isinstance(mappers[0], AmodalMapper) and isinstance(mappers[1], AmodalMapper)
+    assert mappers[1].box_source is None and mappers[0].box_source is not None
+    assert mappers[0].box_source(RECORD, IMAGE).boxes.tolist() == [[0, 0, 8, 6]]
+    cfg.INPUT.BOXES.SOURCE = "no.json"
+    with pytest.raises(UserError, match=r"the box file no\.json cannot be read"):
+        build_mapper(cfg, "amodal", (), training=False)
