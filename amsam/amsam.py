@@ -25,6 +25,7 @@ from amsam.embedding_cache import EmbeddingCache
 from sam_common.sam.image_encoder import ImageEncoder
 from sam_common.sam.paired_decoder import PairedDecoder
 from sam_common.sam.prompt_encoder import PromptEncoder
+from sam_common.structures import Vocabulary
 
 
 class Encoded(NamedTuple):
@@ -43,7 +44,7 @@ class AMSAM(nn.Module):
         labels: [h, w] int64, 0 the background, 1 … K, -1 where nothing is said (training).
 
     In training it returns a dictionary of weighted scalar losses; else a list of dictionaries with
-        sem_seg: [K+1, h, w] probabilities.
+        few_shot: [K+1, h, w] probabilities.
     """
 
     mean: Tensor
@@ -69,6 +70,8 @@ class AMSAM(nn.Module):
         self.calibration = calibration
         self.cache = cache
         self.image_size = image_size
+        self.outputs = {"few_shot"}
+        self.training_vocabulary: Vocabulary = ()  # a class is what the masks show, whatever it is called
         for name, values in zip(("mean", "std"), pixels, strict=True):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
@@ -78,7 +81,7 @@ class AMSAM(nn.Module):
             labels = torch.stack([self.resized_labels(entry["labels"]) for entry in batch])
             return few_shot_losses(logits, labels)
         sizes = [(entry["image"].shape[1], entry["image"].shape[2]) for entry in batch]
-        return [{"sem_seg": _resized(one[None], size)[0].softmax(0)} for one, size in zip(logits, sizes, strict=True)]
+        return [{"few_shot": _resized(one[None], size)[0].softmax(0)} for one, size in zip(logits, sizes, strict=True)]
 
     @torch.no_grad()
     def encode(self, image: Tensor, boxes: Tensor) -> Encoded:

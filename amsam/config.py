@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
 from segment_anything.modeling.transformer import Attention
 from torch import nn
 
 from amsam.amsam import AMSAM
+from amsam.bilevel_step import BilevelStep
 from amsam.embedding_cache import EmbeddingCache
 from amsam.mask_calibration import (
     BatchMeanCalibration,
@@ -13,19 +17,22 @@ from amsam.mask_calibration import (
     NoCalibration,
     PerSampleCalibration,
 )
-from sam_common.config import META_ARCHITECTURES, CfgNode
+from sam_common.config import BACKWARDS, META_ARCHITECTURES, CfgNode
 from sam_common.errors import UserError
 from sam_common.layers.lora import LoraLinear
 from sam_common.sam import build_sam, load_sam_weights
 from sam_common.sam.paired_decoder import PairedDecoder
+from sam_common.weights import state_sha256
 
+GRADIENTS = ("first_order", "unrolled")
 CALIBRATIONS = ("per_sample", "batch_mean", "learned", "off")
 TOKENS = ("random", "sam_token0")
 
 
 def register() -> None:
-    """Enters AMSAM in the table of meta-architectures; calling it again changes nothing."""
+    """Enters AMSAM, and how it learns, in the tables of methods; calling it again changes nothing."""
     META_ARCHITECTURES["AMSAM"] = build_amsam
+    BACKWARDS["AMSAM"] = build_bilevel_step
 
 
 def add_amsam_config(cfg: CfgNode) -> None:
@@ -39,6 +46,9 @@ def add_amsam_config(cfg: CfgNode) -> None:
     amsam.TOKENS = "random"  # random | sam_token0: how the mask tokens begin
     amsam.CALIBRATION = "per_sample"  # per_sample | batch_mean | learned | off
     amsam.ALPHA = 0.7
+    amsam.GRADIENT = "first_order"  # first_order | unrolled: of the dense prompt
+    amsam.PROMPT_LR = 1e-3  # of the dense prompt; SOLVER.BASE_LR is that of all others
+    amsam.CACHE = ""  # a folder for image embeddings, beside those in memory
 
 
 def build_amsam(cfg: CfgNode) -> AMSAM:
@@ -54,10 +64,23 @@ def build_amsam(cfg: CfgNode) -> AMSAM:
         sam.prompt_encoder,
         decoder=decoder,
         calibration=build_calibration(amsam.CALIBRATION, channels, amsam.ALPHA),
-        cache=EmbeddingCache(),
+        cache=_cache(amsam.CACHE, sam.image_encoder, amsam.IMAGE_SIZE),
         image_size=amsam.IMAGE_SIZE,
         pixels=(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
     )
+
+
+def build_bilevel_step(cfg: CfgNode, model: AMSAM, optimizer: torch.optim.Optimizer) -> BilevelStep:
+    """What takes the place of the backward pass."""
+    amsam = cfg.MODEL.AMSAM
+    return BilevelStep(model, optimizer, upper_lr=amsam.PROMPT_LR, gradient=amsam.GRADIENT)
+
+
+def _cache(folder: str, encoder: nn.Module, image_size: int) -> EmbeddingCache:
+    """Embeddings of another encoder or size go to another folder."""
+    if not folder:
+        return EmbeddingCache()
+    return EmbeddingCache(Path(folder).expanduser() / f"{state_sha256(encoder.state_dict())[:16]}-{image_size}")
 
 
 def build_decoder(pretrained: nn.Module, num_masks: int, *, rank: int, tokens: str) -> PairedDecoder:
@@ -83,7 +106,7 @@ def build_calibration(name: str, channels: int, alpha: float) -> nn.Module:
 
 def _check(amsam: CfgNode) -> None:
     """What the layers would refuse with errors that name no key."""
-    for key, known in (("CALIBRATION", CALIBRATIONS), ("TOKENS", TOKENS)):
+    for key, known in (("CALIBRATION", CALIBRATIONS), ("TOKENS", TOKENS), ("GRADIENT", GRADIENTS)):
         if amsam[key] not in known:
             raise UserError(f"MODEL.AMSAM.{key} is {amsam[key]!r}; choose {', '.join(known)}")
     for key in ("NUM_CLASSES", "LORA_RANK"):

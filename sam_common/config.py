@@ -11,6 +11,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -23,6 +24,10 @@ from sam_common.resources import resource
 
 META_ARCHITECTURES: dict[str, Callable[[CfgNode], nn.Module]] = {}
 """`MODEL.META_ARCHITECTURE` -> builder; filled by each method's `register()`."""
+
+BACKWARDS: dict[str, Callable[[CfgNode, Any, torch.optim.Optimizer], Callable[[Any], dict[str, torch.Tensor]]]] = {}
+"""`MODEL.META_ARCHITECTURE` -> (cfg, model, optimizer) -> what takes the place of the backward pass, for methods that
+learn at several levels; filled likewise. They train in one process."""
 
 
 class CfgNode(_CfgNode):
@@ -195,10 +200,14 @@ def get_cfg() -> CfgNode:
     cfg.INPUT.BOXES.SOURCE = "ground_truth"  # in testing: ground_truth | a path *.json of COCO results | a detector
     cfg.INPUT.BOXES.SCORE_THRESHOLD = 0.5  # of boxes that a file or a detector gives
     cfg.INPUT.BOXES.MATCH_IOU = 0.5  # from which such a box is of an object
+    cfg.INPUT.BOXES.SELECT = "top1"  # few-shot: which boxes of an image prompt the model: top1 | union | all
+    cfg.INPUT.BOXES.CLASSES = ()  # few-shot: names of the detector's classes that may; empty: all
 
     cfg.DATASETS = CfgNode()
     cfg.DATASETS.TRAIN = ()
     cfg.DATASETS.TEST = ()
+    cfg.DATASETS.SHOTS = 4  # few-shot: how many images of DATASETS.TRAIN are learned from
+    cfg.DATASETS.SHOTS_SEED = -1  # which: the first ones, or from 0 on as many drawn with this seed
     # The user's own: [{NAME: mine, FORMAT: coco_instance, JSON: a.json, IMAGES: images}, …], see docs/custom_data.md
     cfg.DATASETS.REGISTER = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import amsam.config
 import plug.config
 import possam.config
 from sam_common.config import CfgNode, get_cfg
@@ -12,6 +13,7 @@ def full_cfg() -> CfgNode:
     cfg = get_cfg()
     possam.config.add_possam_config(cfg)
     plug.config.add_plug_config(cfg)
+    amsam.config.add_amsam_config(cfg)
     return cfg
 
 
@@ -19,3 +21,4 @@ def register_all() -> None:
     """Enters every method in the table of meta-architectures; calling it again changes nothing."""
     possam.config.register()
     plug.config.register()
+    amsam.config.register()

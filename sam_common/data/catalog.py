@@ -15,6 +15,7 @@ from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.cocoa import cocoa_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.generated import generated_specs
+from sam_common.data.image_masks import image_masks_spec
 from sam_common.data.label_maps import label_maps_spec
 from sam_common.data.vocabulary_file import parse_vocabulary, with_words
 from sam_common.errors import UserError
@@ -24,14 +25,15 @@ from sam_common.structures import Vocabulary
 _specs: dict[str, DatasetSpec] = {}
 _origin: dict[str, str] = {}  # name -> "code" | "builtin" | "config": who may replace an entry
 
-_READERS: dict[str, tuple[Callable[..., DatasetSpec], dict[str, str]]] = {
-    "coco_panoptic": (coco_panoptic_spec, {"JSON": "json_file", "IMAGES": "images", "PANOPTIC": "panoptic"}),
-    "coco_instance": (coco_instance_spec, {"JSON": "json_file", "IMAGES": "images"}),
-    "label_maps": (label_maps_spec, {"IMAGES": "images", "LABELS": "labels", "CLASSES": "classes"}),
-    "coco_amodal": (coco_amodal_spec, {"JSON": "json_file", "IMAGES": "images"}),
-    "cocoa": (cocoa_spec, {"JSON": "json_file", "IMAGES": "images"}),
+_READERS: dict[str, tuple[Callable[..., DatasetSpec], dict[str, str], dict[str, str]]] = {
+    "coco_panoptic": (coco_panoptic_spec, {"JSON": "json_file", "IMAGES": "images", "PANOPTIC": "panoptic"}, {}),
+    "coco_instance": (coco_instance_spec, {"JSON": "json_file", "IMAGES": "images"}, {}),
+    "label_maps": (label_maps_spec, {"IMAGES": "images", "LABELS": "labels", "CLASSES": "classes"}, {}),
+    "coco_amodal": (coco_amodal_spec, {"JSON": "json_file", "IMAGES": "images"}, {}),
+    "cocoa": (cocoa_spec, {"JSON": "json_file", "IMAGES": "images"}, {}),
+    "image_masks": (image_masks_spec, {"IMAGES": "images", "MASKS": "masks"}, {"CLASSES": "classes"}),
 }
-"""FORMAT -> the reader, and the keys of an entry that it takes."""
+"""FORMAT -> the reader, the keys of an entry that it needs, and those it may have."""
 
 
 def register(spec: DatasetSpec) -> None:
@@ -75,10 +77,10 @@ def register_builtin(root: str | os.PathLike | None = None) -> None:
 def register_from_config(entries: Iterable[Mapping[str, Any]]) -> None:
     """Makes the user's data sets known, from `DATASETS.REGISTER`.
 
-    Each entry has a NAME, a FORMAT and exactly the keys of that format: JSON, IMAGES and PANOPTIC for coco_panoptic,
-    JSON and IMAGES for coco_instance, coco_amodal and cocoa, IMAGES, LABELS and CLASSES (a vocabulary file) for
-    label_maps. It may have a VOCABULARY, a vocabulary file whose synonyms its classes take. All values are texts; `~`
-    in a path is expanded.
+    Each entry has a NAME, a FORMAT and the keys of that format: JSON, IMAGES and PANOPTIC for coco_panoptic, JSON and
+    IMAGES for coco_instance, coco_amodal and cocoa, IMAGES, LABELS and CLASSES (a vocabulary file) for label_maps,
+    IMAGES and MASKS for image_masks, and CLASSES where it has more than one. Any may have a VOCABULARY, a vocabulary
+    file whose synonyms its classes take. All values are texts; `~` in a path is expanded.
 
     Raises:
         UserError: a key is missing or unknown, a value is no text, a format is unknown, or the name belongs to another
@@ -92,11 +94,14 @@ def register_from_config(entries: Iterable[Mapping[str, Any]]) -> None:
             raise UserError(f"{where}: every value must be a non-empty text")
         if entry["FORMAT"] not in _READERS:
             raise UserError(f"{where}: FORMAT {entry['FORMAT']!r} is unknown; known: {', '.join(_READERS)}")
-        make, arguments = _READERS[entry["FORMAT"]]
-        if set(entry) - {"VOCABULARY"} != {"NAME", "FORMAT", *arguments}:
-            needed, found = ", ".join(("NAME", "FORMAT", *arguments)), ", ".join(map(str, entry))
-            raise UserError(f"{where} must have exactly the keys {needed}, and may have VOCABULARY; it has {found}")
-        paths = {argument: os.path.expanduser(entry[key]) for key, argument in arguments.items()}
+        make, needed, optional = _READERS[entry["FORMAT"]]
+        if set(entry) - {"VOCABULARY", *optional} != {"NAME", "FORMAT", *needed}:
+            must, may = ", ".join(("NAME", "FORMAT", *needed)), " and ".join((*optional, "VOCABULARY"))
+            raise UserError(
+                f"{where} must have exactly the keys {must}, and may have {may}; it has {', '.join(map(str, entry))}"
+            )
+        arguments = needed | optional
+        paths = {arguments[key]: os.path.expanduser(path) for key, path in entry.items() if key in arguments}
         spec = make(entry["NAME"], **paths)
         if "VOCABULARY" in entry:
             spec = with_synonyms(spec, os.path.expanduser(entry["VOCABULARY"]))

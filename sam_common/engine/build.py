@@ -14,11 +14,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from sam_common.config import CfgNode, one_of
+from sam_common.config import BACKWARDS, CfgNode, one_of
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.loader import build_test_loader, build_train_loader
-from sam_common.engine.build_data import test_set, training_set
+from sam_common.engine.build_data import test_set, training_set, validation_spec
 from sam_common.engine.checkpoint import Checkpointer, read_checkpoint
 from sam_common.engine.evaluation import copypaste, dataset_facts, evaluate, format_report, write_report
 from sam_common.engine.launch import grad_scaler, share_buffers
@@ -31,9 +31,10 @@ from sam_common.engine.optimizer import (
     poly_factor,
     trainable_parameters,
 )
-from sam_common.engine.trainer import Plan, Trainer
+from sam_common.engine.trainer import BEST, Plan, Trainer
 from sam_common.errors import UserError
 from sam_common.evaluation.amodal_evaluator import AmodalEvaluator
+from sam_common.evaluation.dice import DiceEvaluator
 from sam_common.evaluation.evaluator import Evaluator, Evaluators, Results, served
 from sam_common.evaluation.mask_ap import MaskAPEvaluator
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator
@@ -47,9 +48,13 @@ EVALUATORS: dict[str, Sequence[Any]] = {
     "instance": (MaskAPEvaluator,),
     "semantic": (MeanIoUEvaluator,),
     "amodal": (AmodalEvaluator,),
+    "masks": (DiceEvaluator,),
 }
 """`DatasetSpec.evaluator` -> the `Evaluator` classes that its truth serves, each made with (spec, output_dir=,
 training_vocabulary=)."""
+
+OWN_OUTPUTS = {"amodal": "amodal", "masks": "few_shot"}
+"""Kind of truth -> the output of the only models that learn from it; those learn from no other."""
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -155,6 +160,9 @@ def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file
     for name in cfg.DATASETS.TEST:  # what is missing would show only after the training
         catalog.get(name).load()
     optimizer = build_optimizer(cfg, model)
+    backward = build_backward(cfg, model, optimizer, world_size=fabric.world_size)
+    validation = validation_spec(cfg, [catalog.get(name) for name in cfg.DATASETS.TRAIN])
+    evaluated = cfg.OUTPUT_DIR if validation is None else str(Path(cfg.OUTPUT_DIR, f"{BEST}.pth"))
     checkpointer = Checkpointer(
         model,
         Path(cfg.OUTPUT_DIR),
@@ -171,8 +179,26 @@ def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file
         lr_factor=build_lr_factor(cfg),
         batches=build_batches(cfg, rank=fabric.global_rank, world_size=fabric.world_size),
         checkpointer=checkpointer,
-        evaluate=partial(evaluate_all, cfg, fabric, model, cfg.OUTPUT_DIR),
+        evaluate=partial(evaluate_all, cfg, fabric, model, evaluated),
+        validate=partial(validate, cfg, fabric, model, validation) if validation is not None else None,
+        backward=backward,
     )
+
+
+def build_backward(
+    cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer, *, world_size: int
+) -> Callable[[Any], dict[str, torch.Tensor]] | None:
+    """What takes the place of the backward pass, for a method that learns at several levels; else None.
+
+    Raises:
+        UserError: it was asked to train in several processes, or in parts.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name not in BACKWARDS:
+        return None
+    if world_size > 1 or cfg.SOLVER.ACCUMULATE > 1:
+        raise UserError(f"{name} trains in one process and one part: a few images need no more; give --num-gpus 1")
+    return BACKWARDS[name](cfg, model, optimizer)
 
 
 def check_training(cfg: CfgNode, model: nn.Module, specs: Iterable[DatasetSpec]) -> None:
@@ -180,7 +206,8 @@ def check_training(cfg: CfgNode, model: nn.Module, specs: Iterable[DatasetSpec])
     if not trainable_parameters(model):
         raise UserError(f"{cfg.MODEL.META_ARCHITECTURE} has nothing to train; evaluate it with --eval-only")
     for spec in specs:
-        if (spec.evaluator == "amodal") != ("amodal" in cast(set[str], model.outputs)):
+        needed = {OWN_OUTPUTS[spec.evaluator]} if spec.evaluator in OWN_OUTPUTS else set()
+        if cast(set[str], model.outputs).intersection(OWN_OUTPUTS.values()) != needed:
             raise UserError(
                 f"DATASETS.TRAIN: {spec.name} has {spec.evaluator} truth, which {cfg.MODEL.META_ARCHITECTURE} cannot "
                 "be trained on; name another data set"
@@ -226,9 +253,18 @@ def evaluate_all(
     return results
 
 
+def validate(
+    cfg: CfgNode, fabric: Fabric, model: nn.Module, spec: DatasetSpec, iteration: int, stopped: Callable[[], bool]
+) -> dict[str, Results] | None:
+    """Evaluates the held-out part of the training data, without a report; None when `stopped()` ended it."""
+    outcome = _judge(cfg, fabric, model, spec, Path(cfg.OUTPUT_DIR) / "inference" / spec.name, stopped)
+    return None if outcome is None else {spec.name: outcome[0]}
+
+
 def checkpoint_facts(cfg: CfgNode, checkpoint: str) -> dict[str, Any]:
     """What a report says of the weights: where they are from, whether they were given or are a run's last, the seed."""
-    choice = {"untrained": "none", cfg.MODEL.WEIGHTS: "given path"}.get(checkpoint, "last")
+    known = {"untrained": "none", cfg.MODEL.WEIGHTS: "given path"}
+    choice = known.get(checkpoint, "best of the validation" if Path(checkpoint).stem == BEST else "last")
     return {"checkpoint": checkpoint, "checkpoint_choice": choice, "seed": cfg.SEED}
 
 
@@ -254,6 +290,23 @@ def _evaluate_one(
     facts: dict[str, Any],
     stopped: Callable[[], bool],
 ) -> Results | None:
+    folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
+    outcome = _judge(cfg, fabric, model, spec, folder, stopped)
+    if outcome is None:
+        return None
+    results, judged = outcome
+    facts = {**dataset_facts(spec, cast(Vocabulary, model.training_vocabulary) or None), **facts, **judged}
+    if fabric.is_global_zero:
+        write_report(folder / "results.json", results, facts)
+        for line in (format_report(results, facts), *copypaste(results)):
+            logger.info(line)
+    return results
+
+
+def _judge(
+    cfg: CfgNode, fabric: Fabric, model: nn.Module, spec: DatasetSpec, folder: Path, stopped: Callable[[], bool]
+) -> tuple[Results, dict[str, Any]] | None:
+    """The results of one data set, and what a report says of the evaluators."""
     records, mapper = test_set(cfg, spec)
     loader = build_test_loader(
         records,
@@ -262,15 +315,8 @@ def _evaluate_one(
         world_size=fabric.world_size,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
-    folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
-    seen = cast(Vocabulary, model.training_vocabulary) or None
-    evaluators = Evaluators(spec.name, make_evaluators(spec, folder, seen))
+    evaluators = Evaluators(
+        spec.name, make_evaluators(spec, folder, cast(Vocabulary, model.training_vocabulary) or None)
+    )
     results = evaluate(model, loader, evaluators, name=spec.name, autocast=fabric.autocast(), stopped=stopped)
-    if results is None:
-        return None
-    facts = {**dataset_facts(spec, seen), **facts, **evaluators.facts()}
-    if fabric.is_global_zero:
-        write_report(folder / "results.json", results, facts)
-        for line in (format_report(results, facts), *copypaste(results)):
-            logger.info(line)
-    return results
+    return None if results is None else (results, evaluators.facts())

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
+from sam_common.box_prompts import POLICIES
 from sam_common.config import CfgNode, one_of
 from sam_common.data.amodal import group_instances
 from sam_common.data.amodal_mapper import AmodalMapper
 from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.few_shot_mapper import FewShotMapper
+from sam_common.data.image_masks import choose_shots
 from sam_common.data.loader import Mapper, Record
 from sam_common.data.mapper import SegmentationMapper
 from sam_common.detectors import build_box_source
@@ -24,6 +28,8 @@ def build_mapper(cfg: CfgNode, truth: str, vocabulary: Vocabulary, *, training: 
     one_of("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "none"))
     if truth == "amodal":
         return _amodal_mapper(cfg, training=training)
+    if truth == "masks":
+        return _few_shot_mapper(cfg, training=training)
     for key in ("IMAGE_SIZE", "MIN_SIZE_TEST", "MAX_SIZE_TEST"):
         if cfg.INPUT[key] < 1:
             raise UserError(f"INPUT.{key} is {cfg.INPUT[key]}; give at least 1 pixel")
@@ -40,18 +46,36 @@ def build_mapper(cfg: CfgNode, truth: str, vocabulary: Vocabulary, *, training: 
     )
 
 
+def _few_shot_mapper(cfg: CfgNode, *, training: bool) -> Mapper:
+    boxes = cfg.INPUT.BOXES
+    one_of("INPUT.BOXES.SELECT", boxes.SELECT, POLICIES)
+    return FewShotMapper(
+        training=training,
+        box_source=build_box_source(boxes.SOURCE, score_threshold=boxes.SCORE_THRESHOLD),
+        policy=boxes.SELECT,
+        classes=boxes.CLASSES,
+        jitter=_jitter(cfg, training=training),
+    )
+
+
+def _jitter(cfg: CfgNode, *, training: bool) -> float:
+    for key in ("JITTER_TRAIN", "JITTER_TEST"):
+        if not 0 <= cfg.INPUT.BOXES[key] < 0.5:
+            raise UserError(
+                f"INPUT.BOXES.{key} is {cfg.INPUT.BOXES[key]}; give a part of a box's side, from 0 to less than 0.5"
+            )
+    return cfg.INPUT.BOXES.JITTER_TRAIN if training else cfg.INPUT.BOXES.JITTER_TEST
+
+
 def _amodal_mapper(cfg: CfgNode, *, training: bool) -> Mapper:
     boxes = cfg.INPUT.BOXES
-    for key in ("JITTER_TRAIN", "JITTER_TEST"):
-        if not 0 <= boxes[key] < 0.5:
-            raise UserError(f"INPUT.BOXES.{key} is {boxes[key]}; give a part of a box's side, from 0 to less than 0.5")
     if not 0 < boxes.MATCH_IOU <= 1:
         raise UserError(f"INPUT.BOXES.MATCH_IOU is {boxes.MATCH_IOU}; give more than 0, at most 1")
     source = None if training else build_box_source(boxes.SOURCE, score_threshold=boxes.SCORE_THRESHOLD)
     return AmodalMapper(
         training=training,
         flip=cfg.INPUT.RANDOM_FLIP == "horizontal",
-        jitter=boxes.JITTER_TRAIN if training else boxes.JITTER_TEST,
+        jitter=_jitter(cfg, training=training),
         box_source=source,
         match_iou=boxes.MATCH_IOU,
     )
@@ -60,7 +84,8 @@ def _amodal_mapper(cfg: CfgNode, *, training: bool) -> Mapper:
 def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Record], Mapper]:
     """The records of all data sets that are trained on, and what makes model inputs of them.
 
-    Amodal data sets are trained in groups of at most `INPUT.INSTANCES_PER_IMAGE` objects of one image.
+    Amodal data sets are trained in groups of at most `INPUT.INSTANCES_PER_IMAGE` objects of one image, data sets of
+    images with masks by `DATASETS.SHOTS` of their images, in two halves (see `shots`).
 
     Raises:
         UserError: there are no data sets, or they do not share one kind of truth or one vocabulary.
@@ -74,14 +99,39 @@ def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Recor
         groups = group_instances([record for spec in specs for record in spec.load()], cfg.INPUT.INSTANCES_PER_IMAGE)
         _tell_epochs(groups, cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH)
         return groups, build_mapper(cfg, "amodal", (), training=True)
-    if any(amodal):
-        raise UserError(f"DATASETS.TRAIN: {specs[amodal.index(True)].name} is amodal, others are not; choose one kind")
+    for spec in specs:
+        if spec.evaluator != specs[0].evaluator and {spec.evaluator, specs[0].evaluator} & {"amodal", "masks"}:
+            raise UserError(
+                f"DATASETS.TRAIN: {specs[0].name} has {specs[0].evaluator} truth, {spec.name} {spec.evaluator}; "
+                "choose one kind"
+            )
     vocabularies = [spec.load_vocabulary() for spec in specs]
     for spec, vocabulary in zip(specs, vocabularies, strict=True):
         if vocabulary != vocabularies[0]:
             raise UserError(f"DATASETS.TRAIN: {spec.name} has other classes than {specs[0].name}; train on one of them")
-    records = [record for spec in specs for record in spec.load()]
-    return records, build_mapper(cfg, specs[0].evaluator, vocabularies[0], training=True)
+    truth = specs[0].evaluator
+    records = shots(cfg, specs) if truth == "masks" else [record for spec in specs for record in spec.load()]
+    return records, build_mapper(cfg, truth, vocabularies[0], training=True)
+
+
+def shots(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> list[Record]:
+    """The labelled images that are learned from, each with its `level`: the first half 1, the others 2.
+
+    Raises:
+        UserError: there are fewer than were asked for.
+    """
+    pool = [record for spec in specs for record in spec.load()]
+    seed = cfg.DATASETS.SHOTS_SEED
+    chosen = choose_shots(pool, cfg.DATASETS.SHOTS, seed if seed >= 0 else None)
+    return [record | {"level": 1 + (2 * place >= len(chosen))} for place, record in enumerate(chosen)]
+
+
+def validation_spec(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> DatasetSpec | None:
+    """The second half of the shots as a data set; None for data sets that are trained on as a whole."""
+    if not specs or specs[0].evaluator != "masks":
+        return None
+    name = f"{specs[0].name}_validation"
+    return replace(specs[0], name=name, load=lambda: [record for record in shots(cfg, specs) if record["level"] == 2])
 
 
 def _tell_epochs(groups: Sequence[Record], max_iter: int, batch_size: int) -> None:

@@ -175,15 +175,22 @@ class Checkpointer:
         Raises:
             UserError: the disk is full or cannot be written to.
         """
-        path = self.directory / f"{name}.pth"
-        content = {
-            "model": trained_state(self.model),
-            "frozen_sha256": self.frozen,
+        state = {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler is not None else {},
-            **self.origin,
-            **progress,
         }
+        path = self.save_weights(name, {**state, **progress})
+        write_text(self.directory / LAST, path.name)
+        return path
+
+    def save_weights(self, name: str, entries: dict[str, Any]) -> Path:
+        """Writes `<directory>/<name>.pth`, which no run goes on from: the trained weights and plain entries.
+
+        Raises:
+            UserError: the disk is full or cannot be written to.
+        """
+        path = self.directory / f"{name}.pth"
+        content = {"model": trained_state(self.model), "frozen_sha256": self.frozen, **self.origin, **entries}
         with atomic_path(path) as partial, open(partial, "wb") as file:
             try:
                 torch.save(content, file)
@@ -191,8 +198,11 @@ class Checkpointer:
                 raise UserError(f"cannot write {path}: {_first_line(error)}; is the disk full?") from error
             file.flush()
             os.fsync(file.fileno())  # on the disk before it takes the place of a good one
-        write_text(self.directory / LAST, path.name)
         return path
+
+    def load_weights(self, path: Path) -> None:
+        """Restores the trained weights alone. Raises UserError as `read_checkpoint` and `load_trained`."""
+        load_trained(self.model, read_checkpoint(path), str(path), frozen=self.frozen)
 
     def load(self, path: Path) -> dict[str, Any]:
         """Restores model, optimizer and scaler from a file of this run and returns its contents.

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 Batch = list[dict[str, Any]]
 Evaluate = Callable[[int, Callable[[], bool]], "dict[str, Results] | None"]
+Backward = Callable[[Batch], dict[str, Tensor]]
+BEST = "model_best"
 
 MAX_SKIPPED_IN_A_ROW = 10
 UNUSED = "_ddp_params_and_buffers_to_ignore"
@@ -83,6 +85,10 @@ class Trainer:
         batches: first iteration -> this rank's batches from there on, without end.
         checkpointer: of the same model and optimizer.
         evaluate: (iteration, stopped) -> results of each data set, or None when `stopped()` ended it.
+        validate: likewise, in the place of `evaluate` on the way. The weights of its best result are kept, as
+            `model_best`, and are those that `evaluate` is given in the end.
+        backward: a batch -> its losses, with their gradient left on the parameters; by default that of the model's
+            losses. A model that learns at several levels takes the steps of all but the last of them in it.
     """
 
     def __init__(
@@ -96,9 +102,14 @@ class Trainer:
         batches: Callable[[int], Iterable[Batch]],
         checkpointer: Checkpointer,
         evaluate: Evaluate,
+        validate: Evaluate | None = None,
+        backward: Backward | None = None,
     ) -> None:
         self.fabric, self.plan, self.lr_factor = fabric, plan, lr_factor
         self.batches, self.checkpointer, self.evaluate = batches, checkpointer, evaluate
+        self.validate = validate
+        self.backward = backward or self._backward
+        self.warns_of_idle = backward is None
         self.module, self.optimizer = fabric.setup(model, optimizer)
         self.progress = Progress()
 
@@ -121,11 +132,15 @@ class Trainer:
         with stop_on_signals() as stop:
             for iteration in self._iterations(stop, writer):
                 last = iteration + 1 == self.plan.max_iter
+                if self.validate is not None and (last or _due(iteration, self.plan.eval_period)):
+                    self._validate(self.validate, stop, writer)
                 if last or _due(iteration, self.plan.checkpoint_period):
                     self._save()
-                if not last and _due(iteration, self.plan.eval_period):
-                    self._evaluate(stop, writer)
-            return self._evaluate(stop, writer)
+                if self.validate is None and not last and _due(iteration, self.plan.eval_period):
+                    self._evaluate(self.evaluate, stop, writer)
+            if self.validate is not None:
+                self._load_best()
+            return self._evaluate(self.evaluate, stop, writer)
 
     def _iterations(self, stop: StopFlag, writer: MetricsWriter | None) -> Iterator[int]:
         """Does the iterations that are left and yields the number of each one done."""
@@ -141,7 +156,7 @@ class Trainer:
                 times = {"time": perf_counter() - begin, "data_time": data_time}
                 lr = self.optimizer.param_groups[0]["lr"]
                 writer.step(iteration, losses, lr=lr, skipped=self.progress.skipped, **times)
-            if iteration == start:
+            if iteration == start and self.warns_of_idle:
                 self._warn_of_idle(iteration)
             if stopped:
                 self._leave(stop)
@@ -169,7 +184,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * self.lr_factor(iteration)
         self.optimizer.zero_grad()
-        losses = self._losses(batch)
+        losses = self.backward(batch)
         norm = self._clip()
         # One reduction carries everything the ranks must agree on; a NaN of one rank is a NaN for all.
         numbers = [*losses.values(), norm, torch.tensor(float(stop.signum > 0))]
@@ -185,7 +200,7 @@ class Trainer:
             self.optimizer.step()
         return reduced, stopped > 0
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+    def _backward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of this rank's batch, part after part, and their gradient; ranks exchange it with the last."""
         size = len(batch) // self.plan.accumulate
         context = {"whole": batch} if size < len(batch) else {}
@@ -236,8 +251,23 @@ class Trainer:
         self.fabric.barrier()
         return path
 
-    def _evaluate(self, stop: StopFlag, writer: MetricsWriter | None) -> dict[str, Results]:
-        results = self.evaluate(self.progress.iteration, lambda: stop.signum > 0)
+    def _validate(self, validate: Evaluate, stop: StopFlag, writer: MetricsWriter | None) -> None:
+        """Validates, and keeps the weights if they are the best so far."""
+        self._evaluate(validate, stop, writer)
+        if self.progress.metrics.get("best", {}).get("iteration") == self.progress.iteration:
+            if self.fabric.is_global_zero:
+                self.checkpointer.save_weights(BEST, {"seed": self.plan.seed, **asdict(self.progress)})
+            self.fabric.barrier()
+
+    def _load_best(self) -> None:
+        """Takes the best weights in place of the last; the run may have ended before any could be measured."""
+        best = self.progress.metrics.get("best")
+        if best is not None:
+            self.checkpointer.load_weights(self.checkpointer.directory / f"{BEST}.pth")
+            logger.info("best of the validation: iteration %d, %s %.4f", *best.values())
+
+    def _evaluate(self, evaluate: Evaluate, stop: StopFlag, writer: MetricsWriter | None) -> dict[str, Results]:
+        results = evaluate(self.progress.iteration, lambda: stop.signum > 0)
         if results is None:
             self._leave(stop)
         scalars = flatten(results)

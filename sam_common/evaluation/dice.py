@@ -65,7 +65,7 @@ def small_overlaps(probabilities: Tensor, truth: Tensor) -> Tensor:
 
 
 class DiceEvaluator:
-    """Compares `sem_seg`, K+1 probabilities with the background first, with masks in a folder.
+    """Compares `few_shot`, K+1 probabilities with the background first, with masks in a folder.
 
     Writes `dice_per_image.csv` into `output_dir`: image_id, then Dice and IoU of each class, worst images first.
 
@@ -75,7 +75,7 @@ class DiceEvaluator:
         training_vocabulary: not looked at.
     """
 
-    judges = ("sem_seg",)
+    judges = ("few_shot",)
     rules: Mapping[str, str] = {
         "Dice": "per image and class, mean over images, then over classes; at full resolution",
         "Dice_64": "at 64 × 64 pixels, as BLO-SAM's code compares",
@@ -99,13 +99,13 @@ class DiceEvaluator:
         self._images: list[tuple[str, Tensor, Tensor]] = []
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Counts one batch: `sem_seg` [K+1, H, W] at the size of the image.
+        """Counts one batch: `few_shot` [K+1, H, W] at the size of the image.
 
         Raises:
             UserError: a mask cannot be read.
         """
         for item, output in zip(inputs, outputs, strict=True):
-            record, probabilities = self._records[item["image_id"]], output["sem_seg"].float().cpu()
+            record, probabilities = self._records[item["image_id"]], output["few_shot"].float().cpu()
             truth = read_labels(record)
             if probabilities.shape != (len(self.vocabulary) + 1, *truth.shape):
                 raise ValueError(f"the prediction of {record['file_name']} is {tuple(probabilities.shape)}")

@@ -82,8 +82,8 @@ def test_images_of_a_batch_have_boxes_of_their_own(model: AMSAM) -> None:
     third = {**entry(2), "boxes": torch.tensor([[0.0, 0, 30, 30], [20, 10, 50, 30]])}
     for items in ([entry(), second], [entry(), second, third]):
         for item, output in zip(items, model.eval()(items), strict=True):
-            torch.testing.assert_close(output["sem_seg"], model([item])[0]["sem_seg"], rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(output["sem_seg"].sum(0), torch.ones(50, 70))
+            torch.testing.assert_close(output["few_shot"], model([item])[0]["few_shot"], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(output["few_shot"].sum(0), torch.ones(50, 70))
 
 
 def test_a_box_is_scaled_with_its_image(model: AMSAM) -> None:

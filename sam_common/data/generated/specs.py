@@ -11,17 +11,22 @@ from sam_common.data.coco_amodal import coco_amodal_spec
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.generated.vocabulary import seen_vocabulary, world_vocabulary
+from sam_common.data.generated.worms import write_worms
 from sam_common.data.generated.writer import Split, write_split
+from sam_common.data.image_masks import image_masks_spec
 from sam_common.errors import UserError
 
 FOLDER = "generated"
 _FIRST_TEST_INDEX = 10_000_000  # of the same world, beyond any training split
+_WORMS = {"train": (0, 32), "test": (1000, 50)}  # split -> first picture, and how many
 
 T = TypeVar("T")
 
 
 def prepare(root: Path, *, train: int, test: int, seed: int = 0, size: int = 256, workers: int = 2) -> None:
-    """Writes `root`/generated: `train` scenes of seen classes and `test` scenes of all; complete splits are kept.
+    """Writes `root`/generated: `train` scenes of seen classes, `test` scenes of all, and the pictures of `worms`.
+
+    What is complete is kept.
 
     Args:
         root: the folder that holds the data sets.
@@ -40,10 +45,12 @@ def prepare(root: Path, *, train: int, test: int, seed: int = 0, size: int = 256
     folder = root / FOLDER
     write_split(Split(folder, "train", seed, 0, train, size, seen_vocabulary()), workers=workers)
     write_split(Split(folder, "test", seed, _FIRST_TEST_INDEX, test, size, world_vocabulary()), workers=workers)
+    for split, (first_index, count) in _WORMS.items():
+        write_worms(folder / f"worms_{split}", seed=seed, first_index=first_index, count=count, size=size)
 
 
 def generated_specs(root: Path) -> list[DatasetSpec]:
-    """The panoptic and the amodal specs of both splits under `root`/generated. Nothing is read before they are used."""
+    """The panoptic, amodal and few-shot specs of both splits under `root`/generated. Nothing is read before use."""
     folder = root / FOLDER
     specs = []
     for split in ("train", "test"):
@@ -57,16 +64,24 @@ def generated_specs(root: Path) -> list[DatasetSpec]:
             ),
             coco_amodal_spec(f"generated_{split}_amodal", json_file=folder / f"amodal_{split}.json", images=images),
         ]
+        specs.append(
+            image_masks_spec(
+                f"generated_worms_{split}",
+                images=folder / f"worms_{split}" / "images",
+                masks=folder / f"worms_{split}" / "masks",
+            )
+        )
     return [_with_command(spec, f"python datasets/prepare_generated.py --root {root}") for spec in specs]
 
 
 def _with_command(spec: DatasetSpec, command: str) -> DatasetSpec:
-    """The same data set; where its JSON is missing, the error says which command makes it."""
+    """The same data set; where its JSON or folder is missing, the error says which command makes it."""
+    needed = Path(spec.files["json"] if "json" in spec.files else spec.files["masks"])
 
     def if_prepared(read: Callable[[], T]) -> Callable[[], T]:
         def checked() -> T:
-            if not Path(spec.files["json"]).is_file():
-                raise UserError(f"data set {spec.name}: there is no {spec.files['json']}; make it with: {command}")
+            if not needed.exists():
+                raise UserError(f"data set {spec.name}: there is no {needed}; make it with: {command}")
             return read()
 
         return checked

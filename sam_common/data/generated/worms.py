@@ -7,6 +7,7 @@ with the scenes of `scene.py`.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_common.data.generated.textures import FloatArray, smooth_noise
-from sam_common.files import atomic_path
+from sam_common.files import atomic_path, write_text
 
 _POINTS = 160  # along a worm
+_VERSION = 1  # to be raised when the same seed starts to draw other worms
 _DOMAIN = 7  # keeps its random numbers apart from those of the scenes
 
 
@@ -44,9 +46,16 @@ def generate_worm(seed: int, index: int, *, size: int = 256) -> tuple[NDArray[np
 def write_worms(root: Path, *, seed: int, first_index: int, count: int, size: int = 256) -> None:
     """Writes `count` pictures as `root`/images/*.jpg with masks of 0 and 255 as `root`/masks/*.png.
 
+    What is there already, complete and with the same parameters, is kept: `worms.json`, written last, tells.
+
     Raises:
         UserError: the folder cannot be written to.
     """
+    info = json.dumps({"version": _VERSION, "seed": seed, "first_index": first_index, "count": count, "size": size})
+    told = root / "worms.json"
+    if told.is_file() and told.read_text(encoding="utf-8") == info:
+        return
+    told.unlink(missing_ok=True)
     for index in range(first_index, first_index + count):
         picture, mask = generate_worm(seed, index, size=size)
         files: list[tuple[Path, NDArray[Any]]] = [
@@ -56,6 +65,7 @@ def write_worms(root: Path, *, seed: int, first_index: int, count: int, size: in
         for path, pixels in files:
             with atomic_path(path) as temporary:
                 temporary.write_bytes(cv2.imencode(path.suffix, pixels)[1].tobytes())
+    write_text(told, info)
 
 
 def _worm(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:

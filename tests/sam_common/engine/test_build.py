@@ -49,7 +49,7 @@ def test_boxes_that_cannot_be_made(key: str, value: str, message: str) -> None:
 
 def test_an_evaluation_that_cannot_be_is_told_before_the_training() -> None:
     """The kinds of truth have evaluators; one that serves nothing, or a kind nobody knows, is one line."""
-    assert EVALUATORS.keys() == {"panoptic", "instance", "semantic", "amodal"}
+    assert EVALUATORS.keys() == {"panoptic", "instance", "semantic", "amodal", "masks"}
     with installed():
         for kind in ("semantic", "depth"):
             catalog.register(DatasetSpec(kind, list, tuple, evaluator=kind))
@@ -87,7 +87,7 @@ def test_amodal_data_sets_are_trained_in_groups(caplog: pytest.LogCaptureFixture
 def test_amodal_and_other_truth_are_not_trained_together() -> None:
     """One line that names the data set."""
     other = DatasetSpec("streets", list, tuple)
-    with pytest.raises(UserError, match="DATASETS.TRAIN: cars is amodal, others are not; choose one kind"):
+    with pytest.raises(UserError, match="DATASETS.TRAIN: streets has panoptic truth, cars amodal; choose one kind"):
         training_set(get_cfg(), [other, amodal("cars", 1)])
 
 

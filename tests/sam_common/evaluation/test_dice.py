@@ -64,7 +64,7 @@ def test_the_evaluator_on_files(tmp_path: Path) -> None:
     whole[1] = 1
     third = torch.zeros(2, 4, 4)
     third[0], third[1, 0], third[1, 1, :1] = 0.5, 1, 1  # 5 of 16 pixels: Dice 10 / 21
-    evaluator.process([{"image_id": "a"}, {"image_id": "b"}], [{"sem_seg": whole}, {"sem_seg": third}])
+    evaluator.process([{"image_id": "a"}, {"image_id": "b"}], [{"few_shot": whole}, {"few_shot": third}])
     results = evaluator.evaluate()["few_shot"]
     assert results["Dice"] == pytest.approx(100 * (1 + 10 / 21) / 2) and results["n"] == 2
     assert results["IoU"] == pytest.approx(100 * (1 + 5 / 16) / 2)
