@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from plug.config import add_plug_config, register
 from sam_common.boxes import box_fault, clip_boxes
-from sam_common.config import get_cfg, resolve_device
+from sam_common.config import get_cfg, one_of, resolve_device
 from sam_common.errors import UserError
 from sam_common.predictor import image_tensor, load_model, read_config
 from sam_common.structures import AmodalInstances
@@ -49,6 +49,7 @@ class AmodalPredictor:
         cfg = get_cfg()
         add_plug_config(cfg)
         cfg = read_config(config_file, options, cfg)
+        one_of("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, ("PLUG",))  # SAM as it is asks for other boxes
         return cls(load_model(cfg, weights, config_file), device=resolve_device(cfg.MODEL.DEVICE))
 
     @torch.inference_mode()

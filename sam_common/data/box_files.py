@@ -2,7 +2,8 @@
 
     COCO results   [{"image_id": 7, "bbox": [x, y, width, height], "score": 0.9, "category_id": 1, "segmentation": …}]
                    an RLE as segmentation may stand without bbox; without a score it is 1; "file_name" names the image
-                   in place of image_id where a tool looks for pictures
+                   in place of image_id where a tool looks for pictures; in results of whole objects "prompt_bbox" is
+                   the box of what is seen, and read instead of bbox
     simple JSON    {"street.jpg": [[x0, y0, x1, y1], …], …}, a fifth number is the score
     CSV            file,x0,y0,x1,y1[,score]; a first line of such words is left out
 
@@ -100,8 +101,8 @@ def _coco_results(content: Any, path: str | os.PathLike, *, by_name: bool) -> di
 
 
 def _corners(entry: dict[str, Any], where: str) -> list[float]:
-    """The XYXY box of a result: its bbox, else that of its mask."""
-    bbox = entry.get("bbox")
+    """The XYXY box of a result: the one it answers, where it is of a whole object; its bbox; that of its mask."""
+    bbox = entry.get("prompt_bbox", entry.get("bbox"))
     if bbox is None and isinstance(entry.get("segmentation"), dict):
         bbox = _box_of_mask(entry["segmentation"], where)
     if not isinstance(bbox, list) or len(bbox) != 4:
@@ -148,11 +149,9 @@ def _rows(rows: Iterable[tuple[str, Sequence[Any]]]) -> Boxes:
     """Boxes of rows of four numbers, or five with the score, each with where it stands."""
     found = _Found()
     for where, row in rows:
-        *box, score = (
-            [_number(value, where) for value in row] if len(row) == 5 else [*(_number(v, where) for v in row), 1.0]
-        )
+        box = [_number(value, where) for value in row[:4]]
         found.boxes.append(_checked(box, f"{where}: the box {list(row[:4])}"))
-        found.scores.append(score)
+        found.scores.append(_score(row[4] if len(row) == 5 else 1.0, where))
     return found.boxed("")
 
 

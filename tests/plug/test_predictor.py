@@ -109,3 +109,9 @@ def test_no_weights_is_an_error() -> None:
     """Error: an untrained model is not used by accident."""
     with pytest.raises(UserError, match=r"configs/plug_T\.yaml names no trained weights"):
         AmodalPredictor.from_config("configs/plug_T.yaml", options=OPTIONS)
+
+
+def test_another_model_is_an_error() -> None:
+    """Error: the SAM that PLUG is compared with is asked by boxes of whole objects, which nobody gives here."""
+    with pytest.raises(UserError, match="MODEL.META_ARCHITECTURE is 'VanillaSAM'; choose one of PLUG"):
+        AmodalPredictor.from_config("configs/plug_T.yaml", options=[*OPTIONS, "MODEL.META_ARCHITECTURE", "VanillaSAM"])

@@ -44,6 +44,13 @@ def test_results_by_image_id(tmp_path: Path) -> None:
     assert list(read_box_file(path)) == ["7"]
 
 
+def test_results_of_whole_objects_are_boxes_of_what_is_seen(tmp_path: Path) -> None:
+    """Derived by hand: the box that was asked about is read, not that of the answer, which may even be empty."""
+    entry = {"image_id": 7, "prompt_bbox": [1, 2, 3, 4]}
+    path = _write(tmp_path / "a.json", [entry | {"bbox": [0, 0, 9, 9]}, entry | {"bbox": [0, 0, 0, 0]}])
+    assert read_coco_results(path)[7].boxes.tolist() == [[1, 2, 4, 6]] * 2
+
+
 NAN_BOX = '[{"image_id": 1, "bbox": [NaN, 0, 1, 1]}]'
 FAULTS: dict[str, tuple[str, Any, str]] = {
     "NaN": ("a.json", NAN_BOX, r"a\.json, entry 0: the bbox \[nan, 0, 1, 1\] has a coordinate that is no number"),
@@ -75,6 +82,7 @@ FAULTS: dict[str, tuple[str, Any, str]] = {
     "number": ("a.json", "7", "is no COCO results JSON"),
     "short line": ("a.csv", "x.jpg,1,2,3\n", r"a\.csv, line 1: give file,x0,y0,x1,y1"),
     "word in CSV": ("a.csv", "x.jpg,1,2,3,4\nx.jpg,a,2,3,4\n", r"line 2: 'a' is no number"),
+    "NaN score in CSV": ("a.csv", "x.jpg,1,2,3,4,nan", "line 1: the score 'nan' is no number"),
     "reversed in CSV": ("a.csv", "x.jpg,5,2,3,4", r"line 1: the box .* has x1 < x0"),
 }
 
