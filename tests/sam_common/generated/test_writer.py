@@ -130,7 +130,7 @@ def test_a_missing_data_set_names_its_path_and_the_command(tmp_path: Path):
     """The user is told where it should be and how to make it."""
     for spec in generated_specs(tmp_path):
         for read in (spec.load, spec.load_vocabulary):
-            with pytest.raises(UserError, match=r"_(train|test)(\.json|/masks);.*prepare_generated\.py --root") as error:
+            with pytest.raises(UserError, match=r"_(train|test)(\.json|/masks);.*prepare_generated\.py --") as error:
                 read()
             assert str(tmp_path) in str(error.value)
 
