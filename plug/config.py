@@ -100,8 +100,10 @@ def _check(plug: CfgNode) -> None:
         raise UserError(f"MODEL.PLUG.CROP_SIZE is {plug.CROP_SIZE}; give a multiple of 16")
     if plug.POINT_LOSS and plug.CROP_SIZE**2 < 4 * plug.NUM_POINTS:
         raise UserError(f"MODEL.PLUG.NUM_POINTS {plug.NUM_POINTS} needs crops of at least {4 * plug.NUM_POINTS} pixels")
-    for key in ("LORA_RANK", "REFINE_WIDTH", "REFINE_BLOCKS"):
+    for key in ("LORA_RANK", "NUM_POINTS", "REFINE_WIDTH", "REFINE_BLOCKS"):
         if plug[key] < 1:
             raise UserError(f"MODEL.PLUG.{key} is {plug[key]}; give at least 1")
+    if not 0 < plug.TEST.THRESHOLD < 1:
+        raise UserError(f"MODEL.PLUG.TEST.THRESHOLD is {plug.TEST.THRESHOLD}; give a probability between 0 and 1")
     if plug.TEST.MAX_CROPS < 1:
         raise UserError(f"MODEL.PLUG.TEST.MAX_CROPS is {plug.TEST.MAX_CROPS}; give at least 1")

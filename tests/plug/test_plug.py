@@ -121,7 +121,9 @@ def test_a_single_branch_is_amodal_only() -> None:
         ("CROP_BORDER", "x", "clip or pad"),
         ("CROP_SIZE", 100, "multiple of 16"),
         ("NUM_POINTS", 2000, "at least 8000 pixels"),
+        ("NUM_POINTS", -1, "at least 1"),
         ("LORA_RANK", 0, "at least 1"),
+        ("TEST.THRESHOLD", 30.0, "between 0 and 1"),
     ],
 )
 def test_keys_that_make_no_sense_are_named(option: str, value: object, message: str) -> None:
