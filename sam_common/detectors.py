@@ -12,7 +12,7 @@ and what `register_detector` adds. What a detector needs is imported when it is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -95,18 +95,35 @@ def build_box_source(source: str, *, score_threshold: float = 0.5) -> BoxSource 
     if source == "ground_truth":
         return None
     if source.lower().endswith(".json"):
-        return _ResultsFile(source, score_threshold)
+        return ResultsFile(source, score_threshold)
     detector = build_detector(source, score_threshold=score_threshold)
     return lambda record, image: detector(image)
 
 
-class _ResultsFile:
+class ResultsFile:
     """The boxes of a COCO results JSON, looked up by `image_id`; an image that it lacks has none."""
 
     def __init__(self, path: str, score_threshold: float) -> None:
         self.path = path
         self.score_threshold = score_threshold
         self.found = read_coco_results(path)
+
+    def check(self, name: str, image_ids: Collection[int | str]) -> None:
+        """Warns of boxes for images that the data set `name` lacks.
+
+        Raises:
+            UserError: all of them are.
+        """
+        lost = [image_id for image_id in self.found if image_id not in image_ids]
+        if not lost:
+            return
+        told = f"{', '.join(map(repr, lost[:3]))}{', …' if len(lost) > 3 else ''}"
+        if len(lost) == len(self.found):
+            known = next(iter(image_ids), "none")
+            raise UserError(
+                f"{self.path} has no boxes for {name}: it has the image_id {told}, the data set {known!r}, …"
+            )
+        logger.warning("%s has boxes for %d images that %s lacks: %s", self.path, len(lost), name, told)
 
     def __call__(self, record: dict[str, Any], image: Tensor) -> Boxes:
         found = self.found.get(record["image_id"], no_boxes())

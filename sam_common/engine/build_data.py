@@ -15,7 +15,7 @@ from sam_common.data.few_shot_mapper import FewShotMapper
 from sam_common.data.image_masks import choose_shots
 from sam_common.data.loader import Mapper, Record
 from sam_common.data.mapper import SegmentationMapper
-from sam_common.detectors import build_box_source
+from sam_common.detectors import ResultsFile, build_box_source
 from sam_common.errors import UserError
 from sam_common.structures import Vocabulary
 
@@ -145,5 +145,12 @@ def _tell_epochs(groups: Sequence[Record], max_iter: int, batch_size: int) -> No
 
 
 def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[list[Record], Mapper]:
-    """The records of a data set to test on, and what makes model inputs of them."""
-    return spec.load(), build_mapper(cfg, spec.evaluator, spec.load_vocabulary(), training=False)
+    """The records of a data set to test on, and what makes model inputs of them.
+
+    Raises:
+        UserError: `INPUT.BOXES.SOURCE` is a file of boxes for other images.
+    """
+    records, mapper = spec.load(), build_mapper(cfg, spec.evaluator, spec.load_vocabulary(), training=False)
+    if isinstance(mapper, AmodalMapper | FewShotMapper) and isinstance(mapper.box_source, ResultsFile):
+        mapper.box_source.check(spec.name, {record["image_id"] for record in records})
+    return records, mapper

@@ -16,7 +16,7 @@ from sam_common import detectors, weights
 from sam_common.boxes import Boxes
 from sam_common.config import get_cfg
 from sam_common.data.amodal_mapper import AmodalMapper
-from sam_common.detectors import TORCHVISION, build_box_source, build_detector, register_detector
+from sam_common.detectors import TORCHVISION, ResultsFile, build_box_source, build_detector, register_detector
 from sam_common.engine.build_data import build_mapper
 from sam_common.errors import UserError
 
@@ -156,6 +156,21 @@ def test_a_mask_of_another_size(tmp_path: Path) -> None:
     """Error: the mask of a result does not fit the image; file and image are named."""
     with pytest.raises(UserError, match=r"a\.json, image 7: the RLE's size is \[6, 8\], that of the image \[3, 8\]"):
         _source(tmp_path / "a.json", [{"image_id": 7, "segmentation": RLE}], height=3)
+
+
+def test_results_of_other_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Derived by hand: an image that the data set lacks is named in a warning; a file of none but such is an error."""
+    (tmp_path / "a.json").write_text(json.dumps([{"image_id": i, "bbox": [0, 0, 2, 2]} for i in (7, 8, 7)]))
+    source = build_box_source(str(tmp_path / "a.json"))
+    assert isinstance(source, ResultsFile)
+    source.check("mine", {7, 8, 9})
+    assert not caplog.text
+    source.check("mine", {7})
+    assert "a.json has boxes for 1 images that mine lacks: 8" in caplog.text
+    with pytest.raises(
+        UserError, match=r"a\.json has no boxes for mine: it has the image_id 7, 8, the data set '7', …"
+    ):
+        source.check("mine", ["7", "8"])
 
 
 def test_results_outside_their_image_do_not_end_an_evaluation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
