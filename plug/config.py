@@ -8,11 +8,11 @@ from plug.criterion import BRANCHES, Criterion
 from plug.parallel_lora import ParallelEncoder
 from plug.plug import PLUG, Inference
 from plug.refine_module import NoRefinement, RefineModule
-from plug.single_token_decoder import SingleTokenDecoder
 from plug.vanilla_sam import VanillaSAM
 from sam_common.config import META_ARCHITECTURES, CfgNode
 from sam_common.errors import UserError
 from sam_common.sam import build_sam, load_sam_weights
+from sam_common.sam.paired_decoder import PairedDecoder
 
 
 def register() -> None:
@@ -77,7 +77,7 @@ def plug_arguments(cfg: CfgNode) -> dict[str, Any]:
             checkpoint=plug.ACTIVATION_CHECKPOINTING,
         ),
         "prompt_encoder": sam.prompt_encoder,
-        "decoders": [SingleTokenDecoder(sam.mask_decoder) for _ in range(plug.BRANCHES)],
+        "decoders": [PairedDecoder(sam.mask_decoder) for _ in range(plug.BRANCHES)],
         "refine": refine if plug.REFINE else NoRefinement(),
         "criterion": Criterion(
             num_points=plug.NUM_POINTS if plug.POINT_LOSS else 0,
