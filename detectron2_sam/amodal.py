@@ -14,6 +14,7 @@ import plug.plug
 import plug.vanilla_sam
 from detectron2_sam.modeling import TrainedPart
 from detectron2_sam.structures import to_amodal_instances
+from plug.predictor import checked_boxes
 from sam_common.errors import UserError
 
 FIELDS = ("pred_boxes", "proposal_boxes", "gt_boxes")
@@ -24,7 +25,8 @@ class PLUG(TrainedPart, plug.plug.PLUG):
     """PLUG with Detectron2's inputs and outputs.
 
     Inputs are those of the model itself; `boxes` may be Detectron2's `Boxes`, or missing: they are then those of
-    `instances`, what a detector found, or of `proposals`. They are in pixels of `image`, which must not be resized.
+    `instances`, what a detector found, or of `proposals`. They are in pixels of `image`, which must not be resized; one
+    without area inside it is a `UserError`.
     Outputs are the model's, and `instances`, Detectron2's, in the order of the boxes (see `to_amodal_instances`).
     """
 
@@ -61,8 +63,10 @@ class VanillaSAM(TrainedPart, plug.vanilla_sam.VanillaSAM):
 
 def _complete(entry: dict[str, Any]) -> dict[str, Any]:
     """The input with all that the model expects."""
-    boxes = _boxes(entry)
-    complete = {"file_name": "", **entry, "boxes": boxes.tensor if isinstance(boxes, Boxes) else boxes}
+    boxes, where = _boxes(entry), entry.get("file_name", "")
+    corners = boxes.tensor if isinstance(boxes, Boxes) else boxes
+    corners = checked_boxes(corners, tuple(entry["image"].shape[-2:]), f"{where}: " if where else "")
+    complete = {"file_name": where, **entry, "boxes": corners}
     if "amodal_masks" in entry and "seeds" not in entry:
         complete["seeds"] = torch.randint(2**62, (len(complete["boxes"]),)).tolist()
     return complete

@@ -69,12 +69,16 @@ class AmodalPredictor:
         pixels = image_tensor(image)
         size = (pixels.shape[1], pixels.shape[2])
         inputs = {"image": pixels, "height": size[0], "width": size[1], "file_name": file_name, "image_id": file_name}
-        inputs["boxes"] = _checked(boxes, size, f"{file_name}: " if file_name else "")
+        inputs["boxes"] = checked_boxes(boxes, size, f"{file_name}: " if file_name else "")
         return self.model([inputs])[0]["amodal"].to("cpu")
 
 
-def _checked(boxes: Tensor | np.ndarray | Sequence[Sequence[float]], size: tuple[int, int], where: str) -> Tensor:
-    """[N, 4] float32, inside an image of (height, width)."""
+def checked_boxes(boxes: Tensor | np.ndarray | Sequence[Sequence[float]], size: tuple[int, int], where: str) -> Tensor:
+    """Boxes XYXY in pixels as [N, 4] float32 on the CPU, of each the part inside an image of (height, width).
+
+    Raises:
+        UserError: they are no such boxes, or one has no area inside the image; it begins with `where`.
+    """
     try:
         corners = torch.as_tensor(boxes, dtype=torch.float32).cpu()
     except (TypeError, ValueError, RuntimeError) as error:

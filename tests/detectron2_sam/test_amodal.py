@@ -16,6 +16,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.visualizer import Visualizer
 
 import detectron2_sam
+from detectron2_sam import amodal
 from detectron2_sam.datasets import spec_of
 from sam_common.errors import UserError
 from tests.detectron2_sam.test_engines import assert_same, losses, trained
@@ -117,6 +118,17 @@ def test_what_a_detector_found_is_completed_and_drawn() -> None:
     assert drawn.get_image().dtype == np.uint8
     with pytest.raises(UserError, match="has no boxes: give boxes, instances or proposals"):
         completer([{"image": image}])
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [([4, 4, 4, 30], "no area"), ([70, 4, 80, 30], "outside"), ([float("nan"), 4, 9, 9], "no number")],
+)
+def test_boxes_that_cannot_be_asked_about(box: list[float], message: str) -> None:
+    """Error: the file and the box are named, whatever the boxes come in."""
+    found = Instances((48, 64), pred_boxes=Boxes(torch.tensor([[4, 4, 24, 30], box])))
+    with pytest.raises(UserError, match=rf"a\.jpg: box 1, .* {message}"):
+        amodal._complete({"file_name": "a.jpg", "image": torch.zeros(3, 48, 64), "instances": found})
 
 
 def test_only_what_trains_is_in_the_state() -> None:
