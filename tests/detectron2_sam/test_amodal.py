@@ -52,6 +52,7 @@ def run(world: Path) -> Any:
 
 
 def model() -> Any:
+    detectron2_sam.register()
     cfg = get_cfg()
     detectron2_sam.add_config(cfg)
     cfg.merge_from_file("configs/plug_T.yaml")
