@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import yaml
 from segment_anything.modeling.transformer import Attention
 from torch import nn
 
@@ -17,7 +19,7 @@ from amsam.mask_calibration import (
     NoCalibration,
     PerSampleCalibration,
 )
-from sam_common.config import BACKWARDS, META_ARCHITECTURES, CfgNode
+from sam_common.config import BACKWARDS, META_ARCHITECTURES, CfgNode, get_cfg
 from sam_common.errors import UserError
 from sam_common.layers.lora import LoraLinear
 from sam_common.sam import build_sam, load_sam_weights
@@ -68,6 +70,33 @@ def build_amsam(cfg: CfgNode) -> AMSAM:
         image_size=amsam.IMAGE_SIZE,
         pixels=(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
     )
+
+
+def adapter_settings(cfg: CfgNode) -> str:
+    """What of a cfg builds this model again, as YAML; no path of this machine but that of SAM's weights."""
+    model = {key: cfg.MODEL[key] for key in ("SAM", "AMSAM", "PIXEL_MEAN", "PIXEL_STD")}
+    kept = CfgNode({"MODEL": {"META_ARCHITECTURE": "AMSAM", **model}}).clone()
+    kept.MODEL.AMSAM.CACHE = ""
+    return kept.dump()
+
+
+def cfg_of_adapter(settings: str, options: Sequence[str] = ()) -> CfgNode:
+    """The cfg that `adapter_settings` told of, with `KEY VALUE` pairs that override it.
+
+    Raises:
+        UserError: the text is no such YAML, or names a key that is not known.
+    """
+    cfg = get_cfg()
+    add_amsam_config(cfg)
+    try:
+        loaded = yaml.safe_load(settings)
+    except yaml.YAMLError as error:
+        raise UserError(f"the settings of the adapter are no plain YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise UserError("the settings of the adapter are damaged: they hold no keys")
+    cfg.merge(loaded, "the adapter")
+    cfg.merge_from_list(options)
+    return cfg
 
 
 def build_bilevel_step(cfg: CfgNode, model: AMSAM, optimizer: torch.optim.Optimizer) -> BilevelStep:

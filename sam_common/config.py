@@ -48,7 +48,7 @@ class CfgNode(_CfgNode):
             raise UserError(f"{path}: its _BASE_ leads back to itself, or it is nested too deeply") from error
         except AssertionError as error:
             raise UserError(f"{path}: {error}") from error
-        self._merge(type(self)(loaded), str(path))
+        self.merge(loaded, str(path))
 
     @classmethod
     def _open_cfg(cls, filename: str) -> io.StringIO:
@@ -86,7 +86,13 @@ class CfgNode(_CfgNode):
         except (ValueError, AssertionError) as error:
             raise UserError(f"the command line: {error}") from error
 
-    def _merge(self, other: CfgNode, source: str) -> None:
+    def merge(self, content: dict, source: str) -> None:
+        """Merges nested keys with their values.
+
+        Raises:
+            UserError: a key is unknown, or its value of another type; it names `source`.
+        """
+        other = type(self)(content)
         for key in _leaf_keys(other):
             self._check_known(key, source)
         try:

@@ -1,0 +1,79 @@
+"""From an image and boxes to the classes that a few labelled images taught."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from amsam.adapter import read_adapter
+from amsam.config import cfg_of_adapter, register
+from sam_common.boxes import box_fault, clip_boxes
+from sam_common.config import build_model, resolve_device
+from sam_common.engine.checkpoint import frozen_sha256, load_trained
+from sam_common.errors import UserError
+from sam_common.predictor import image_tensor
+
+
+class FewShotPredictor:
+    """Runs a trained model on one image at a time.
+
+    Example:
+        predictor = FewShotPredictor.from_adapter("adapter.safetensors")
+        labels = predictor("slide.png", [[10, 20, 110, 220]])   # 0 the background, 1 … K
+
+    Attributes:
+        classes: names of the labels 1 … K.
+    """
+
+    def __init__(self, model: nn.Module, classes: Sequence[str], *, device: torch.device | str = "cpu") -> None:
+        """Args: the model; the names of its classes; where to run."""
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.classes = list(classes)
+
+    @classmethod
+    def from_adapter(cls, path: str | os.PathLike, *, options: Sequence[str] = ()) -> FewShotPredictor:
+        """Builds the model of an adapter file.
+
+        Args:
+            options: `KEY VALUE` pairs that override its settings, such as where SAM's weights lie here.
+
+        Raises:
+            UserError: the file is no adapter or damaged, or is for another encoder than SAM's weights here.
+        """
+        adapter = read_adapter(path)
+        register()
+        cfg = cfg_of_adapter(adapter.settings, options)
+        model = build_model(cfg)
+        load_trained(model, adapter.content, str(path), frozen=frozen_sha256(model))
+        return cls(model, adapter.classes, device=resolve_device(cfg.MODEL.DEVICE))
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        image: str | os.PathLike | np.ndarray | Tensor,
+        boxes: Tensor | np.ndarray | Sequence[Sequence[float]] | None = None,
+    ) -> Tensor:
+        """The label of every pixel, int64 [H, W] on the CPU.
+
+        Args:
+            image: the path of a file, or uint8 RGB [H, W, 3] as an array; a tensor is [3, H, W].
+            boxes: [n, 4] XYXY in pixels, of the object; None or n = 0: the whole image.
+
+        Raises:
+            UserError: the image cannot be read, or a box has no area inside it.
+        """
+        pixels = image_tensor(image)
+        size = (pixels.shape[1], pixels.shape[2])
+        corners = torch.zeros(0, 4) if boxes is None else torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+        for index, box in enumerate(corners.tolist()):
+            if fault := box_fault(box, size):
+                raise UserError(f"box {index}, {','.join(f'{value:g}' for value in box)}, {fault}")
+        if not len(corners):
+            corners = torch.tensor([[0.0, 0.0, size[1], size[0]]])
+        entry = {"image": pixels, "boxes": clip_boxes(corners, size)}
+        return self.model([entry])[0]["few_shot"].argmax(0).cpu()

@@ -1,0 +1,83 @@
+"""Adapter files: small, complete, and refused where they do not belong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from amsam.adapter import read_adapter, write_adapter
+from amsam.amsam import AMSAM
+from amsam.config import adapter_settings, build_amsam
+from amsam.predictor import FewShotPredictor
+from sam_common.errors import UserError
+from tests.amsam.test_amsam import config, entry
+
+EMBEDDED = ("MODEL.SAM.WEIGHTS", "embedded")
+
+
+@pytest.fixture
+def model() -> AMSAM:
+    """Some trained state: what begins at zero is drawn."""
+    torch.manual_seed(3)
+    built = build_amsam(config(*EMBEDDED))
+    for name, parameter in built.named_parameters():
+        if name.endswith(".up"):
+            torch.nn.init.normal_(parameter, std=0.05)
+    return built.eval()
+
+
+def write(model: AMSAM, path: Path) -> Path:
+    write_adapter(path, model, settings=adapter_settings(config(*EMBEDDED)), classes=["worm"])
+    return path
+
+
+def test_what_was_written_predicts_as_before(model: AMSAM, tmp_path: Path) -> None:
+    """The same labels from the file alone, by array, tensor and without boxes; its class has its name."""
+    predictor = FewShotPredictor.from_adapter(write(model, tmp_path / "a.safetensors"))
+    item = entry()
+    with torch.inference_mode():
+        expected = model([item])[0]["few_shot"].argmax(0)
+        whole = model([item | {"boxes": torch.tensor([[0.0, 0, 70, 50]])}])[0]["few_shot"].argmax(0)
+    assert torch.equal(predictor(item["image"], item["boxes"]), expected) and predictor.classes == ["worm"]
+    assert torch.equal(predictor(item["image"].permute(1, 2, 0).numpy(), item["boxes"].numpy()), expected)
+    assert torch.equal(predictor(item["image"]), whole) and torch.equal(predictor(item["image"], []), whole)
+
+
+def test_it_is_small_at_the_papers_size(tmp_path: Path) -> None:
+    """ViT-B, one class: 510,242 trained parameters, at most 3 MB."""
+    big = build_amsam(config("MODEL.SAM.SIZE", "B", "MODEL.AMSAM.IMAGE_SIZE", 256))
+    assert write(big, tmp_path / "b.safetensors").stat().st_size <= 3_000_000
+
+
+def test_another_encoder_is_refused(model: AMSAM, tmp_path: Path) -> None:
+    """The SHA-256 of the frozen weights decides; the message names both."""
+    path = write(model, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=r"a\.safetensors was trained beside other frozen weights"):
+        FewShotPredictor.from_adapter(path, options=["MODEL.SAM.WEIGHTS", "random"])
+
+
+def test_files_that_are_no_adapter(model: AMSAM, tmp_path: Path) -> None:
+    """Missing, cut off, another kind of safetensors, settings that are no YAML or build Python objects: one line."""
+    path = write(model, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="there is no adapter"):
+        read_adapter(tmp_path / "none.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"cut\.safetensors is no adapter, or is damaged"):
+        read_adapter(tmp_path / "cut.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"other\.safetensors is no adapter of this version"):
+        read_adapter(tmp_path / "other.safetensors")
+    for settings in ("!!python/object/apply:os.system ['true']", "just words", "MODEL: {NONSENSE: 1}"):
+        write_adapter(path, model, settings=settings, classes=["worm"])
+        with pytest.raises(UserError, match="the adapter"):
+            FewShotPredictor.from_adapter(path)
+
+
+@pytest.mark.parametrize("box", [[5, 5, 5, 9], [float("nan"), 0, 3, 3], [100, 100, 120, 120]])
+def test_boxes_that_show_nothing_are_refused(model: AMSAM, box: list[float]) -> None:
+    """No area, no number, outside: named."""
+    with pytest.raises(UserError, match="box 0"):
+        FewShotPredictor(model, ["worm"])(entry()["image"], [box])
