@@ -4,6 +4,7 @@ python tools/predict.py --config-file configs/possam_T.yaml --weights output/dem
     --input street.jpg holiday/ "clips/*.mp4" --vocabulary "dog|puppy, cat; sky, grass:stuff" --output out
 python tools/predict.py --config-file configs/plug_T.yaml --weights output/demo/plug/model_final.pth \\
     --input street.jpg --box 10,20,110,220 --box 40,30,90,80 --output out
+python tools/predict.py --adapter adapter.safetensors --input slides/ --detector NAME --output out
 
 Words: `;` separates groups, `,` classes, `|` the synonyms of a class; the suffix `:stuff` binds its group (default:
 things). A file with the same grammar does as well. Without --vocabulary the classes of the training are looked for.
@@ -19,6 +20,8 @@ becomes out/clip.mp4 and out/clip.jsonl: a line about the video, then one for ea
     --task instance   out/instances.json, COCO results with masks as RLE, and out/images.json that they refer to
     boxes             out/amodal_results.json, COCO results of whole objects, their visible and hidden parts as RLE, and
                       out/images.json; in the picture what is hidden is hatched
+    --adapter FILE    out/labels/street.png, the class of each pixel, 0 the background; a box, the detector's best, says
+                      where to look, without one it is the whole picture
 
 Exit status: 0 done; 1 done, but for files that could not be read, listed at the end; 2 a mistake in what was given;
 128 + N stopped by signal N, what is done is written.
@@ -53,6 +56,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules 
 
 from tools.methods import full_cfg, register_all
 from tools.prediction.boxes import BoxesTask
+from tools.prediction.labels import LabelsTask
 from tools.prediction.task import Task
 from tools.prediction.words import WordsTask
 
@@ -69,9 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = Path(args.output)
     inputs, unreadable = find_inputs(args.input, recursive=args.recursive, leave_out=output)
     register_all()
-    architecture = read_config(args.config_file, args.opts, full_cfg()).MODEL.META_ARCHITECTURE
-    one_of("MODEL.META_ARCHITECTURE", architecture, KINDS)
-    task = KINDS[architecture](args, inputs)
+    task = make_task(args, inputs)
     refuse_to_overwrite(inputs, task)
     task.load()
     with stop_on_signals() as stop:
@@ -83,6 +85,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         count = len(inputs) + len(unreadable)
         print(f"error: {len(broken)} of {count} inputs could not be read:", *broken, sep="\n  ", file=sys.stderr)
     return 1 if broken else 0
+
+
+def make_task(args: argparse.Namespace, inputs: list[Input]) -> Task:
+    """What is done with each picture, by the kind of model that the command line names.
+
+    Raises:
+        UserError: it names none, or one that cannot predict.
+    """
+    if args.adapter is not None:
+        return LabelsTask(args, inputs)
+    if args.config_file is None:
+        raise UserError("give the model: --config-file, or the --adapter of a few-shot training")
+    architecture = read_config(args.config_file, args.opts, full_cfg()).MODEL.META_ARCHITECTURE
+    one_of("MODEL.META_ARCHITECTURE", architecture, KINDS)
+    return KINDS[architecture](args, inputs)
 
 
 @dataclass
@@ -178,7 +195,8 @@ def refuse_to_overwrite(inputs: Sequence[Input], task: Task) -> None:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, help="a YAML of configs/, or your own")
+    parser.add_argument("--config-file", help="a YAML of configs/, or your own")
+    parser.add_argument("--adapter", metavar="FILE", help="of a few-shot training, in place of --config-file")
     parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="pictures, videos, folders, globs")
     parser.add_argument("--recursive", action="store_true", help="look into the subfolders of folders")
     parser.add_argument("--task", choices=TASKS, help="with words (default: panoptic)")
