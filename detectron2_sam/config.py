@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_cfg
 
+from amsam.config import add_amsam_config
 from plug.config import add_plug_config
 from possam.config import add_possam_config
 from sam_common.config import get_cfg
@@ -34,6 +35,7 @@ def add_config(cfg: CfgNode) -> None:
     ours = get_cfg()
     add_possam_config(ours)
     add_plug_config(ours)
+    add_amsam_config(ours)
     _add_missing(cfg, ours)
 
 

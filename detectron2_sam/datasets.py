@@ -79,6 +79,7 @@ def _file_metadata(spec: DatasetSpec) -> dict[str, Any]:
         "instance": {"evaluator_type": "coco", "json_file": files.get("json")},
         "semantic": {"evaluator_type": "sem_seg", "sem_seg_root": files.get("labels")},
         "amodal": {"evaluator_type": "amodal", "amodal_json": files.get("json")},
+        "masks": {"evaluator_type": "masks", "mask_root": files.get("masks")},
     }
     return {**common, **by_kind.get(spec.evaluator, {"evaluator_type": spec.evaluator})}
 
@@ -97,12 +98,18 @@ def spec_of(name: str) -> DatasetSpec:
         return catalog.get(name)
     metadata = MetadataCatalog.get(name)
     ours = catalog.get(name) if name in catalog.names() else None
-    truth = {"panoptic_json": "panoptic", "json_file": "instance", "sem_seg_root": "semantic", "amodal_json": "amodal"}
+    truth = {
+        "panoptic_json": "panoptic",
+        "json_file": "instance",
+        "sem_seg_root": "semantic",
+        "amodal_json": "amodal",
+        "mask_root": "masks",
+    }
     kinds = [kind for key, kind in truth.items() if metadata.get(key)]
     if ours is not None and any(
         _same_file(path, metadata.get(key))
         for key in truth
-        for path in (ours.files.get("json"), ours.files.get("labels"))
+        for path in map(ours.files.get, ("json", "labels", "masks"))
     ):
         return ours
     return DatasetSpec(

@@ -19,12 +19,11 @@ from tools.methods import full_cfg
 CONFIGS = sorted((HERE.parents[1] / "configs").glob("*.yaml"))
 
 
-UNREAD = {
-    "PLUG": {
-        *("MODEL.BACKBONE.NAME", "MODEL.SEM_SEG_HEAD.NAME", "SOLVER.STEPS"),
-        *("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
-    }
+_OF_POSSAM = {
+    *("MODEL.BACKBONE.NAME", "MODEL.SEM_SEG_HEAD.NAME", "SOLVER.STEPS"),
+    *("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
 }
+UNREAD = {"PLUG": _OF_POSSAM, "AMSAM": _OF_POSSAM | {"INPUT.RANDOM_FLIP"}}
 """Keys that a method does not look at, so its files need not set them."""
 
 
