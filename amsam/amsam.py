@@ -4,7 +4,7 @@
     box of a detector -> SAM's box tokens (frozen)┼-> decoder with LoRA, K+1 masks -> calibration -> softmax
     A, the learnable dense prompt ────────────────┘
 
-The encoder never changes and nothing is augmented, so an image is encoded once, however many epochs there are.
+The encoders never change and nothing is augmented, so an image and its box are encoded once for all epochs.
 
 Shapes: B images, K classes beside the background, L the side of the input, C channels.
 """
@@ -22,6 +22,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from amsam.criterion import few_shot_losses
 from amsam.embedding_cache import EmbeddingCache
+from sam_common.data.images import content_key
 from sam_common.sam.image_encoder import ImageEncoder
 from sam_common.sam.paired_decoder import PairedDecoder
 from sam_common.sam.prompt_encoder import PromptEncoder
@@ -40,7 +41,8 @@ class AMSAM(nn.Module):
 
     `forward(batch)` takes a list of dictionaries, one for each image:
         image: [3, h, w] uint8 RGB, at its own size.
-        boxes: [n, 4] XYXY in pixels of the image, n at least 1.
+        boxes: [n, 4] XYXY in pixels of the image; n = 0: no box prompts.
+        content: a name of the image's content (`content_key`); made here where it is missing.
         labels: [h, w] int64, 0 the background, 1 … K, -1 where nothing is said (training).
 
     In training it returns a dictionary of weighted scalar losses; else a list of dictionaries with
@@ -76,7 +78,7 @@ class AMSAM(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        logits = self.segment([self.encode(entry["image"], entry["boxes"]) for entry in batch])
+        logits = self.segment([self.encode(entry) for entry in batch])
         if self.training:
             labels = torch.stack([self.resized_labels(entry["labels"]) for entry in batch])
             return few_shot_losses(logits, labels)
@@ -84,17 +86,25 @@ class AMSAM(nn.Module):
         return [{"few_shot": _resized(one[None], size)[0].softmax(0)} for one, size in zip(logits, sizes, strict=True)]
 
     @torch.no_grad()
-    def encode(self, image: Tensor, boxes: Tensor) -> Encoded:
-        """The frozen part of an image [3, h, w] uint8 and its boxes [n, 4]."""
-        scale = self.image_size / boxes.new_tensor([image.shape[2], image.shape[1]] * 2)
-        prompts = self.prompt_encoder.at(self.image_size, self.image_size)
-        tokens, _ = prompts(points=None, boxes=(boxes * scale).to(self.mean.device), masks=None)
-        return Encoded(self.cache(image.to(self.mean.device), self.embed), tokens.flatten(0, 1))
+    def encode(self, entry: dict[str, Any]) -> Encoded:
+        """The frozen part of an entry of a batch."""
+        image, boxes = entry["image"], entry["boxes"]
+        key = entry.get("content") or content_key(image)
+        embedding = self.cache(key, lambda: self.embed(image), self.mean.device)
+        of_box = f"{key}-{content_key(boxes)}"
+        return Encoded(embedding, self.cache(of_box, lambda: self.box_tokens(boxes, image.shape), self.mean.device))
 
     def embed(self, image: Tensor) -> Tensor:
         """The embedding [C, L / 16, L / 16] of an image [3, h, w] uint8."""
-        resized = transforms.resize(image, [self.image_size, self.image_size], antialias=True)
+        resized = transforms.resize(image.to(self.mean.device), [self.image_size, self.image_size], antialias=True)
         return self.encoder(((resized - self.mean) / self.std)[None])[0]
+
+    def box_tokens(self, boxes: Tensor, image_shape: Sequence[int]) -> Tensor:
+        """SAM's tokens [2·n, C] of boxes [n, 4] in an image [3, h, w]."""
+        scale = self.image_size / boxes.new_tensor([image_shape[2], image_shape[1]] * 2)
+        prompts = self.prompt_encoder.at(self.image_size, self.image_size)
+        tokens, _ = prompts(points=None, boxes=(boxes * scale).to(self.mean.device), masks=None)
+        return tokens.flatten(0, 1)
 
     def segment(self, encoded: Sequence[Encoded]) -> Tensor:
         """Logits [B, K+1, L, L] of what `encode` made of B images."""

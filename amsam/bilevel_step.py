@@ -1,5 +1,7 @@
 """One iteration of the bi-level optimisation on the model itself: the weights W step, the prompt A gets its gradient.
 
+`JointStep` is what it is compared with: one level, on which W and A learn together from all shots.
+
 `bilevel.py` has the equations. An engine calls `BilevelStep` in place of a backward pass and steps the optimizer after
 it; so clipping, schedules and checkpoints are the engine's, whichever one runs.
 """
@@ -72,4 +74,18 @@ class BilevelStep:
             self.optimizer.step()  # parameters without a gradient stay
         else:
             losses = {name: loss * torch.nan for name, loss in losses.items()}
+        return {name: loss.detach() for name, loss in losses.items()}
+
+
+class JointStep:
+    """Called with a batch of both levels, it leaves the gradients of their mean loss, those of A among them."""
+
+    def __init__(self, model: AMSAM) -> None:
+        self.model = model
+
+    def __call__(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The losses; a gradient that is not finite is the engine's to find."""
+        self.model.zero_grad()
+        losses: dict[str, Tensor] = self.model(batch)
+        torch.stack(list(losses.values())).sum().backward()
         return {name: loss.detach() for name, loss in losses.items()}

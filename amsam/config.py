@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -11,7 +12,8 @@ from segment_anything.modeling.transformer import Attention
 from torch import nn
 
 from amsam.amsam import AMSAM
-from amsam.bilevel_step import BilevelStep
+from amsam.baselines import BoxRectangle, PromptedSAM
+from amsam.bilevel_step import BilevelStep, JointStep
 from amsam.embedding_cache import EmbeddingCache
 from amsam.mask_calibration import (
     BatchMeanCalibration,
@@ -23,17 +25,20 @@ from sam_common.config import BACKWARDS, META_ARCHITECTURES, CfgNode, get_cfg
 from sam_common.errors import UserError
 from sam_common.layers.lora import LoraLinear
 from sam_common.sam import build_sam, load_sam_weights
+from sam_common.sam.build import Sam
 from sam_common.sam.paired_decoder import PairedDecoder
 from sam_common.weights import state_sha256
 
-GRADIENTS = ("first_order", "unrolled")
+GRADIENTS = ("first_order", "unrolled", "joint")
 CALIBRATIONS = ("per_sample", "batch_mean", "learned", "off")
 TOKENS = ("random", "sam_token0")
 
 
 def register() -> None:
-    """Enters AMSAM, and how it learns, in the tables of methods; calling it again changes nothing."""
+    """Enters AMSAM, how it learns, and what it is compared with in the tables of methods; again changes nothing."""
     META_ARCHITECTURES["AMSAM"] = build_amsam
+    META_ARCHITECTURES["PromptedSAM"] = build_prompted_sam
+    META_ARCHITECTURES["BoxRectangle"] = build_box_rectangle
     BACKWARDS["AMSAM"] = build_bilevel_step
 
 
@@ -44,32 +49,76 @@ def add_amsam_config(cfg: CfgNode) -> None:
     amsam = cfg.MODEL.AMSAM = CfgNode()
     amsam.NUM_CLASSES = 1  # K, beside the background
     amsam.IMAGE_SIZE = 256  # images are resized to this square, pixels
-    amsam.LORA_RANK = 4
+    amsam.LORA_RANK = 4  # 0: no LoRA, the transformer itself is trained
     amsam.TOKENS = "random"  # random | sam_token0: how the mask tokens begin
     amsam.CALIBRATION = "per_sample"  # per_sample | batch_mean | learned | off
     amsam.ALPHA = 0.7
-    amsam.GRADIENT = "first_order"  # first_order | unrolled: of the dense prompt
-    amsam.PROMPT_LR = 1e-3  # of the dense prompt; SOLVER.BASE_LR is that of all others
+    amsam.GRADIENT = "first_order"  # first_order | unrolled, of the dense prompt | joint: one level, no bi-level
+    amsam.PROMPT_LR = 1e-3  # of the dense prompt, unless joint; SOLVER.BASE_LR is that of all others
     amsam.CACHE = ""  # a folder for image embeddings, beside those in memory
 
 
 def build_amsam(cfg: CfgNode) -> AMSAM:
     """The model of a cfg with SAM's weights loaded; on the meta device with `MODEL.SAM.WEIGHTS random`."""
+    return AMSAM(**amsam_arguments(cfg))
+
+
+def amsam_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """What `AMSAM` is made of.
+
+    Raises:
+        UserError: a key makes no sense, or SAM's weights cannot be had.
+    """
     amsam = cfg.MODEL.AMSAM
     _check(amsam)
-    sam = build_sam(cfg.MODEL.SAM.SIZE)
-    load_sam_weights(sam, cfg.MODEL.SAM.WEIGHTS)
+    sam = _sam(cfg)
     decoder = build_decoder(sam.mask_decoder, amsam.NUM_CLASSES + 1, rank=amsam.LORA_RANK, tokens=amsam.TOKENS)
     channels = sam.mask_decoder.transformer_dim // 8
-    return AMSAM(
-        sam.image_encoder,
-        sam.prompt_encoder,
-        decoder=decoder,
-        calibration=build_calibration(amsam.CALIBRATION, channels, amsam.ALPHA),
-        cache=_cache(amsam.CACHE, sam.image_encoder, amsam.IMAGE_SIZE),
-        image_size=amsam.IMAGE_SIZE,
-        pixels=(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
-    )
+    return {
+        "encoder": sam.image_encoder,
+        "prompt_encoder": sam.prompt_encoder,
+        "decoder": decoder,
+        "calibration": build_calibration(amsam.CALIBRATION, channels, amsam.ALPHA),
+        "cache": _cache(amsam.CACHE, sam, amsam.IMAGE_SIZE),
+        "image_size": amsam.IMAGE_SIZE,
+        "pixels": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
+    }
+
+
+def build_prompted_sam(cfg: CfgNode) -> PromptedSAM:
+    """SAM with its own weights, asked by the boxes."""
+    return PromptedSAM(**prompted_sam_arguments(cfg))
+
+
+def prompted_sam_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """What `PromptedSAM` is made of."""
+    _check_baseline(cfg)
+    return {"sam": _sam(cfg), "pixels": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)}
+
+
+def build_box_rectangle(cfg: CfgNode) -> BoxRectangle:
+    """The box itself as the answer."""
+    _check_baseline(cfg)
+    return BoxRectangle()
+
+
+def _sam(cfg: CfgNode) -> Sam:
+    sam = build_sam(cfg.MODEL.SAM.SIZE)
+    load_sam_weights(sam, cfg.MODEL.SAM.WEIGHTS)
+    return sam
+
+
+def _check_baseline(cfg: CfgNode) -> None:
+    """Both are told where the object is, not which it is."""
+    if cfg.MODEL.AMSAM.NUM_CLASSES != 1:
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} knows one class, MODEL.AMSAM.NUM_CLASSES is "
+            f"{cfg.MODEL.AMSAM.NUM_CLASSES}"
+        )
+    if cfg.INPUT.BOXES.SELECT == "none":
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} has nothing but boxes, INPUT.BOXES.SELECT is none"
+        )
 
 
 def adapter_settings(cfg: CfgNode) -> str:
@@ -99,27 +148,32 @@ def cfg_of_adapter(settings: str, options: Sequence[str] = ()) -> CfgNode:
     return cfg
 
 
-def build_bilevel_step(cfg: CfgNode, model: AMSAM, optimizer: torch.optim.Optimizer) -> BilevelStep:
+def build_bilevel_step(cfg: CfgNode, model: AMSAM, optimizer: torch.optim.Optimizer) -> BilevelStep | JointStep:
     """What takes the place of the backward pass."""
     amsam = cfg.MODEL.AMSAM
+    if amsam.GRADIENT == "joint":
+        return JointStep(model)
     return BilevelStep(model, optimizer, upper_lr=amsam.PROMPT_LR, gradient=amsam.GRADIENT)
 
 
-def _cache(folder: str, encoder: nn.Module, image_size: int) -> EmbeddingCache:
-    """Embeddings of another encoder or size go to another folder."""
+def _cache(folder: str, sam: Sam, image_size: int) -> EmbeddingCache:
+    """What another SAM or another size gives goes to another folder."""
     if not folder:
         return EmbeddingCache()
-    return EmbeddingCache(Path(folder).expanduser() / f"{state_sha256(encoder.state_dict())[:16]}-{image_size}")
+    frozen = {**sam.image_encoder.state_dict(), **sam.prompt_encoder.state_dict(prefix="prompt_encoder.")}
+    return EmbeddingCache(Path(folder).expanduser() / f"{state_sha256(frozen)[:16]}-{image_size}")
 
 
 def build_decoder(pretrained: nn.Module, num_masks: int, *, rank: int, tokens: str) -> PairedDecoder:
-    """SAM's decoder whose transformer is frozen but for LoRA on the queries and values of every attention."""
+    """SAM's decoder whose transformer is frozen but for LoRA on the queries and values of every attention; with rank 0
+    it has no LoRA and is trained as a whole."""
     decoder = PairedDecoder(pretrained, num_masks)
-    decoder.transformer.requires_grad_(False)
-    for module in decoder.transformer.modules():
-        if isinstance(module, Attention):
-            module.q_proj = LoraLinear(module.q_proj, rank)
-            module.v_proj = LoraLinear(module.v_proj, rank)
+    if rank:
+        decoder.transformer.requires_grad_(False)
+        for module in decoder.transformer.modules():
+            if isinstance(module, Attention):
+                module.q_proj = LoraLinear(module.q_proj, rank)
+                module.v_proj = LoraLinear(module.v_proj, rank)
     if tokens == "random":
         nn.init.normal_(decoder.mask_tokens.weight)  # as an embedding is drawn
     return decoder
@@ -138,9 +192,9 @@ def _check(amsam: CfgNode) -> None:
     for key, known in (("CALIBRATION", CALIBRATIONS), ("TOKENS", TOKENS), ("GRADIENT", GRADIENTS)):
         if amsam[key] not in known:
             raise UserError(f"MODEL.AMSAM.{key} is {amsam[key]!r}; choose {', '.join(known)}")
-    for key in ("NUM_CLASSES", "LORA_RANK"):
-        if amsam[key] < 1:
-            raise UserError(f"MODEL.AMSAM.{key} is {amsam[key]}; give at least 1")
+    for key, least in (("NUM_CLASSES", 1), ("LORA_RANK", 0)):
+        if amsam[key] < least:
+            raise UserError(f"MODEL.AMSAM.{key} is {amsam[key]}; give at least {least}")
     if amsam.IMAGE_SIZE < 16 or amsam.IMAGE_SIZE % 16:
         raise UserError(f"MODEL.AMSAM.IMAGE_SIZE is {amsam.IMAGE_SIZE}; give a multiple of 16")
     if not 0 <= amsam.ALPHA <= 1:

@@ -1,7 +1,6 @@
 """Row 1 of PLUG's Table 2: SAM as it is, asked for the whole object by its amodal box. Nothing is trained.
 
-The image is looked at as a whole, as SAM was trained: its longer side resized to the side of SAM's own images, the rest
-padded. The amodal box is the truth's, which no other row is given.
+The image is looked at as a whole, as SAM was trained. The amodal box is the truth's, which no other row is given.
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam_common.data.mapper import fit_size, resize_image
-from sam_common.padding import crop_and_resize, normalize_and_pad
-from sam_common.sam.box_prompt import predict_masks_from_boxes
+from sam_common.sam.box_prompt import masks_of_boxes
 from sam_common.sam.build import Sam
 from sam_common.structures import AmodalInstances, Vocabulary
 
@@ -41,7 +38,6 @@ class VanillaSAM(nn.Module):
     def __init__(self, sam: Sam, *, pixels: tuple[Sequence[float], Sequence[float]]) -> None:
         super().__init__()
         self.sam = sam.requires_grad_(False)
-        self.size = sam.image_encoder.img_size
         self.outputs = {"amodal"}
         self.training_vocabulary: Vocabulary = ()
         for name, values in zip(("mean", "std"), pixels, strict=True):
@@ -51,20 +47,16 @@ class VanillaSAM(nn.Module):
         return [{"amodal": self.segment(entry)} for entry in batch]
 
     def segment(self, entry: dict[str, Any]) -> AmodalInstances:
-        """The objects of one image. A pixel belongs to a mask from logit 0 on, SAM's own threshold."""
+        """The objects of one image."""
         boxes = entry["amodal_boxes"].to(self.mean.device, torch.float32)
         original = (entry["image"].shape[1], entry["image"].shape[2])
-        resized, padded = fit_size(original, self.size), (self.size, self.size)
-        image = resize_image(entry["image"].to(self.mean.device), resized)
         known = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        masks = [torch.zeros(original, dtype=torch.bool, device=image.device) for _ in boxes]
-        scores = torch.zeros(len(boxes), device=image.device)
+        masks = [torch.zeros(original, dtype=torch.bool, device=boxes.device) for _ in boxes]
+        scores = torch.zeros(len(boxes), device=boxes.device)
         if known.any():
-            scale = boxes.new_tensor([resized[1] / original[1], resized[0] / original[0]]).repeat(2)
-            pixels = normalize_and_pad([image], self.mean, self.std, padded)
-            logits, quality = predict_masks_from_boxes(self.sam, pixels, [boxes[known] * scale])
-            scores[known] = quality[:, 0].float().clamp(0, 1)
-            for index, of_box in zip(known.nonzero().flatten().tolist(), logits.float(), strict=True):
-                masks[index] = crop_and_resize(of_box, resized, padded, original)[0] > 0
+            found, quality = masks_of_boxes(self.sam, entry["image"], boxes[known], pixels=(self.mean, self.std))
+            scores[known] = quality.clamp(0, 1)
+            for index, mask in zip(known.nonzero().flatten().tolist(), found, strict=True):
+                masks[index] = mask
         windows = [(0, 0, original[1], original[0])] * len(boxes)
         return AmodalInstances(original, entry["boxes"], scores, windows, masks, None)

@@ -3,6 +3,7 @@
     top1    the box of the highest score
     union   the box around all
     all     every box
+    none    no box at all: the model gets by without
 
 Where none is left, the whole image is the box, and the caller is told.
 """
@@ -16,13 +17,14 @@ from torch import Tensor
 
 from sam_common.boxes import Boxes
 
-POLICIES = ("top1", "union", "all")
+POLICIES = ("top1", "union", "all", "none")
 
 
 def select_boxes(
     found: Boxes, policy: str, image_size: tuple[int, int], *, classes: Collection[str] = ()
 ) -> tuple[Tensor, bool]:
-    """The boxes [n, 4] XYXY in pixels, n at least 1, that prompt the model; and whether any was found.
+    """The boxes [n, 4] XYXY in pixels that prompt the model, n at least 1 unless the policy is none; and whether the
+    detector found any of them.
 
     Args:
         found: what a detector gave; boxes without classes are of every class.
@@ -30,6 +32,8 @@ def select_boxes(
         image_size: (height, width).
         classes: names of classes that may prompt; empty: all.
     """
+    if policy == "none":
+        return torch.zeros(0, 4), True  # nothing was looked for, so nothing was missed
     boxes, scores = found.boxes, found.scores
     if classes and found.categories is not None:
         allowed = torch.tensor([name in classes for name in found.categories], dtype=torch.bool)

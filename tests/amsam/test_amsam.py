@@ -11,6 +11,7 @@ from amsam.amsam import AMSAM
 from amsam.bilevel import first_order, unrolled
 from amsam.config import add_amsam_config, build_amsam
 from sam_common.config import CfgNode, get_cfg
+from sam_common.data.images import content_key
 from sam_common.errors import UserError
 
 
@@ -88,11 +89,40 @@ def test_images_of_a_batch_have_boxes_of_their_own(model: AMSAM) -> None:
 
 def test_a_box_is_scaled_with_its_image(model: AMSAM) -> None:
     """Its tokens are SAM's own of the box at the input's size."""
-    encoded = model.encode(entry()["image"], torch.tensor([[35.0, 25, 70, 50]]))
+    encoded = model.encode({**entry(), "boxes": torch.tensor([[35.0, 25, 70, 50]])})
     prompts = model.prompt_encoder.at(64, 64)
     expected, _ = prompts(points=None, boxes=torch.tensor([[32.0, 32, 64, 64]]), masks=None)
     torch.testing.assert_close(encoded.box_tokens, expected[0])
     assert encoded.embedding.shape == (128, 4, 4)
+
+
+def test_what_is_frozen_is_computed_once(model: AMSAM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pixels are encoded once, whether or not they bring a name; another box has its own tokens."""
+    asked = []
+    monkeypatch.setattr(model, "embed", lambda image: asked.append("image") or torch.zeros(128, 4, 4))
+    monkeypatch.setattr(model, "box_tokens", lambda boxes, shape: asked.append("box") or torch.zeros(2, 128))
+    for item in (entry(), entry(), {**entry(), "content": content_key(entry()["image"])}):
+        model.encode(item)
+    assert asked == ["image", "box"]
+    model.encode({**entry(), "boxes": torch.tensor([[0.0, 0, 9, 9]])})
+    assert asked == ["image", "box", "box"]
+    model.encode(entry(1))
+    assert asked == ["image", "box", "box", "image", "box"]
+
+
+def test_without_boxes_only_the_dense_prompt_asks(model: AMSAM) -> None:
+    """No box gives no tokens, which is not the box of the whole image; both give a class for every pixel."""
+    bare, whole = ({**entry(), "boxes": torch.tensor(boxes).view(-1, 4)} for boxes in ([], [0.0, 0, 70, 50]))
+    assert model.encode(bare).box_tokens.shape == (0, 128)
+    first, second = (model.eval()([item])[0]["few_shot"] for item in (bare, whole))
+    assert first.shape == second.shape == (2, 50, 70) and not torch.allclose(first, second)
+
+
+def test_rank_0_trains_the_transformer_itself() -> None:
+    """No LoRA: everything of the decoder trains, and it begins as SAM's."""
+    plain = build_amsam(config("MODEL.AMSAM.LORA_RANK", 0))
+    assert all(p.requires_grad for p in plain.decoder.parameters())
+    assert not [name for name, _ in plain.named_parameters() if "lora" in name]
 
 
 def test_both_levels_of_the_model_itself(model: AMSAM) -> None:
@@ -113,6 +143,7 @@ def test_both_levels_of_the_model_itself(model: AMSAM) -> None:
         ("CALIBRATION", "mean", "choose per_sample"),
         ("TOKENS", "zeros", "choose random"),
         ("NUM_CLASSES", 0, "at least 1"),
+        ("LORA_RANK", -1, "at least 0"),
         ("IMAGE_SIZE", 100, "multiple of 16"),
         ("ALPHA", 2.0, "between 0 and 1"),
     ],

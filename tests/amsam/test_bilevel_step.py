@@ -9,7 +9,7 @@ import torch
 
 from amsam.amsam import AMSAM
 from amsam.bilevel import first_order, unrolled
-from amsam.bilevel_step import LOWER, UPPER, BilevelStep
+from amsam.bilevel_step import LOWER, UPPER, BilevelStep, JointStep
 from amsam.config import build_amsam
 from sam_common.engine.optimizer import build_adamw, parameter_groups
 from tests.amsam.test_amsam import config, entry
@@ -86,6 +86,19 @@ def test_a_loss_that_is_not_finite_moves_nothing(gradient: str) -> None:
     losses = step(batch())
     assert not any(loss.isfinite() for loss in losses.values())
     assert all(torch.equal(p.nan_to_num(), before[name].nan_to_num()) for name, p in lower.items())
+
+
+def test_one_level_is_the_plain_gradient_of_both_halves() -> None:
+    """`JointStep` moves nothing and leaves the gradient of the mean loss, that of A among them."""
+    model, _, _ = make()
+    lower, upper = model.levels()
+    before = values({**lower, **upper})
+    losses = JointStep(model)(batch())
+    assert losses.keys() == {"loss_cross_entropy", "loss_dice"}
+    assert all(torch.equal(p, before[name]) for name, p in {**lower, **upper}.items())
+    (name,) = upper
+    (expected,) = torch.autograd.grad(model.loss(lower, upper, batch()), list(upper.values()))
+    torch.testing.assert_close(upper[name].grad, expected)
 
 
 def test_a_few_iterations_learn_the_square() -> None:

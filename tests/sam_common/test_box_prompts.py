@@ -36,6 +36,12 @@ def test_without_a_box_it_is_the_whole_image(boxes: Boxes) -> None:
     assert not select_boxes(boxes, "all", (10, 20), classes=("horse",))[1]
 
 
+def test_none_asks_for_no_box_and_misses_none() -> None:
+    """No boxes prompt the model, and no image counts as one in which nothing was found."""
+    boxes, found = select_boxes(FOUND, "none", (10, 20))
+    assert boxes.shape == (0, 4) and found
+
+
 def test_boxes_without_classes_are_of_every_class() -> None:
     """A file of bare boxes passes any whitelist."""
     bare = Boxes(FOUND.boxes, FOUND.scores)

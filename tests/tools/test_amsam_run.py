@@ -84,7 +84,7 @@ def test_resuming_is_not_stopping(world: Path, tmp_path: Path, gradient: str) ->
     [
         (("DATASETS.SHOTS", 7), "7 shots were asked for, of 6 labelled images"),
         (("SOLVER.ACCUMULATE", 2), "AMSAM trains in one process and one part"),
-        (("INPUT.BOXES.SELECT", "best"), "INPUT.BOXES.SELECT is 'best'; choose one of top1, union, all"),
+        (("INPUT.BOXES.SELECT", "best"), "INPUT.BOXES.SELECT is 'best'; choose one of top1, union, all, none"),
         (("MODEL.META_ARCHITECTURE", "PLUG"), "few_shot_pool has masks truth, which PLUG cannot be trained on"),
     ],
 )
