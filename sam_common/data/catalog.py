@@ -14,6 +14,7 @@ from sam_common.data.coco_instance import coco_instance_spec
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.cocoa import cocoa_spec
 from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.few_shot_sets import few_shot_specs
 from sam_common.data.generated import generated_specs
 from sam_common.data.image_masks import image_masks_spec
 from sam_common.data.label_maps import label_maps_spec
@@ -31,7 +32,11 @@ _READERS: dict[str, tuple[Callable[..., DatasetSpec], dict[str, str], dict[str, 
     "label_maps": (label_maps_spec, {"IMAGES": "images", "LABELS": "labels", "CLASSES": "classes"}, {}),
     "coco_amodal": (coco_amodal_spec, {"JSON": "json_file", "IMAGES": "images"}, {}),
     "cocoa": (cocoa_spec, {"JSON": "json_file", "IMAGES": "images"}, {}),
-    "image_masks": (image_masks_spec, {"IMAGES": "images", "MASKS": "masks"}, {"CLASSES": "classes"}),
+    "image_masks": (
+        image_masks_spec,
+        {"IMAGES": "images", "MASKS": "masks"},
+        {"CLASSES": "classes", "NAMES": "names", "MASK_SUFFIX": "mask_suffix"},
+    ),
 }
 """FORMAT -> the reader, the keys of an entry that it needs, and those it may have."""
 
@@ -70,7 +75,14 @@ def register_builtin(root: str | os.PathLike | None = None) -> None:
     Called again with another root, its own entries move there; a name that others registered is left alone.
     """
     root = Path(root) if root is not None else datasets_root()
-    for spec in (*_coco(root), *_ade20k(root), *_kins(root), *_cocoa(root), *generated_specs(root)):
+    for spec in (
+        *_coco(root),
+        *_ade20k(root),
+        *_kins(root),
+        *_cocoa(root),
+        *few_shot_specs(root),
+        *generated_specs(root),
+    ):
         _put(spec, "builtin")
 
 

@@ -1,27 +1,30 @@
 """Reader of the simplest data set there is: a folder of images and a folder of masks with the same names.
 
-`images/a.jpg` belongs to `masks/a.png`; extensions are free. A mask is an image of one channel: 0 is the background,
-and of one class any single other value of 1 and 255 is the object; of K classes the values 1 … K are the classes, and
-255 marks pixels that nothing is said about. A mask may be smaller or larger than its image, as those of some published
-data sets are; its shape must be the image's.
+`images/a.jpg` belongs to `masks/a.png`; extensions are free, and with a suffix `masks/a_suffix.png` it is. A mask has
+one value for each pixel, be it saved as one grey channel or as three equal ones: 0 is the background, and of one class
+any single other value of 1 and 255 is the object; of K classes the values 1 … K are the classes, and 255 marks pixels
+that nothing is said about. A mask may be smaller or larger than its image, as those of some published data sets are;
+its shape must be the image's.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.images import read_class_indices, upright_size
+from sam_common.data.images import read_class_indices, read_image, upright_size
 from sam_common.data.label_maps import files_by_stem
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
@@ -34,17 +37,38 @@ _UNKNOWN = 255
 _SHAPE_TOLERANCE = 0.02  # of width over height; a mask that was scaled to whole pixels differs by less
 _THREADS = 8
 _SHOWN = 20
+_NOTES = (".txt", ".csv", ".json", ".md")
+"""Suffixes of files that lie beside pictures and are none."""
 _ONE_CLASS = (Category("object", ("object",)),)
+
+Choose = Callable[[list[str]], list[str]]
+"""All names of a folder, in order -> those of a part."""
 
 
 def image_masks_spec(
-    name: str, *, images: str | os.PathLike, masks: str | os.PathLike, classes: str | os.PathLike | None = None
+    name: str,
+    *,
+    images: str | os.PathLike,
+    masks: str | os.PathLike,
+    classes: str | os.PathLike | None = None,
+    names: str | os.PathLike | None = None,
+    mask_suffix: str = "",
+    choose: Choose | None = None,
 ) -> DatasetSpec:
-    """The spec of a data set in this format: its two folders, and a vocabulary file where it has several classes."""
-    files = {"images": str(images), "masks": str(masks)} | ({"classes": str(classes)} if classes is not None else {})
+    """The spec of a data set in this format.
+
+    Args:
+        images, masks: its folders.
+        classes: a vocabulary file, where it has several classes.
+        names: a file that names the images of a part of the folder, one in each line, with or without its extension.
+        mask_suffix: what a mask's name has beyond its image's, such as "_mask".
+        choose: takes a part in the place of `names`.
+    """
+    given = {"images": images, "masks": masks, "classes": classes, "names": names, "mask_suffix": mask_suffix or None}
+    files = {role: str(value) for role, value in given.items() if value is not None}
     return DatasetSpec(
         name,
-        load=partial(load_records, name, files),
+        load=partial(load_records, name, files, choose),
         load_vocabulary=partial(load_vocabulary, files),
         evaluator="masks",
         files=files,
@@ -56,18 +80,24 @@ def load_vocabulary(files: Mapping[str, str]) -> Vocabulary:
     return parse_vocabulary(Path(files["classes"])) if "classes" in files else _ONE_CLASS
 
 
-def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One record per image, sorted by name, numbers in names by their value: file_name, image_id, height, width,
-    mask_file_name, num_classes.
+def load_records(name: str, files: Mapping[str, str], choose: Choose | None = None) -> list[dict[str, Any]]:
+    """One record per image: file_name, image_id, height, width, mask_file_name, num_classes.
+
+    They are sorted by name, numbers in names by their value; where a file names them, in its order.
 
     Raises:
         UserError: a folder is missing or holds no files; images without masks or masks without images, all of them
-            named; a file that is no image.
+            named; a file that is no image; names that no image has.
     """
     num_classes = len(load_vocabulary(files))
-    images, masks = (files_by_stem(name, role, files[role]) for role in ("images", "masks"))
+    images, masks = (_pictures(name, role, files) for role in ("images", "masks"))
+    if "names" in files:
+        stems = _read_names(name, files["names"], images)
+        images, masks = ({stem: paths[stem] for stem in stems if stem in paths} for paths in (images, masks))
     _require_pairs(name, images, masks)
-    stems = sorted(images, key=natural_order)
+    stems = list(images) if "names" in files else sorted(images, key=natural_order)
+    if choose is not None:
+        stems = choose(stems)
     with ThreadPoolExecutor(_THREADS) as pool:  # opening files waits for the disk
         sizes = list(pool.map(upright_size, (images[stem] for stem in stems)))
     return [
@@ -83,14 +113,20 @@ def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
     ]
 
 
+def folder_ids(name: str, files: Mapping[str, str]) -> set[str]:
+    """The `image_id` of every image of the folder, of which a data set may be a part."""
+    return set(_pictures(name, "images", files))
+
+
 def read_labels(record: dict[str, Any]) -> Tensor:
     """The label of every pixel of the image, int64 [H, W]: 0 the background, 1 … K, `IGNORE` where nothing is said.
 
     Raises:
-        UserError: the mask cannot be read, is of another shape than its image, or holds a value that is no class.
+        UserError: the mask cannot be read, is of another shape than its image, is coloured, or holds a value that is no
+            class.
     """
     path, num_classes = record["mask_file_name"], record["num_classes"]
-    labels = read_class_indices(path)
+    labels = _read_values(path)
     (height, width), size = labels.shape, (record["height"], record["width"])
     if abs(width / height * size[0] / size[1] - 1) > _SHAPE_TOLERANCE:
         raise UserError(f"{path} is {width}×{height} but its image is {size[1]}×{size[0]}, which is another shape")
@@ -128,13 +164,68 @@ def choose_shots(records: Sequence[dict[str, Any]], shots: int, seed: int | None
     return [records[index] for index in order[:shots].tolist()]
 
 
+def _pictures(name: str, role: str, files: Mapping[str, str]) -> dict[str, str]:
+    """Name of an image -> path of its picture in the folder of that role; notes beside them are passed by."""
+    found = files_by_stem(name, role, files[role], leave_out=_NOTES)
+    suffix = files.get("mask_suffix", "")
+    if role == "images" or not suffix:
+        return found
+    strange = [path for stem, path in found.items() if not stem.endswith(suffix)]
+    if strange:
+        raise UserError(f"data set {name}: masks are named {suffix}.*, but {_some(strange)} {_are(strange)} not")
+    return {stem.removesuffix(suffix): path for stem, path in found.items()}
+
+
+def _read_names(name: str, path: str, images: Mapping[str, str]) -> list[str]:
+    """The names in a file of them, without extensions; each must be that of an image, once."""
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"data set {name}: the file of names {path} cannot be read: {error}") from error
+    stems = [line if line in images else str(PurePosixPath(line).with_suffix("")) for line in lines if line]
+    unknown = [stem for stem in stems if stem not in images]
+    if unknown or not stems:
+        fault = f"names no image: {_some(unknown)}" if unknown else "is empty"
+        raise UserError(f"data set {name}: the file of names {path} {fault}; it has a line for each image of the part")
+    twice = [stem for stem, count in Counter(stems).items() if count > 1]
+    if twice:
+        raise UserError(f"data set {name}: the file of names {path} has {_some(twice)} more than once")
+    return stems
+
+
+def _read_values(path: str) -> Tensor:
+    """The value of every pixel, int64 [H, W]; an RGB picture that is grey has it three times."""
+    if _mode(path) != "RGB":
+        return read_class_indices(path)
+    channels = read_image(path)
+    if not (channels == channels[0]).all():
+        raise UserError(f"{path} is coloured; a mask has one value for each pixel, 0 for the background")
+    return channels[0].long()
+
+
+def _mode(path: str) -> str:
+    """Pillow's name of the kind of pixels; "" where the file cannot be opened, which reading it will tell."""
+    try:
+        with Image.open(path) as image:
+            return image.mode
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
 def _require_pairs(name: str, images: Mapping[str, str], masks: Mapping[str, str]) -> None:
     problems = []
     for what, missing, others in (("masks", images, masks), ("images", masks, images)):
         lonely = sorted((stem for stem in missing if stem not in others), key=natural_order)
         if lonely:
-            some = ", ".join(missing[stem] for stem in lonely[:_SHOWN])
-            more = f" and {len(lonely) - _SHOWN} more" if len(lonely) > _SHOWN else ""
-            problems.append(f"{len(lonely)} have no {what}: {some}{more}")
+            problems.append(f"{len(lonely)} have no {what}: {_some([missing[stem] for stem in lonely])}")
     if problems:
         raise UserError(f"data set {name}: of the {len(images)} images and {len(masks)} masks {'; '.join(problems)}")

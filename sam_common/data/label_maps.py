@@ -8,7 +8,7 @@ first class of a vocabulary file. Pixels without a class have the greatest value
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -108,14 +108,15 @@ def read_label_map(record: dict[str, Any]) -> Tensor:
     return labels
 
 
-def files_by_stem(name: str, role: str, folder: str) -> dict[str, str]:
-    """Path within the folder, without extension -> path of the file, sorted; hidden files are passed by."""
+def files_by_stem(name: str, role: str, folder: str, *, leave_out: Sequence[str] = ()) -> dict[str, str]:
+    """Path within the folder, without extension -> path of the file, sorted; hidden files are passed by, and those with
+    an extension to leave out."""
     found: dict[str, str] = {}
     for parent, folders, files in os.walk(folder, onerror=_refuse(name, role)):
         folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
         for file in files:
             path = Path(parent, file)
-            if file.startswith("."):
+            if file.startswith(".") or path.suffix.lower() in leave_out:
                 continue
             stem = path.relative_to(folder).with_suffix("").as_posix()
             if stem in found:

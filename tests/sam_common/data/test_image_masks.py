@@ -93,6 +93,47 @@ def test_values_that_are_no_class_are_named(folder: Path) -> None:
         read_labels(records(folder)[1])
 
 
+def test_a_part_of_a_folder_is_named_in_a_file(folder: Path) -> None:
+    """In the file's order, extensions or not; what it does not name may lack a mask; each name is an image's, once."""
+    (folder / "masks" / "2.png").unlink()
+    (folder / "images" / "notes.csv").write_text("passed by")
+    names = folder / "part.txt"
+    names.write_text("10.jpg\n\n1\n")
+    assert [record["image_id"] for record in records(folder, names=names)] == ["10", "1"]
+    for content, message in (
+        ("1\n3", "names no image: 3;"),
+        ("", "is empty"),
+        ("1\n1.jpg", "has 1 more than once"),
+        ("1\n2", r"1 have no masks: .*2\.jpg"),
+    ):
+        names.write_text(content)
+        with pytest.raises(UserError, match=message):
+            records(folder, names=names)
+    with pytest.raises(UserError, match=r"names .*none\.txt cannot be read"):
+        records(folder, names=folder / "none.txt")
+
+
+def test_masks_may_have_a_suffix(folder: Path) -> None:
+    """a.jpg belongs to a_mask.png; a mask without the suffix is named."""
+    for stem in ("1", "2", "10"):
+        (folder / "masks" / f"{stem}.png").rename(folder / "masks" / f"{stem}_mask.png")
+    assert [record["image_id"] for record in records(folder, mask_suffix="_mask")] == ["1", "2", "10"]
+    (folder / "masks" / "2_mask.png").rename(folder / "masks" / "2.png")
+    with pytest.raises(UserError, match=r"masks are named _mask\.\*, but .*2\.png is not"):
+        records(folder, mask_suffix="_mask")
+
+
+def test_a_grey_mask_may_be_saved_with_three_channels(folder: Path) -> None:
+    """Equal channels are one; a coloured mask is refused by its name."""
+    first, second, _ = records(folder)
+    mask = np.array(Image.open(second["mask_file_name"]))
+    put(folder / "masks" / "1.png", np.stack([mask] * 3, axis=-1))
+    assert torch.equal(read_labels(first), read_labels(second))
+    put(folder / "masks" / "1.png", np.stack([mask, mask, 0 * mask], axis=-1))
+    with pytest.raises(UserError, match=r"1\.png is coloured"):
+        read_labels(first)
+
+
 def test_shots_are_the_first_or_drawn() -> None:
     """Without a seed in order; with one a repeatable draw of different images; never more than there are."""
     pool = [{"image_id": str(i)} for i in range(10)]
