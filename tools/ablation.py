@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -50,16 +51,22 @@ class Rows:
         trained: label -> a row that needs a training of its own for every seed.
         untrained: label -> a row that is tested as it is, once.
         tested: label -> overrides for testing a row; the first is what the training itself ends with.
+        seed_keys: the keys of the configuration that are given the seed.
     """
 
     metrics: list[str]
     trained: dict[str, Row]
     untrained: dict[str, Row]
     tested: dict[str, list[str]]
+    seed_keys: list[str]
 
 
 def read_rows(path: str) -> Rows:
-    """Reads the YAML of an ablation: `metrics`, `trained`, and where needed `config`, `untrained`, `tested`.
+    """Reads the YAML of an ablation: `metrics`, `trained`, and where needed `config`, `untrained` and these:
+
+        tested: label -> overrides for testing a row.
+        variants: label -> overrides with which each trained row is trained; rows become "row, variant".
+        seed_keys: what is given the seed; [SEED] unless told otherwise.
 
     A row is a list of overrides of `config`, or the name of a configuration file of its own.
 
@@ -71,21 +78,35 @@ def read_rows(path: str) -> Rows:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is no plain YAML: {' '.join(str(error).split())}") from error
-    known = {"config", "metrics", "trained", "untrained", "tested"}
+    known = {"config", "metrics", "trained", "untrained", "tested", "variants", "seed_keys"}
     if not (isinstance(content, dict) and set(content) <= known):
         strange = ", ".join(map(str, set(content) - known)) if isinstance(content, dict) else repr(content)
         raise UserError(f"{file}: rows are given as {', '.join(sorted(known))}, not {strange}")
-    metrics, tested = content.get("metrics"), content.get("tested", {"": []})
+    metrics, seed_keys = content.get("metrics"), content.get("seed_keys", ["SEED"])
     if not (isinstance(metrics, list) and metrics and all(isinstance(m, str) and m.count("/") == 1 for m in metrics)):
         raise UserError(f"{file}: metrics must list at least one task/metric, such as panoptic_seg/PQ")
-    if not (isinstance(tested, dict) and tested and all(isinstance(words, list) for words in tested.values())):
-        raise UserError(f"{file}: tested must give at least one label a list of KEY, VALUE, ...")
+    if not (isinstance(seed_keys, list) and seed_keys and all(isinstance(key, str) for key in seed_keys)):
+        raise UserError(f"{file}: seed_keys must list at least one key, such as SEED")
+    tested, variants = (_overrides(content, key, str(file)) for key in ("tested", "variants"))
     trained, untrained = (
         _rows(content.get(key, {}), content.get("config"), f"{file}: {key}") for key in ("trained", "untrained")
     )
     if not trained | untrained:
         raise UserError(f"{file}: trained must give at least one label a row")
-    return Rows(metrics, trained, untrained, tested)
+    trained = {
+        f"{label}, {variant}" if variant else label: Row(row.config, [*row.options, *options])
+        for variant, options in variants.items()
+        for label, row in trained.items()
+    }
+    return Rows(metrics, trained, untrained, tested, seed_keys)
+
+
+def _overrides(content: dict[str, Any], key: str, file: str) -> dict[str, list[str]]:
+    """label -> KEY, VALUE, …; without the key one label, "", that overrides nothing."""
+    given = content.get(key, {"": []})
+    if not (isinstance(given, dict) and given and all(isinstance(words, list) for words in given.values())):
+        raise UserError(f"{file}: {key} must give at least one label a list of KEY, VALUE, ...")
+    return {str(label): [str(word) for word in words] for label, words in given.items()}
 
 
 def _rows(entries: object, config: str | None, where: str) -> dict[str, Row]:
@@ -112,12 +133,19 @@ def run_row(rows: Rows, label: str, seed: int, output: Path, device: str) -> dic
     for number, (tested, options) in enumerate(rows.tested.items()):
         target = folder if number == 0 else folder / "tests" / _folder_name(tested)
         mode = "--resume" if trains and number == 0 else "--eval-only"
-        weights = ["MODEL.WEIGHTS", str(folder / "model_final.pth")] if trains and number else []
+        weights = ["MODEL.WEIGHTS", str(_trained_weights(folder))] if trains and number else []
         if not _results(target):
-            keys = ["SEED", str(seed), "OUTPUT_DIR", str(target), *row.options, *options, *weights]
+            seeded = [word for key in rows.seed_keys for word in (key, str(seed))]
+            keys = [*seeded, "OUTPUT_DIR", str(target), *row.options, *options, *weights]
             train_net(["--config-file", row.config, "--engine", "fabric", mode, "MODEL.DEVICE", device, *keys])
         results[tested] = _results(target)
     return results
+
+
+def _trained_weights(folder: Path) -> Path:
+    """What the training itself tested: the weights that a validation chose, else the last."""
+    best = folder / "model_best.pth"
+    return best if best.is_file() else folder / "model_final.pth"
 
 
 def _folder_name(label: str) -> str:

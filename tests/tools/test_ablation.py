@@ -95,6 +95,28 @@ def test_a_row_without_training_is_tested_once(commands: list[list[str]], tmp_pa
     ]
 
 
+def test_variants_and_seed_keys(commands: list[list[str]], tmp_path: Path) -> None:
+    """Each trained row is trained with each variant, an untrained one is not; every seed key is given the seed."""
+    rows = "{config: c.yaml, metrics: [a/b], seed_keys: [SEED, Y], untrained: {z: []}, trained: {a: [A, 1]}, "
+    table = run(tmp_path, rows + "variants: {4 shots: [N, 4], 8 shots: [N, 8]}}")
+    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == ["| z", "| a, 4 shots", "| a, 8 shots"]
+    assert [command[-4:] for command in commands[1:]] == [["A", "1", "N", n] for n in "4848"]
+    assert [(c[c.index("SEED") + 1], c[c.index("Y") + 1]) for c in commands[1:]] == [("0", "0")] * 2 + [("1", "1")] * 2
+    assert "N" not in commands[0] and len(commands) == 5
+
+
+def test_further_tests_are_of_the_weights_that_the_training_tested(commands: list[list[str]], tmp_path: Path) -> None:
+    """Those that a validation chose where there was one, else the last."""
+    (tmp_path / "out" / "a-seed0").mkdir(parents=True)
+    (tmp_path / "out" / "a-seed0" / "model_best.pth").touch()
+    run(tmp_path, "{config: c.yaml, metrics: [a/b], trained: {a: []}, tested: {x: [], y: [E, 1]}}")
+    weights = [Path(c[c.index("MODEL.WEIGHTS") + 1]) for c in commands if "MODEL.WEIGHTS" in c]
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in weights] == [
+        "a-seed0/model_best.pth",
+        "a-seed1/model_final.pth",
+    ]
+
+
 def test_no_label_leads_out_of_the_folder(commands: list[list[str]], tmp_path: Path) -> None:
     """Runs are written below --output, whatever the rows are called."""
     run(tmp_path, "{config: c.yaml, metrics: [a/b], trained: {../x: []}, tested: {../../y: [], /z: []}}")
@@ -110,6 +132,8 @@ def test_no_label_leads_out_of_the_folder(commands: list[list[str]], tmp_path: P
         ("{metrics: [", "is no plain YAML"),
         ("{metrics: [PQ], config: c.yaml, trained: {a: []}}", "task/metric, such as panoptic_seg/PQ"),
         ("{metrics: [a/b], config: c.yaml, trained: {a: []}, tested: {a: X}}", "tested must give at least one label a"),
+        ("{metrics: [a/b], config: c.yaml, trained: {a: []}, variants: {}}", "variants must give at least one label a"),
+        ("{metrics: [a/b], config: c.yaml, trained: {a: []}, seed_keys: SEED}", "seed_keys must list at least one key"),
         ("{metrics: [a/b], config: c.yaml, trained: {}}", "trained must give at least one label a row"),
         ("{metrics: [a/b], config: c.yaml, trained: [a]}", "trained must give labels to rows"),
         ("{metrics: [a/b], config: c.yaml, trained: {a: }}", "trained, a: give the name of a configuration"),
