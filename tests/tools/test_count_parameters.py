@@ -54,3 +54,26 @@ def test_every_part_of_plug_has_the_papers_number_of_parameters(
     trained = {name: count["trainable"] for part in parts for name, count in part.items()}
     expected = {"encoder": lora, "prompt_encoder": 6_220, "decoders": 2 * 3_637_377, "refine": 157_313}
     assert {name: trained[name] for name in expected} == expected and sum(expected.values()) == trainable
+
+
+@pytest.mark.parametrize(("size", "total"), [("B", 93_478_382), ("L", 312_085_742), ("H", 640_833_518)])
+def test_every_part_of_amsam_has_the_papers_number_of_parameters(
+    size: str, total: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """510,242 train, whatever the encoder, as AM-SAM's specification lists them, from the shipped files."""
+    main(["--config-file", f"configs/amsam_{size}.yaml", "--parts"])
+    counts, *parts = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert counts == {"trainable": 510_242, "frozen": total - 510_242, "total": total}
+    trained = {name: count["trainable"] for part in parts for name, count in part.items()}
+    expected = {
+        "encoder": 0,
+        "prompt_encoder.no_mask_embed": 256,
+        "decoder.transformer": 23_552,
+        "decoder.iou_token": 256,
+        "decoder.mask_tokens": 512,
+        "decoder.output_upscaling": 73_952,
+        "decoder.output_hypernetworks_mlps": 279_616,
+        "decoder.iou_prediction_head": 132_098,
+    }
+    assert {name: trained[name] for name in expected} == expected and sum(expected.values()) == 510_242
+    assert trained["prompt_encoder"] == 256  # A and nothing else of it
