@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check ablation-possam ablation-plug install clean
+.PHONY: demo test check ablation-possam ablation-plug ablation-amsam install clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py --output output/demo
@@ -18,6 +18,10 @@ ablation-possam: $(INSTALLED)
 ablation-plug: $(INSTALLED)
 	$(BIN)/python datasets/prepare_generated.py
 	$(BIN)/python tools/ablation.py --rows configs/ablations/plug_embedded.yaml --output output/ablation_plug
+
+ablation-amsam: $(INSTALLED)
+	$(BIN)/python datasets/prepare_generated.py
+	$(BIN)/python tools/ablation.py --rows configs/ablations/amsam_embedded.yaml --output output/ablation_amsam
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -165,12 +165,26 @@ def test_shipped_rows_are_configurations(file: Path) -> None:
     assert len(set(seen)) == len(seen) >= 4
 
 
-def test_every_row_of_plug_is_in_a_file_of_rows() -> None:
-    """One configuration per row of Tables 2 and 3, and each is found by the file of its table."""
+@pytest.mark.parametrize(("tables", "count"), [("plug_table*_r*.yaml", 9), ("amsam_table4_row*.yaml", 4)])
+def test_every_row_of_a_paper_is_in_a_file_of_rows(tables: str, count: int) -> None:
+    """One configuration per row of the tables, and each is found by the file of its table."""
     files = [ablation.read_rows(str(file)) for file in FILES]
     named = {row.config for rows in files for row in (rows.trained | rows.untrained).values()}
-    shipped = {f"configs/ablations/{path.name}" for path in ABLATIONS.glob("plug_table*_r*.yaml")}
-    assert len(shipped) == 9 and shipped <= named
+    shipped = {f"configs/ablations/{path.name}" for path in ABLATIONS.glob(tables)}
+    assert len(shipped) == count and shipped <= named
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.stem.startswith("amsam")], ids=lambda file: file.stem)
+def test_rows_of_amsam_draw_their_shots_and_see_as_many_as_their_epochs_are(file: Path) -> None:
+    """The seed draws the shots; an epoch is half as many iterations as shots; all but Figure 5 have 100 epochs."""
+    rows = ablation.read_rows(str(file))
+    assert rows.seed_keys == ["SEED", "DATASETS.SHOTS_SEED"]
+    for row in rows.trained.values():
+        cfg = full_cfg()
+        cfg.merge_from_file(row.config)
+        cfg.merge_from_list(row.options)
+        assert 2 * cfg.TEST.EVAL_PERIOD == cfg.DATASETS.SHOTS
+        assert cfg.SOLVER.MAX_ITER == 50 * cfg.DATASETS.SHOTS or file.stem == "amsam_figure5"
 
 
 @pytest.mark.parametrize("flag", ["--seeds", "--jobs"])
