@@ -29,10 +29,11 @@ class DatasetSpec:
         name: what `DATASETS.TRAIN` and `DATASETS.TEST` call it.
         load: the records. Raises UserError where files are missing or wrong.
         load_vocabulary: the classes, in the order of category_id. Raises UserError likewise.
-        evaluator: the kind of its truth: panoptic | instance | semantic | amodal.
+        evaluator: the kind of its truth: panoptic | instance | semantic | amodal | masks.
         files: where its parts lie, by role (`json`, `images`, `panoptic`, `labels`).
         ignore_label: of a semantic data set, the value of pixels without a class. Where the number of classes decides,
             as in `label_maps`, that of the records counts.
+        mapper: (record, seed) -> the model's input, where that is not the configuration's affair.
     """
 
     name: str
@@ -41,3 +42,4 @@ class DatasetSpec:
     evaluator: str = "panoptic"
     files: Mapping[str, str] = field(default_factory=dict)
     ignore_label: int = 255
+    mapper: Callable[[dict[str, Any], int], dict[str, Any]] | None = None

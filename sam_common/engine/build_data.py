@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from sam_common.data.amodal import group_instances
 from sam_common.data.amodal_mapper import AmodalMapper
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.few_shot_mapper import FewShotMapper
-from sam_common.data.image_masks import choose_shots
+from sam_common.data.image_masks import IGNORE, choose_shots, folder_ids, read_labels
 from sam_common.data.loader import Mapper, Record
 from sam_common.data.mapper import SegmentationMapper
 from sam_common.detectors import ResultsFile, build_box_source
@@ -88,7 +89,7 @@ def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Recor
     images with masks by `DATASETS.SHOTS` of their images, in two halves (see `shots`).
 
     Raises:
-        UserError: there are no data sets, or they do not share one kind of truth or one vocabulary.
+        UserError: there are no data sets, or they do not share one kind of truth or one vocabulary; as `check_shots`.
     """
     if not specs:
         raise UserError("DATASETS.TRAIN is empty; name a data set, or give --eval-only")
@@ -110,8 +111,12 @@ def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Recor
         if vocabulary != vocabularies[0]:
             raise UserError(f"DATASETS.TRAIN: {spec.name} has other classes than {specs[0].name}; train on one of them")
     truth = specs[0].evaluator
-    records = shots(cfg, specs) if truth == "masks" else [record for spec in specs for record in spec.load()]
-    return records, build_mapper(cfg, truth, vocabularies[0], training=True)
+    mapper = build_mapper(cfg, truth, vocabularies[0], training=True)
+    if truth == "masks":
+        records = shots(cfg, specs)
+        check_shots(records, [category.name for category in vocabularies[0]])
+        return records, mapper
+    return [record for spec in specs for record in spec.load()], mapper
 
 
 def shots(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> list[Record]:
@@ -126,12 +131,56 @@ def shots(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> list[Record]:
     return [record | {"level": 1 + (2 * place >= len(chosen))} for place, record in enumerate(chosen)]
 
 
+def check_shots(records: Sequence[Record], classes: Sequence[str]) -> None:
+    """Warns of shots that show nothing, and of classes that no shot of a half shows.
+
+    Raises:
+        UserError: a mask cannot be read or has wrong values, or a half of the shots shows nothing at all.
+    """
+    shown = {record["image_id"]: set(read_labels(record).unique().tolist()) - {0, IGNORE} for record in records}
+    empty = ", ".join(str(name) for name, labels in shown.items() if not labels)
+    if empty:
+        logger.warning("shots whose masks show nothing: %s", empty)
+    for level, use in ((1, "teaches the weights"), (2, "teaches the prompt and chooses the weights")):
+        half = [record for record in records if record["level"] == level]
+        seen = set().union(*(shown[record["image_id"]] for record in half))
+        names = ", ".join(str(record["image_id"]) for record in half)
+        if not seen:
+            raise UserError(
+                f"half {level} of the shots, which {use}, shows nothing: the masks of {names} are all background; "
+                "draw others with DATASETS.SHOTS_SEED, or take more with DATASETS.SHOTS"
+            )
+        missing = [name for label, name in enumerate(classes, start=1) if label not in seen]
+        if missing:
+            logger.warning(
+                "half %d of the shots, which %s, does not show %s (%s)", level, use, ", ".join(missing), names
+            )
+
+
 def validation_spec(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> DatasetSpec | None:
-    """The second half of the shots as a data set; None for data sets that are trained on as a whole."""
+    """The second half of the shots as a data set; None for data sets that are trained on as a whole.
+
+    It is evaluated after every epoch, so its records are read, and its boxes looked for, once.
+    """
     if not specs or specs[0].evaluator != "masks":
         return None
-    name = f"{specs[0].name}_validation"
-    return replace(specs[0], name=name, load=lambda: [record for record in shots(cfg, specs) if record["level"] == 2])
+    load = functools.cache(lambda: [record for record in shots(cfg, specs) if record["level"] == 2])
+    mapper = _Remembering(_few_shot_mapper(cfg, training=False))
+    return replace(specs[0], name=f"{specs[0].name}_validation", load=load, mapper=mapper)
+
+
+class _Remembering:
+    """Makes the item of each record once."""
+
+    def __init__(self, mapper: Mapper) -> None:
+        self.mapper = mapper
+        self.items: dict[str, Record] = {}
+
+    def __call__(self, record: Record, seed: int = 0) -> Record:
+        name = record["file_name"]
+        if name not in self.items:
+            self.items[name] = self.mapper(record, seed)
+        return self.items[name]
 
 
 def _tell_epochs(groups: Sequence[Record], max_iter: int, batch_size: int) -> None:
@@ -150,7 +199,12 @@ def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[list[Record], Mapper]:
     Raises:
         UserError: `INPUT.BOXES.SOURCE` is a file of boxes for other images.
     """
+    if spec.mapper is not None:
+        return spec.load(), spec.mapper
     records, mapper = spec.load(), build_mapper(cfg, spec.evaluator, spec.load_vocabulary(), training=False)
     if isinstance(mapper, AmodalMapper | FewShotMapper) and isinstance(mapper.box_source, ResultsFile):
-        mapper.box_source.check(spec.name, {record["image_id"] for record in records})
+        known = {record["image_id"] for record in records}
+        if spec.evaluator == "masks":  # the file may be for the whole folder, of which this is a part
+            known |= folder_ids(spec.name, spec.files)
+        mapper.box_source.check(spec.name, known)
     return records, mapper

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ from torch.nn import functional as F
 
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.image_masks import read_labels
+from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Results, gather, is_main_process
 from sam_common.files import write_text
 from sam_common.structures import Vocabulary
 
 SMALL = 64
 """Side of the coarse variant, pixels."""
+
+METRICS = ("Dice", "IoU", f"Dice_{SMALL}")
 
 
 def class_overlaps(predicted: Tensor, truth: Tensor, num_classes: int) -> Tensor:
@@ -64,10 +68,52 @@ def small_overlaps(probabilities: Tensor, truth: Tensor) -> Tensor:
     return class_overlaps(predicted, coarse, len(probabilities) - 1)
 
 
+Scores = dict[str, float]
+"""Of one image: `Dice name`, `IoU name` and `Dice_64 name` of each class in [0, 1], NaN where the class is in neither;
+`no_box`, 1 where none was found, so that the whole image was the box."""
+
+
+def means(images: Iterable[Scores], classes: Sequence[str]) -> dict[str, float]:
+    """Per cent: `Dice`, `IoU` and `Dice_64`, means over classes of their means over images, and of each class the
+    `Dice-name`; `no_box`, the share of images; `n` of them. NaN where there is nothing to average."""
+    rows = list(images)
+    of_classes = {name: [100 * _mean(row[f"{name} {word}"] for row in rows) for word in classes] for name in METRICS}
+    per_class = {f"Dice-{word}": value for word, value in zip(classes, of_classes["Dice"], strict=True)}
+    all_classes = {name: _mean(values) for name, values in of_classes.items()}
+    return all_classes | {"no_box": 100 * _mean(row["no_box"] for row in rows), "n": float(len(rows))} | per_class
+
+
+def mean_dice(image: Scores) -> float:
+    """The mean Dice of one image over its classes; NaN where it has none."""
+    return _mean(value for name, value in image.items() if name.startswith("Dice "))
+
+
+def read_scores(path: str | os.PathLike) -> dict[str, Scores]:
+    """The scores of every image, by its id, worst first, from the CSV of an evaluation.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return {
+                row.pop("image_id"): {name: float(value or "nan") for name, value in row.items()}
+                for row in csv.DictReader(file)
+            }
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read: {error}; run the evaluation again") from error
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
 class DiceEvaluator:
     """Compares `few_shot`, K+1 probabilities with the background first, with masks in a folder.
 
-    Writes `dice_per_image.csv` into `output_dir`: image_id, then Dice and IoU of each class, worst images first.
+    Writes `dice_per_image.csv` into `output_dir`: image_id, `no_box`, then Dice, IoU and Dice_64 of each class, worst
+    images first; `read_scores` reads it.
 
     Args:
         spec: the data set, of kind "masks"; its records and vocabulary are loaded here.
@@ -80,6 +126,7 @@ class DiceEvaluator:
         "Dice": "per image and class, mean over images, then over classes; at full resolution",
         "Dice_64": "at 64 × 64 pixels, as BLO-SAM's code compares",
         "empty": "an image without a class in truth and prediction does not count for it; in only one of them it is 0",
+        "no_box": "images, per cent, in which no box was found: the whole image was the box",
     }
 
     def __init__(
@@ -89,14 +136,14 @@ class DiceEvaluator:
         output_dir: str | os.PathLike,
         training_vocabulary: Vocabulary | None = None,
     ) -> None:
-        self.vocabulary = spec.load_vocabulary()
+        self.classes = [category.name for category in spec.load_vocabulary()]
         self.path = Path(output_dir) / "dice_per_image.csv"
         self._records = {record["image_id"]: record for record in spec.load()}
         self.reset()
 
     def reset(self) -> None:
         """Forgets all images."""
-        self._images: list[tuple[str, Tensor, Tensor]] = []
+        self._images: list[tuple[str, Scores]] = []
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         """Counts one batch: `few_shot` [K+1, H, W] at the size of the image.
@@ -107,36 +154,37 @@ class DiceEvaluator:
         for item, output in zip(inputs, outputs, strict=True):
             record, probabilities = self._records[item["image_id"]], output["few_shot"].float().cpu()
             truth = read_labels(record)
-            if probabilities.shape != (len(self.vocabulary) + 1, *truth.shape):
+            if probabilities.shape != (len(self.classes) + 1, *truth.shape):
                 raise ValueError(f"the prediction of {record['file_name']} is {tuple(probabilities.shape)}")
-            full = class_overlaps(probabilities.argmax(0), truth, len(self.vocabulary))
-            self._images.append((str(item["image_id"]), full, small_overlaps(probabilities, truth)))
+            scores = {"no_box": float(not item.get("box_found", True))}
+            self._images.append((str(item["image_id"]), scores | self._score(probabilities, truth)))
+
+    def _score(self, probabilities: Tensor, truth: Tensor) -> Scores:
+        full = class_overlaps(probabilities.argmax(0), truth, len(self.classes))
+        measured = dict(zip(METRICS, (dice(full), iou(full), dice(small_overlaps(probabilities, truth))), strict=True))
+        return {
+            f"{name} {word}": float(values[index])
+            for index, word in enumerate(self.classes)
+            for name, values in measured.items()
+        }
 
     def evaluate(self) -> Results:
-        """`{"few_shot": metrics}` in percent over all ranks: `Dice`, `IoU`, `Dice_64`, `n` images, per class
-        `Dice-name`; NaN where no image has the class."""
+        """`{"few_shot": means(…)}` over all ranks."""
         images = [image for part in gather(self._images) for image in part]
-        empty = torch.zeros(0, len(self.vocabulary), 3)
-        full = torch.stack([overlaps for _, overlaps, _ in images]) if images else empty
-        small = torch.stack([overlaps for _, _, overlaps in images]) if images else empty
         if is_main_process():
-            self._write([name for name, _, _ in images], dice(full), iou(full))
-        per_class = 100 * dice(full).nanmean(0)
-        metrics = {
-            "Dice": float(per_class.nanmean()),
-            "IoU": float(100 * iou(full).nanmean(0).nanmean()),
-            "Dice_64": float(100 * dice(small).nanmean(0).nanmean()),
-            "n": float(len(images)),
-        }
-        names = [category.name for category in self.vocabulary]
-        return {"few_shot": metrics | {f"Dice-{name}": v for name, v in zip(names, per_class.tolist(), strict=True)}}
+            self._write(images)
+        return {"few_shot": means((scores for _, scores in images), self.classes)}
 
-    def _write(self, names: list[str], dices: Tensor, ious: Tensor) -> None:
+    def _write(self, images: Sequence[tuple[str, Scores]]) -> None:
+        columns = [f"{name} {word}" for word in self.classes for name in METRICS]
         file = io.StringIO()
         writer = csv.writer(file)
-        classes = [category.name for category in self.vocabulary]
-        writer.writerow(["image_id", *(f"{what} {name}" for name in classes for what in ("Dice", "IoU"))])
-        for index in dices.nanmean(1).nan_to_num(2).argsort(stable=True).tolist():
-            pairs = zip(dices[index].tolist(), ious[index].tolist(), strict=True)
-            writer.writerow([names[index], *("" if x != x else f"{x:.4f}" for pair in pairs for x in pair)])
+        writer.writerow(["image_id", "no_box", *columns])
+        for name, scores in sorted(images, key=lambda image: _nan_last(mean_dice(image[1]))):
+            cells = ("" if math.isnan(scores[column]) else f"{scores[column]:.6f}" for column in columns)
+            writer.writerow([name, f"{scores['no_box']:.0f}", *cells])
         write_text(self.path, file.getvalue())
+
+
+def _nan_last(value: float) -> float:
+    return math.inf if math.isnan(value) else value

@@ -12,7 +12,18 @@ import torch
 from PIL import Image
 
 from sam_common.data.image_masks import image_masks_spec
-from sam_common.evaluation.dice import DiceEvaluator, class_overlaps, dice, iou, small_overlaps
+from sam_common.errors import UserError
+from sam_common.evaluation.dice import (
+    METRICS,
+    DiceEvaluator,
+    class_overlaps,
+    dice,
+    iou,
+    mean_dice,
+    means,
+    read_scores,
+    small_overlaps,
+)
 
 
 def test_by_hand() -> None:
@@ -64,12 +75,34 @@ def test_the_evaluator_on_files(tmp_path: Path) -> None:
     whole[1] = 1
     third = torch.zeros(2, 4, 4)
     third[0], third[1, 0], third[1, 1, :1] = 0.5, 1, 1  # 5 of 16 pixels: Dice 10 / 21
-    evaluator.process([{"image_id": "a"}, {"image_id": "b"}], [{"few_shot": whole}, {"few_shot": third}])
+    items = [{"image_id": "a", "box_found": True}, {"image_id": "b", "box_found": False}]
+    evaluator.process(items, [{"few_shot": whole}, {"few_shot": third}])
     results = evaluator.evaluate()["few_shot"]
     assert results["Dice"] == pytest.approx(100 * (1 + 10 / 21) / 2) and results["n"] == 2
     assert results["IoU"] == pytest.approx(100 * (1 + 5 / 16) / 2)
     rows = list(csv.reader((tmp_path / "out" / "dice_per_image.csv").open()))
-    assert [row[0] for row in rows] == ["image_id", "b", "a"] and float(rows[1][1]) == pytest.approx(10 / 21, abs=1e-4)
+    assert [row[0] for row in rows] == ["image_id", "b", "a"] and float(rows[1][2]) == pytest.approx(10 / 21, abs=1e-4)
+    assert results["no_box"] == 50 and rows[1][1] == "1"
+    read = means(read_scores(tmp_path / "out" / "dice_per_image.csv").values(), ["object"])
+    assert read == pytest.approx(results, abs=1e-4)
+
+
+def test_a_damaged_file_of_scores(tmp_path: Path) -> None:
+    """One line that names the file."""
+    (tmp_path / "a.csv").write_text("image_id,no_box,Dice object\nb,0,what\n")
+    for name in ("a.csv", "b.csv"):
+        with pytest.raises(UserError, match=rf"{name} cannot be read"):
+            read_scores(tmp_path / name)
+
+
+def test_means_by_hand() -> None:
+    """Two classes, of which the second image lacks one: images first, then classes; NaN counts nowhere."""
+    nothing = {"no_box": 0.0}
+    first = {f"{name} {word}": value for name in METRICS for word, value in (("a", 1.0), ("b", 0.4))}
+    second = {f"{name} {word}": value for name in METRICS for word, value in (("a", 0.5), ("b", math.nan))}
+    found = means([nothing | first, nothing | second], ["a", "b"])
+    assert found["Dice-a"] == 75 and found["Dice-b"] == 40 and found["Dice"] == 57.5 and found["n"] == 2
+    assert mean_dice(second) == 0.5
 
 
 def test_no_images_is_no_number(tmp_path: Path) -> None:
