@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.engine import AMPTrainer, DefaultTrainer, TrainerBase
+from detectron2.engine import AMPTrainer, TrainerBase
 
 from sam_common.engine import checkpoint
 from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
 from sam_common.errors import UserError
+
+if TYPE_CHECKING:
+    from detectron2_sam.trainer import Trainer
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -26,7 +29,7 @@ class Checkpointer(DetectionCheckpointer):
     """
 
     def __init__(
-        self, model: Any, save_dir: str = "", *, trainer: DefaultTrainer | None = None, config_file: str = ""
+        self, model: Any, save_dir: str = "", *, trainer: Trainer | None = None, config_file: str = ""
     ) -> None:
         super().__init__(model, save_dir)
         self.trainer = trainer
@@ -37,9 +40,13 @@ class Checkpointer(DetectionCheckpointer):
         """Writes `<save_dir>/<name>.pth` and points `last_checkpoint` at it; main process only."""
         if not self.save_to_disk or self.trainer is None:
             return
-        entries = {"skipped": 0, "skipped_in_a_row": 0, "metrics": {}, **progress, "seed": self.trainer.cfg.SEED}
-        hooks = self.trainer.state_dict().get("hooks", {})
-        self.logger.info("saving %s", self._files(self.trainer).save(name, {**entries, "hooks": hooks}))
+        entries = {**_progress(self.trainer), **progress, "hooks": self.trainer.state_dict().get("hooks", {})}
+        self.logger.info("saving %s", self._files(self.trainer).save(name, entries))
+
+    def save_weights(self, name: str) -> None:
+        """Writes `<save_dir>/<name>.pth`, from which no run goes on; main process only."""
+        if self.save_to_disk and self.trainer is not None:
+            self._files(self.trainer).save_weights(name, _progress(self.trainer))
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Loads a file's weights, and with them the state of the training unless `checkpointables` is empty.
@@ -58,7 +65,7 @@ class Checkpointer(DetectionCheckpointer):
         self.logger.info("loaded %s", path)
         return content
 
-    def _files(self, trainer: DefaultTrainer) -> checkpoint.Checkpointer:
+    def _files(self, trainer: Trainer) -> checkpoint.Checkpointer:
         """Made when first needed, since hashing the frozen weights takes a moment."""
         if self._made is None:
             self._made = checkpoint.Checkpointer(
@@ -72,10 +79,17 @@ class Checkpointer(DetectionCheckpointer):
         return self._made
 
 
-def _resume(trainer: DefaultTrainer, content: dict[str, Any]) -> None:
+def _progress(trainer: Trainer) -> dict[str, Any]:
+    """What a file says of where the run stands; under Detectron2 no step is ever skipped."""
+    plain = {"skipped": 0, "skipped_in_a_row": 0, "metrics": trainer.metrics}
+    return {"iteration": trainer.iter, **plain, "seed": trainer.cfg.SEED}
+
+
+def _resume(trainer: Trainer, content: dict[str, Any]) -> None:
     """Sets the trainer to the end of the file's iteration; a file of the other engine has no state of hooks."""
     iteration, schedule = content["iteration"], trainer.scheduler
     hooks = {"LRScheduler": {**schedule.state_dict(), "last_epoch": iteration + 1}, **content.get("hooks", {})}
+    trainer.metrics = content["metrics"]
     # The base class's: what `DefaultTrainer` adds to it is the optimizer, which is loaded already.
     TrainerBase.load_state_dict(trainer, {"iteration": iteration, "hooks": hooks})
     for group, lr, factor in zip(trainer.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):

@@ -30,7 +30,10 @@ class SpecMetadata(Metadata):
         if not key.startswith("_") and "thing_classes" not in self.__dict__:
             try:
                 spec = catalog.get(self.name)
-                self.__dict__.update(class_metadata(spec.load_vocabulary(), semantic=spec.evaluator == "semantic"))
+                classes = class_metadata(spec.load_vocabulary(), semantic=spec.evaluator == "semantic")
+                if spec.evaluator == "masks":  # label 0, which no vocabulary lists, is drawn too
+                    classes["stuff_classes"] = ["background", *classes["thing_classes"]]
+                self.__dict__.update(classes)
             except UserError as error:
                 raise AttributeError(f"{key} of data set {self.name}: {error}") from error
             return getattr(self, key)

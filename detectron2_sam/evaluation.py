@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 PANOPTIC = ("coco_panoptic_seg", "ade20k_panoptic_seg")
 INSTANCES = ("coco", *PANOPTIC)
 SEMANTIC = ("sem_seg", "ade20k_panoptic_seg")
-
+OURS = ("amodal", "masks")
 
 CHOICES = ("auto", "detectron2", "native")
 """What `TEST.EVALUATORS` may be."""
@@ -46,7 +46,7 @@ def build_evaluator(
     Args:
         cfg: `TEST.EVALUATORS` chooses: `native` is ours, for any kind of truth; `auto` and `detectron2` are
             Detectron2's, of which the panoptic one falls to ours where panopticapi is missing. Detectron2 has none for
-            amodal data sets: those are ours.
+            amodal data sets and those of images with masks: those are ours.
         training_vocabulary: for the seen and unseen classes of our evaluators.
 
     Raises:
@@ -56,7 +56,7 @@ def build_evaluator(
     if choice not in CHOICES:
         raise UserError(f"TEST.EVALUATORS is {choice!r}; choose {', '.join(CHOICES)}")
     kind = MetadataCatalog.get(name).get("evaluator_type", "")
-    if choice == "native" or kind == "amodal":
+    if choice == "native" or kind in OURS:
         return NativeEvaluators(name, make_evaluators(spec_of(name), output_dir, training_vocabulary))
     ask = cfg.MODEL.POSSAM.TEST
     evaluators: list[DatasetEvaluator] = []

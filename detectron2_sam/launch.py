@@ -101,7 +101,7 @@ def run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, A
     log_cfg = cfg.clone()
     log_cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR, "inference")) if args.eval_only else cfg.OUTPUT_DIR
     default_setup(log_cfg, args)
-    for package in ("detectron2_sam", "sam_common", "possam", "plug"):  # into the same log
+    for package in ("detectron2_sam", "sam_common", "possam", "plug", "amsam"):  # into the same log
         setup_logger(log_cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=package)
     logger.info(
         "engine: detectron2 %s; device: %s; processes: %d, %d threads each; torch %s",

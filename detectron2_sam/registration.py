@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
+import amsam.config
 from detectron2_sam.amodal import PLUG, VanillaSAM
 from detectron2_sam.datasets import register_datasets
+from detectron2_sam.few_shot import AMSAM, BoxRectangle, PromptedSAM
 from detectron2_sam.modeling import PosSAM, PosSAMHead, SamViTBackbone
 from sam_common.errors import UserError
 
 PARTS = (
-    *((META_ARCH_REGISTRY, model) for model in (PosSAM, PLUG, VanillaSAM)),
+    *((META_ARCH_REGISTRY, model) for model in (PosSAM, PLUG, VanillaSAM, AMSAM, PromptedSAM, BoxRectangle)),
     (BACKBONE_REGISTRY, SamViTBackbone),
     (SEM_SEG_HEADS_REGISTRY, PosSAMHead),
 )
@@ -27,4 +29,5 @@ def register() -> None:
             registry.register(part)
         elif registry.get(part.__name__) is not part:
             raise UserError(f"Detectron2 already has another {part.__name__}: {registry.get(part.__name__)}")
+    amsam.config.register()  # how it learns
     register_datasets()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,11 +13,10 @@ from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.data.samplers import InferenceSampler
 from detectron2.engine import AMPTrainer, DefaultTrainer
-from detectron2.engine.hooks import CallbackHook, HookBase
+from detectron2.engine.hooks import CallbackHook, HookBase, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 
@@ -25,10 +24,19 @@ from detectron2_sam.checkpoint import Checkpointer
 from detectron2_sam.compat import amp_precision, distributed_on, without_cpu_amp
 from detectron2_sam.datasets import spec_of
 from detectron2_sam.evaluation import build_evaluator, evaluator_facts
+from detectron2_sam.levels import LevelTrainer, bare, best_file, with_validation
 from detectron2_sam.modeling import TrainedPart
-from sam_common.data.loader import BatchLoader, MappedRecords, TrainBatches, item_seed
+from sam_common.config import BACKWARDS
+from sam_common.data.loader import BatchLoader, LevelBatches, MappedRecords, item_seed
 from sam_common.engine import build
-from sam_common.engine.build import build_lr_factor, build_plan, check_training, checkpoint_facts
+from sam_common.engine.build import (
+    build_backward,
+    build_lr_factor,
+    build_plan,
+    build_validation,
+    check_training,
+    checkpoint_facts,
+)
 from sam_common.engine.build_data import test_set, training_set
 from sam_common.engine.evaluation import dataset_facts, format_report, write_report
 from sam_common.engine.launch import share_buffers
@@ -40,17 +48,26 @@ logger = logging.getLogger(__name__)
 class TrainSampler(Sampler):
     """Our stateless sequence of training items for Detectron2's loader: (iteration, index of the record), endless.
 
+    Args:
+        levels: the level of each record; an iteration has a batch of every one.
+        batch_size: of a level, over all processes.
+
     Attributes:
         start: the first iteration; set before the loader is first asked for a batch.
     """
 
-    def __init__(self, length: int, *, seed: int, batch_size: int) -> None:
-        self.length, self.seed, self.batch_size, self.start = length, seed, batch_size, 0
+    def __init__(self, levels: Sequence[int], *, seed: int, batch_size: int) -> None:
+        self.levels, self.seed, self.batch_size, self.start = levels, seed, batch_size, 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rank, world_size = comm.get_rank(), comm.get_world_size()
-        for batch in TrainBatches(self.length, self.seed, self.batch_size, self.start, rank, world_size):
+        for batch in LevelBatches(self.levels, self.seed, self.batch_size, self.start, rank, world_size):
             yield from batch
+
+    @property
+    def total_batch_size(self) -> int:
+        """Items of an iteration, over all processes."""
+        return self.batch_size * len(set(self.levels))
 
 
 class TrainLoader(BatchLoader):
@@ -67,6 +84,9 @@ class Trainer(DefaultTrainer):
     Args:
         cfg: with our keys, `MODEL.DEVICE` a device and `SEED` not negative.
         config_file: named in checkpoints.
+
+    Attributes:
+        metrics: of the validations so far, as `sam_common.engine.trainer.Progress` has them.
     """
 
     _trained_on: ClassVar[Vocabulary | None] = None
@@ -74,18 +94,35 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode, *, config_file: str = "") -> None:
         self.config_file = config_file
+        self.metrics: dict[str, Any] = {}
         with distributed_on(torch.device(cfg.MODEL.DEVICE)):
             super().__init__(without_cpu_amp(cfg))
         if isinstance(self._trainer, AMPTrainer):  # as under our engine; untested on a GPU
             self._trainer.precision = amp_precision(cfg)
             scaled = self._trainer.precision == torch.float16
             self._trainer.grad_scaler = torch.amp.GradScaler("cuda", enabled=scaled)
+        if cfg.MODEL.META_ARCHITECTURE in BACKWARDS:
+            self._trainer = LevelTrainer(self.model, self.data_loader, self.optimizer, self.optimizer.backward)
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's, on our checkpoints, and one that keys what is random to the iteration, so runs can go on."""
         trainer = weakref.proxy(self)
         self.checkpointer = Checkpointer(self.model, self.cfg.OUTPUT_DIR, trainer=trainer, config_file=self.config_file)
-        return [CallbackHook(before_train=_start_data, before_step=_seed_iteration), *super().build_hooks()]
+        hooks = super().build_hooks()
+        for hook in hooks:
+            if isinstance(hook, PeriodicCheckpointer) and hook.period == 0:
+                hook.period = self.max_iter + 1  # never, as under our engine; Detectron2 would divide by it
+        validate = build_validation(self.cfg, [spec_of(name) for name in self.cfg.DATASETS.TRAIN])
+        if validate is not None:
+            hooks = with_validation(hooks, validate, self.cfg.TEST.EVAL_PERIOD, trainer.test_best)
+        return [CallbackHook(before_train=_start_data, before_step=_seed_iteration), *hooks]
+
+    def test_best(self) -> dict[str, Any]:
+        """Takes the weights that the validation chose in place of the last, and tests them."""
+        path = str(best_file(self.cfg.OUTPUT_DIR))
+        self.checkpointer.load(path, checkpointables=[])
+        self._last_eval_results = self.test(self.cfg, self.model, checkpoint=path)
+        return self._last_eval_results
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -101,6 +138,10 @@ class Trainer(DefaultTrainer):
                 raise FloatingPointError("the gradient is not finite; go on from the last checkpoint with --resume")
 
         optimizer.register_step_pre_hook(clip)
+        device, processes = torch.device(cfg.MODEL.DEVICE), comm.get_world_size()
+        backward = build_backward(cfg, model, optimizer, device=device, world_size=processes)
+        if backward is not None:  # for `__init__`; made here, since it may give parameters a rate of their own
+            optimizer.backward = backward  # type: ignore[attr-defined]
         return optimizer
 
     @classmethod
@@ -110,12 +151,13 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> BatchLoader:
         records, mapper = training_set(cfg, [spec_of(name) for name in cfg.DATASETS.TRAIN])
-        sampler = TrainSampler(len(records), seed=cfg.SEED, batch_size=cfg.SOLVER.IMS_PER_BATCH)
+        levels = [record.get("level", 1) for record in records]
+        sampler = TrainSampler(levels, seed=cfg.SEED, batch_size=cfg.SOLVER.IMS_PER_BATCH)
         loader = build_detection_train_loader(
             MappedRecords(records, mapper, cfg.SEED),
             mapper=None,
             sampler=sampler,
-            total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            total_batch_size=sampler.total_batch_size,
             aspect_ratio_grouping=False,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
@@ -151,9 +193,8 @@ class Trainer(DefaultTrainer):
         Args:
             checkpoint: where the weights are from, for the report; by default they are the run's own.
         """
-        bare = model.module if isinstance(model, DistributedDataParallel) else model
-        share_buffers(bare)
-        folder, seen = Path(cfg.OUTPUT_DIR, "inference"), getattr(bare, "training_vocabulary", None)
+        share_buffers(bare(model))
+        folder, seen = Path(cfg.OUTPUT_DIR, "inference"), getattr(bare(model), "training_vocabulary", None)
         if evaluators is None:
             cls._trained_on = seen or None
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]

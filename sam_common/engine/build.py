@@ -6,6 +6,7 @@ import logging
 import math
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,7 @@ from sam_common.data.loader import build_test_loader, build_train_loader
 from sam_common.engine.build_data import test_set, training_set, validation_spec
 from sam_common.engine.checkpoint import Checkpointer, read_checkpoint
 from sam_common.engine.evaluation import copypaste, dataset_facts, evaluate, format_report, write_report
-from sam_common.engine.launch import grad_scaler, share_buffers
+from sam_common.engine.launch import choose_precision, grad_scaler, share_buffers
 from sam_common.engine.optimizer import (
     build_adamw,
     cosine_factor,
@@ -160,9 +161,9 @@ def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file
     for name in cfg.DATASETS.TEST:  # what is missing would show only after the training
         catalog.get(name).load()
     optimizer = build_optimizer(cfg, model)
-    backward = build_backward(cfg, model, optimizer, world_size=fabric.world_size)
-    validation = validation_spec(cfg, [catalog.get(name) for name in cfg.DATASETS.TRAIN])
-    evaluated = cfg.OUTPUT_DIR if validation is None else str(Path(cfg.OUTPUT_DIR, f"{BEST}.pth"))
+    backward = build_backward(cfg, model, optimizer, device=fabric.device, world_size=fabric.world_size)
+    validate = build_validation(cfg, [catalog.get(name) for name in cfg.DATASETS.TRAIN])
+    evaluated = cfg.OUTPUT_DIR if validate is None else str(Path(cfg.OUTPUT_DIR, f"{BEST}.pth"))
     checkpointer = Checkpointer(
         model,
         Path(cfg.OUTPUT_DIR),
@@ -180,25 +181,38 @@ def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file
         batches=build_batches(cfg, rank=fabric.global_rank, world_size=fabric.world_size),
         checkpointer=checkpointer,
         evaluate=partial(evaluate_all, cfg, fabric, model, evaluated),
-        validate=partial(validate, cfg, fabric, model, validation) if validation is not None else None,
+        validate=None if validate is None else lambda _, stopped: validate(model, fabric.autocast(), stopped),
         backward=backward,
     )
 
 
 def build_backward(
-    cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer, *, world_size: int
+    cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer, *, device: torch.device, world_size: int
 ) -> Callable[[Any], dict[str, torch.Tensor]] | None:
     """What takes the place of the backward pass, for a method that learns at several levels; else None.
 
     Raises:
-        UserError: it was asked to train in several processes, or in parts.
+        UserError: as `check_levels`.
     """
-    name = cfg.MODEL.META_ARCHITECTURE
+    check_levels(cfg, device=device, processes=world_size)
+    make = BACKWARDS.get(cfg.MODEL.META_ARCHITECTURE)
+    return None if make is None else make(cfg, model, optimizer)
+
+
+def check_levels(cfg: CfgNode, *, device: torch.device, processes: int) -> None:
+    """Raises UserError where a method that learns at several levels is asked for what an engine does for one only."""
+    name, solver = cfg.MODEL.META_ARCHITECTURE, cfg.SOLVER
     if name not in BACKWARDS:
-        return None
-    if world_size > 1 or cfg.SOLVER.ACCUMULATE > 1:
-        raise UserError(f"{name} trains in one process and one part: a few images need no more; give --num-gpus 1")
-    return BACKWARDS[name](cfg, model, optimizer)
+        return
+    if processes > 1 or solver.ACCUMULATE > 1:
+        raise UserError(
+            f"{name} trains in one process and one part: one device is enough for a few images; give --num-gpus 1 and "
+            "SOLVER.ACCUMULATE 1"
+        )
+    if solver.CLIP_GRADIENTS.ENABLED:
+        raise UserError(f"{name} steps each level by itself and clips none; set SOLVER.CLIP_GRADIENTS.ENABLED False")
+    if solver.AMP.ENABLED and choose_precision(device, solver.AMP.PRECISION) != torch.float32:
+        raise UserError(f"{name} trains in float32; set SOLVER.AMP.ENABLED False")
 
 
 def check_training(cfg: CfgNode, model: nn.Module, specs: Iterable[DatasetSpec]) -> None:
@@ -253,12 +267,36 @@ def evaluate_all(
     return results
 
 
-def validate(
-    cfg: CfgNode, fabric: Fabric, model: nn.Module, spec: DatasetSpec, iteration: int, stopped: Callable[[], bool]
-) -> dict[str, Results] | None:
-    """Evaluates the held-out part of the training data, without a report; None when `stopped()` ended it."""
-    outcome = _judge(cfg, fabric, model, spec, Path(cfg.OUTPUT_DIR) / "inference" / spec.name, stopped)
-    return None if outcome is None else {spec.name: outcome[0]}
+def build_validation(
+    cfg: CfgNode, specs: Sequence[DatasetSpec]
+) -> Callable[[nn.Module, AbstractContextManager, Callable[[], bool]], dict[str, Results] | None] | None:
+    """What judges a model on the held-out part of the training data, without a report; None where nothing is held out.
+
+    Args:
+        specs: of `DATASETS.TRAIN`.
+
+    Returns:
+        (model, precision to compute in, stopped) -> results of each data set, or None when `stopped()` ended it. The
+        inputs are made once, here: each would be asked for after every epoch, and its boxes of a detector with it.
+
+    Raises:
+        UserError: a file of the held-out part cannot be read.
+    """
+    spec = validation_spec(cfg, specs)
+    if spec is None:
+        return None
+    records, mapper = test_set(cfg, spec)
+    batches = [[mapper(record, 0)] for record in records]
+    folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
+    evaluators = Evaluators(spec.name, make_evaluators(spec, folder, None))
+
+    def validate(
+        model: nn.Module, autocast: AbstractContextManager, stopped: Callable[[], bool]
+    ) -> dict[str, Results] | None:
+        results = evaluate(model, batches, evaluators, name=spec.name, autocast=autocast, stopped=stopped)
+        return None if results is None else {spec.name: results}
+
+    return validate
 
 
 def checkpoint_facts(cfg: CfgNode, checkpoint: str) -> dict[str, Any]:
@@ -290,23 +328,7 @@ def _evaluate_one(
     facts: dict[str, Any],
     stopped: Callable[[], bool],
 ) -> Results | None:
-    folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
-    outcome = _judge(cfg, fabric, model, spec, folder, stopped)
-    if outcome is None:
-        return None
-    results, judged = outcome
-    facts = {**dataset_facts(spec, cast(Vocabulary, model.training_vocabulary) or None), **facts, **judged}
-    if fabric.is_global_zero:
-        write_report(folder / "results.json", results, facts)
-        for line in (format_report(results, facts), *copypaste(results)):
-            logger.info(line)
-    return results
-
-
-def _judge(
-    cfg: CfgNode, fabric: Fabric, model: nn.Module, spec: DatasetSpec, folder: Path, stopped: Callable[[], bool]
-) -> tuple[Results, dict[str, Any]] | None:
-    """The results of one data set, and what a report says of the evaluators."""
+    folder, seen = Path(cfg.OUTPUT_DIR) / "inference" / spec.name, cast(Vocabulary, model.training_vocabulary) or None
     records, mapper = test_set(cfg, spec)
     loader = build_test_loader(
         records,
@@ -315,8 +337,13 @@ def _judge(
         world_size=fabric.world_size,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
-    evaluators = Evaluators(
-        spec.name, make_evaluators(spec, folder, cast(Vocabulary, model.training_vocabulary) or None)
-    )
+    evaluators = Evaluators(spec.name, make_evaluators(spec, folder, seen))
     results = evaluate(model, loader, evaluators, name=spec.name, autocast=fabric.autocast(), stopped=stopped)
-    return None if results is None else (results, evaluators.facts())
+    if results is None:
+        return None
+    facts = {**dataset_facts(spec, seen), **facts, **evaluators.facts()}
+    if fabric.is_global_zero:
+        write_report(folder / "results.json", results, facts)
+        for line in (format_report(results, facts), *copypaste(results)):
+            logger.info(line)
+    return results

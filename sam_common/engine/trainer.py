@@ -132,11 +132,11 @@ class Trainer:
         with stop_on_signals() as stop:
             for iteration in self._iterations(stop, writer):
                 last = iteration + 1 == self.plan.max_iter
-                if self.validate is not None and (last or _due(iteration, self.plan.eval_period)):
+                if self.validate is not None and (last or is_due(iteration, self.plan.eval_period)):
                     self._validate(self.validate, stop, writer)
-                if last or _due(iteration, self.plan.checkpoint_period):
+                if last or is_due(iteration, self.plan.checkpoint_period):
                     self._save()
-                if self.validate is None and not last and _due(iteration, self.plan.eval_period):
+                if self.validate is None and not last and is_due(iteration, self.plan.eval_period):
                     self._evaluate(self.evaluate, stop, writer)
             if self.validate is not None:
                 self._load_best()
@@ -271,11 +271,7 @@ class Trainer:
         if results is None:
             self._leave(stop)
         scalars = flatten(results)
-        if scalars:
-            name, value = next(iter(scalars.items()))
-            best = self.progress.metrics.get("best", {"value": -math.inf})
-            entry = {"iteration": self.progress.iteration, "metric": name, "value": value}
-            self.progress.metrics = {"last": scalars, "best": entry if value > best["value"] else best}
+        self.progress.metrics = with_best(self.progress.metrics, self.progress.iteration, scalars)
         if writer is not None and scalars:
             writer.scalars(self.progress.iteration, scalars)
         return results
@@ -289,5 +285,16 @@ class Trainer:
         )
 
 
-def _due(iteration: int, period: int) -> bool:
+def with_best(metrics: dict[str, Any], iteration: int, scalars: dict[str, float]) -> dict[str, Any]:
+    """`Progress.metrics` after new results, given the ones before."""
+    if not scalars:
+        return metrics
+    name, value = next(iter(scalars.items()))
+    best = metrics.get("best", {"value": -math.inf})
+    entry = {"iteration": iteration, "metric": name, "value": value}
+    return {"last": scalars, "best": entry if value > best["value"] else best}
+
+
+def is_due(iteration: int, period: int) -> bool:
+    """Whether what is done every `period` iterations, 0 for never, is done after this one."""
     return period > 0 and (iteration + 1) % period == 0
