@@ -1,0 +1,103 @@
+"""Sections of a report from few-shot evaluations: scores over seeds, and the worst images drawn."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from sam_common.data.image_masks import read_labels
+from sam_common.data.images import read_image
+from sam_common.evaluation.dice import METRICS, Scores, mean_dice
+from sam_common.report import Cell, Picture, PictureRow, Table
+from sam_common.structures import Vocabulary
+from sam_common.visualize import draw_panoptic
+
+BOX_COLOR = (255, 196, 0)
+_LETTERS = 1.35  # three pictures share a row, so their words are set larger
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and the sample standard deviation; NaN where one value has none. Values that are NaN do not count."""
+    known = [value for value in values if not math.isnan(value)]
+    mean = statistics.fmean(known) if known else math.nan
+    return mean, statistics.stdev(known) if len(known) > 1 else math.nan
+
+
+def shown(values: Sequence[float]) -> str:
+    """73.2 ± 4.1; 73.2 of one value."""
+    mean, sd = mean_and_sd(values)
+    return f"{mean:.1f}" if math.isnan(sd) else f"{mean:.1f} ± {sd:.1f}"
+
+
+def scores_table(answers: Mapping[str, Sequence[Mapping[str, float]]], caption: str) -> Table:
+    """Several answers to the same images, mean and standard deviation over seeds.
+
+    Args:
+        answers: words for an answer -> its `means` of each seed.
+    """
+    rows: list[list[Cell]] = []
+    for words, seeds in answers.items():
+        columns = [[means[name] for means in seeds] for name in METRICS]
+        rows.append([words, mean_and_sd(columns[0])[0], *map(shown, columns)])
+    note = (
+        "Per cent. Dice of each image and class, mean over images, then over classes; then mean ± standard deviation "
+        "over the seeds. Dice_64 compares at 64 × 64 pixels, as BLO-SAM's code does."
+    )
+    return Table(caption, ("answer", "Dice, mean", *METRICS), rows, note=note, bars=(1,))
+
+
+def class_table(seeds: Sequence[Mapping[str, float]], classes: Sequence[str]) -> Table:
+    """Dice of each class, mean and standard deviation over seeds; classes that no tested image has are not measured."""
+    rows: list[list[Cell]] = []
+    for name in classes:
+        values = [means[f"Dice-{name}"] for means in seeds]
+        rows.append([name, mean_and_sd(values)[0], shown(values)])
+    return Table("Dice of each class", ("class", "Dice, mean", "Dice"), rows, bars=(1,))
+
+
+def worst(scores: Mapping[str, Scores], count: int) -> list[str]:
+    """The ids of the `count` images of the least Dice, the worst first; images without a Dice are left out."""
+    known = {name: value for name, image in scores.items() if not math.isnan(value := mean_dice(image))}
+    return sorted(known, key=lambda name: known[name])[:count]
+
+
+def picture_row(
+    record: dict[str, Any], boxes: Tensor, predicted: Tensor, vocabulary: Vocabulary, scores: Scores
+) -> PictureRow:
+    """Input, truth and prediction, each with the boxes that prompted the model.
+
+    Args:
+        record: of `image_masks`.
+        boxes: [n, 4] XYXY in pixels.
+        predicted: [H, W], 0 the background, 1 … K.
+        scores: of this image.
+    """
+    image = read_image(record["file_name"]).permute(1, 2, 0).numpy()
+    truth = read_labels(record)
+    name = Path(record["file_name"]).name
+    pictures = [
+        Picture(title, _draw(image, labels, boxes, vocabulary), f"{title}: {name}")
+        for title, labels in (("Input and box", 0 * truth), ("Truth", truth), ("Prediction", predicted))
+    ]
+    found = "" if not scores["no_box"] else " · no box was found: it is the whole image"
+    return PictureRow(pictures, f"{name} · Dice {100 * mean_dice(scores):.1f}{found}")
+
+
+def _draw(image: np.ndarray, labels: Tensor, boxes: Tensor, vocabulary: Vocabulary) -> np.ndarray:
+    present = [label for label in labels.unique().tolist() if label > 0]
+    segments = [{"id": label, "category_id": label - 1} for label in present]
+    canvas = np.array(draw_panoptic(image, labels.numpy(), segments, vocabulary, letters=_LETTERS))
+    height, width = canvas.shape[:2]
+    line = max(2, round(0.006 * max(height, width)))
+    corners = boxes.numpy() * np.tile((width / image.shape[1], height / image.shape[0]), 2)
+    least, most = line // 2, np.array([width, height] * 2) - 1 - line // 2  # a box of the whole image stays in sight
+    for x0, y0, x1, y1 in corners.round().clip(least, most).astype(int).tolist():
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), BOX_COLOR, line, cv2.LINE_AA)
+    return canvas

@@ -1,0 +1,43 @@
+"""Boxes of all images, found once: every seed, and SAM beside them, is told the same ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from sam_common.config import CfgNode, resolve_device
+from sam_common.data.images import read_image
+from sam_common.detectors import build_detector
+from sam_common.files import write_text
+from sam_common.run_report import read_json
+
+_NEEDS_NO_SEARCH = ("ground_truth", "full_image")
+
+
+def box_source(name: str, cfg: CfgNode, records: Sequence[dict[str, Any]], output: Path) -> str:
+    """What `INPUT.BOXES.SOURCE` is to be: `name`, or the file of what the detector of that name finds.
+
+    Raises:
+        UserError: there is no such detector, or an image cannot be read.
+    """
+    if name in _NEEDS_NO_SEARCH or name.lower().endswith(".json"):
+        return name
+    path = output / "boxes.json"
+    if not path.is_file():
+        threshold, device = cfg.INPUT.BOXES.SCORE_THRESHOLD, resolve_device(cfg.MODEL.DEVICE)
+        detect = build_detector(name, score_threshold=threshold, device=device)
+        entries = []
+        for record in tqdm(records, "boxes", leave=False, disable=None):
+            found = detect(read_image(record["file_name"]))
+            for index, (x0, y0, x1, y1) in enumerate(found.boxes.tolist()):
+                entry = {"image_id": record["image_id"], "file_name": record["file_name"]}
+                entry |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "score": found.scores[index].item()}
+                entries.append(entry | ({"category_id": found.categories[index]} if found.categories else {}))
+        write_text(path, json.dumps(entries))
+    boxed = {entry["image_id"] for entry in read_json(path)}
+    print(f"{name} found a box in {len(boxed)} of {len(records)} images; of the others the whole image is the box")
+    return str(path)
