@@ -24,6 +24,7 @@ except ModuleNotFoundError as error:
 
 from detectron2_sam.config import add_config
 from detectron2_sam.datasets import metadata_of, vocabulary_of
+from detectron2_sam.detector import register_box_detector
 from detectron2_sam.registration import register
 
-__all__ = ["add_config", "metadata_of", "register", "vocabulary_of"]
+__all__ = ["add_config", "metadata_of", "register", "register_box_detector", "vocabulary_of"]

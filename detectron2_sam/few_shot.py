@@ -37,7 +37,7 @@ class _FewShot(TrainedPart):
         super().__init__(**parts)
         self.select = select
 
-    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+    def forward(self, batch: list[dict[str, Any]]) -> Any:
         outputs = super().forward([self._complete(entry) for entry in batch])
         if isinstance(outputs, dict):
             return outputs

@@ -22,10 +22,10 @@ from detectron2_sam.compat import amp_precision
 from detectron2_sam.config import add_config
 from detectron2_sam.datasets import register_datasets, spec_of
 from detectron2_sam.evaluation import CHOICES as EVALUATOR_CHOICES
-from detectron2_sam.registration import register
+from detectron2_sam.registration import PARTS, register
 from detectron2_sam.trainer import Trainer
 from sam_common.config import CfgNode, find_config
-from sam_common.engine.build import check_output_dir, run_seed
+from sam_common.engine.build import check_levels, check_output_dir, run_seed
 from sam_common.engine.checkpoint import last_checkpoint
 from sam_common.engine.launch import choose_device, is_first_process, meeting_point, started_by_torchrun
 from sam_common.engine.optimizer import trainable_parameters
@@ -76,7 +76,11 @@ def _check_values(cfg: CfgNode, args: argparse.Namespace) -> None:
     """What Detectron2 would answer with a traceback, or only when the training is over."""
     register()
     if cfg.MODEL.META_ARCHITECTURE not in META_ARCH_REGISTRY:
-        raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} is not in Detectron2's registry")
+        ours = ", ".join(sorted(part.__name__ for registry, part in PARTS if registry is META_ARCH_REGISTRY))
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} is not in Detectron2's registry, which has "
+            f"{ours} of this project: choose --engine fabric"
+        )
     if cfg.TEST.EVALUATORS not in EVALUATOR_CHOICES:
         raise UserError(f"TEST.EVALUATORS is {cfg.TEST.EVALUATORS!r}; choose {', '.join(EVALUATOR_CHOICES)}")
     if cfg.DATALOADER.NUM_WORKERS < 0:
@@ -84,6 +88,8 @@ def _check_values(cfg: CfgNode, args: argparse.Namespace) -> None:
     if args.eval_only and not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty; name a data set to evaluate")
     processes = args.num_gpus * args.num_machines
+    if not args.eval_only:
+        check_levels(cfg, device=torch.device(cfg.MODEL.DEVICE), processes=processes)
     if not args.eval_only and (cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % processes):
         raise UserError(
             f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} must be a positive multiple of the {processes} processes"

@@ -6,13 +6,13 @@ import logging
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.data.samplers import InferenceSampler
-from detectron2.engine import AMPTrainer, DefaultTrainer
+from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer
 from detectron2.engine.hooks import CallbackHook, HookBase, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -89,6 +89,7 @@ class Trainer(DefaultTrainer):
         metrics: of the validations so far, as `sam_common.engine.trainer.Progress` has them.
     """
 
+    _trainer: SimpleTrainer
     _trained_on: ClassVar[Vocabulary | None] = None
     """The classes that the model under test was trained on: Detectron2's `build_evaluator` is not told."""
 
@@ -106,7 +107,7 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's, on our checkpoints, and one that keys what is random to the iteration, so runs can go on."""
-        trainer = weakref.proxy(self)
+        trainer = cast(Trainer, weakref.proxy(self))
         self.checkpointer = Checkpointer(self.model, self.cfg.OUTPUT_DIR, trainer=trainer, config_file=self.config_file)
         hooks = super().build_hooks()
         for hook in hooks:

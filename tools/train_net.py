@@ -22,7 +22,14 @@ import torch
 from lightning_fabric import Fabric
 
 from sam_common.config import CfgNode, build_model
-from sam_common.engine.build import build_trainer, check_output_dir, evaluate_all, register_datasets, run_seed
+from sam_common.engine.build import (
+    build_trainer,
+    check_levels,
+    check_output_dir,
+    evaluate_all,
+    register_datasets,
+    run_seed,
+)
 from sam_common.engine.checkpoint import frozen_sha256, last_checkpoint, load_trained, read_checkpoint
 from sam_common.engine.launch import (
     Interrupted,
@@ -87,9 +94,13 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = full_cfg()
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
+    register_all()
     register_datasets(cfg)
     args.num_gpus = processes_here(args.num_gpus, args.num_machines)
-    _precision(cfg, choose_device(cfg.MODEL.DEVICE, args.num_gpus))
+    device = choose_device(cfg.MODEL.DEVICE, args.num_gpus)
+    _precision(cfg, device)
+    if not args.eval_only:
+        check_levels(cfg, device=device, processes=args.num_gpus * args.num_machines)
     if is_first_process(args.machine_rank):
         check_output_dir(cfg, resume=args.resume, eval_only=args.eval_only)
     return cfg
