@@ -28,10 +28,10 @@ from sam_common.files import atomic_path
 from sam_common.report import Report, write_report
 from sam_common.run_report import read_json
 from sam_common.tool import ToolParser
-from tools.demo_parts import plug, possam, run
+from tools.demo_parts import amsam, plug, possam, run
 from tools.demo_parts.run import ROOT, Demo, Shown, device_name, duration
 
-METHODS = {"possam": possam.demo_possam, "plug": plug.demo_plug}
+METHODS = {"possam": possam.demo_possam, "plug": plug.demo_plug, "amsam": amsam.demo_amsam}
 _PICTURES = 2  # of each method in picture.jpg
 
 
@@ -58,7 +58,7 @@ def build_report(demo: Demo, shown: Sequence[Shown]) -> Report:
     total = duration(sum(demo.seconds.values()))
     facts = [
         ("command", f"python tools/demo.py --output {demo.output} --seed {demo.seed} --fraction {demo.fraction:g}"),
-        ("configurations", f"{possam.CONFIG}, {plug.CONFIG}"),
+        ("configurations", f"{possam.CONFIG}, {plug.CONFIG}, {amsam.CONFIG}"),
         ("data", f"{run.NUM_TRAIN:,} training and {run.NUM_TEST} test scenes, 256 × 256, world seed 0"),
         ("training seed", str(demo.seed)),
         ("time", ", ".join(f"{name} {duration(seconds)}" for name, seconds in demo.seconds.items())),
@@ -66,7 +66,8 @@ def build_report(demo: Demo, shown: Sequence[Shown]) -> Report:
         ("software", f"Python {platform.python_version()}, PyTorch {torch.__version__}"),
         ("finished", time.strftime("%Y-%m-%d %H:%M %Z")),
     ]
-    names = " and ".join(one.part.title for one in shown)
+    *others, last = (one.part.title for one in shown)
+    names = " and ".join([", ".join(others), last] if others else [last])
     lead = f"Tiny models, trained on drawn scenes and tested on others: {total} from nothing to this page."
     return Report(f"{names} on a generated world", lead, [one.part for one in shown], facts)
 

@@ -8,18 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from amsam.config import build_amsam
 from sam_common.data import catalog
 from sam_common.data.amodal import read_amodal
 from sam_common.data.amodal_mapper import AmodalMapper
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.generated import seen_vocabulary
+from sam_common.data.image_masks import read_labels
+from sam_common.engine.checkpoint import frozen_sha256, trained_state
 from sam_common.engine.evaluation import write_report
 from sam_common.errors import UserError
 from sam_common.evaluation.amodal_evaluator import AmodalEvaluator
+from sam_common.evaluation.dice import DiceEvaluator
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.structures import AmodalInstances
 from tools import demo
-from tools.demo_parts import plug, possam, run
+from tools.demo_parts import amsam, plug, possam, run
+from tools.methods import full_cfg
 
 
 @pytest.fixture
@@ -28,16 +33,22 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
     monkeypatch.setattr(run, "NUM_TRAIN", 1)
     monkeypatch.setattr(run, "NUM_TEST", 3)
+    monkeypatch.setattr(amsam, "PICTURES", 2)
     noted: list[str] = []
 
-    def train_net(asked: run.Demo, config: str, output: Path, mode: str, *options: object) -> None:
+    def train_net(asked: run.Demo, config: str, output: Path, mode: str, *options: object, **more: object) -> None:
         noted.append(f"{output.name} {mode}")
-        judge_truth(output) if config == possam.CONFIG else judge_amodal_truth(output, "VanillaSAM" not in options)
+        if config == possam.CONFIG:
+            judge_truth(output)
+        elif config == plug.CONFIG:
+            judge_amodal_truth(output, "VanillaSAM" not in options)
+        else:
+            judge_few_shot_truth(output)
         (output / "model_final.pth").touch()
         entry = {"iteration": 0, "total_loss": 1.0, "loss_class": 1.0}
         (output / "metrics.json").write_text(json.dumps(entry) + "\n")
 
-    for method in (possam, plug):
+    for method in (possam, plug, amsam):
         monkeypatch.setattr(method, "train_net", train_net)
     return noted
 
@@ -66,9 +77,26 @@ def judge_amodal_truth(output: Path, makes_visible: bool) -> None:
     write_report(file, evaluator.evaluate(), {})
 
 
+def judge_few_shot_truth(output: Path) -> None:
+    """What an evaluation of a perfect AM-SAM leaves, and weights that were never trained."""
+    spec, file = catalog.get(amsam.TEST), amsam.results_file(output)
+    evaluator = DiceEvaluator(spec, output_dir=file.parent)
+    for record in spec.load():
+        labels = read_labels(record)
+        evaluator.process(
+            [{**record, "box_found": True}], [{"few_shot": torch.stack((labels == 0, labels == 1)).float()}]
+        )
+    write_report(file, evaluator.evaluate(), {})
+    cfg = full_cfg()
+    cfg.merge_from_file(run.ROOT / amsam.CONFIG)
+    model = build_amsam(cfg)
+    torch.save({"model": trained_state(model), "frozen_sha256": frozen_sha256(model)}, output / "model_best.pth")
+
+
 ALL_RUNS = [
     *("possam --resume", "geometric --eval-only", "ldp --eval-only", "clip --eval-only"),
     *("plug --resume", "sam_amodal_box --eval-only"),
+    *("amsam --resume", "PromptedSAM --eval-only", "BoxRectangle --eval-only"),
 ]
 
 
@@ -82,13 +110,14 @@ def test_demo_writes_its_report_and_reuses_its_runs(
     first = capsys.readouterr().out
     assert "unseen" in first and "hidden, strict" in first and "100.0" in first
     page = (output / "report.html").read_text()
-    assert "Panoptic quality" in page and "told the amodal box" in page
-    assert page.count("3 pictures") == 2 and page.count("<img") == 18
+    assert "Panoptic quality" in page and "told the amodal box" in page and "Dice of the box itself" in page
+    assert "PosSAM, PLUG and AM-SAM" in page
+    assert page.count("3 pictures") == 2 and page.count("2 pictures") == 1 and page.count("<img") == 24
     assert (output / "picture.jpg").stat().st_size
 
     assert demo.main(["--output", str(output)]) == 0
     assert len(runs) == len(ALL_RUNS)
-    assert capsys.readouterr().out.count("trained and tested already") == 2
+    assert capsys.readouterr().out.count("trained and tested already") == 3
 
 
 def test_interrupted_evaluation_is_made_up_for(runs: list[str], tmp_path: Path) -> None:
@@ -104,7 +133,7 @@ def test_interrupted_evaluation_is_made_up_for(runs: list[str], tmp_path: Path) 
 def test_one_method_alone(runs: list[str], tmp_path: Path) -> None:
     """Whoever works on one method shows that one."""
     demo.main(["--output", str(tmp_path / "demo"), "--methods", "plug"])
-    assert runs == ALL_RUNS[4:]
+    assert runs == ALL_RUNS[4:6]
     assert "PosSAM" not in (tmp_path / "demo" / "report.html").read_text()
 
 

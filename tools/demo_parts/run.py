@@ -73,15 +73,18 @@ class Shown:
     pictures: Sequence[PictureRow]
 
 
-def train_net(demo: Demo, config: str, output: Path, mode: str, *options: object) -> None:
+def train_net(demo: Demo, config: str, output: Path, mode: str, *options: object, processes: int | None = None) -> None:
     """Runs tools/train_net.py as anyone would, and shows how.
+
+    Args:
+        processes: where the method cannot use as many as were asked for.
 
     Raises:
         SystemExit: with its status, if it did not end well; it has said why.
     """
     arguments = ["--config-file", config, "--engine", "fabric", mode]  # the same numbers wherever it runs
     if device_name() == "CPU":
-        arguments += ["--num-gpus", str(demo.processes)]
+        arguments += ["--num-gpus", str(processes or demo.processes)]
         options = ("MODEL.DEVICE", "cpu", *options)
     arguments += map(str, ("OUTPUT_DIR", output, "SEED", demo.seed, *options))
     print("  ", shlex.join(["python", "tools/train_net.py", *arguments]), flush=True)
