@@ -5,6 +5,8 @@ A detector is called with an image, uint8 RGB [3, H, W], and gives `Boxes`. `bui
     full_image           one box, the whole image
     opencv_hog_people    OpenCV's people detector (Dalal and Triggs, CVPR 2005), which ships with it
     a torchvision name   fasterrcnn_resnet50_fpn_v2, …: trained on COCO, its official weights downloaded once
+    transformers:NAME    a model of the Hugging Face hub (`transformers_detector`); the package is an extra, Apache-2.0
+    ultralytics:FILE.pt  YOLO (`ultralytics_detector`); the package is an extra, AGPL-3.0, as are its models
 
 and what `register_detector` adds. What a detector needs is imported when it is built.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,9 +69,7 @@ def build_detector(
     Raises:
         UserError: the name is unknown, or the weights cannot be had.
     """
-    if name not in _MAKERS:
-        raise UserError(f"there is no detector {name!r}; known: {', '.join(_MAKERS)}")
-    detector = _MAKERS[name](weights=weights, device=device)
+    detector = _maker(name)(weights=weights, device=device)
 
     def detect(image: Tensor) -> Boxes:
         found = detector(image)
@@ -77,6 +78,17 @@ def build_detector(
         return _usable(confident, (image.shape[1], image.shape[2]), f"the detector {name}")
 
     return detect
+
+
+def _maker(name: str) -> Callable[..., Detector]:
+    family, _, rest = name.partition(":")
+    if rest and family in _FAMILIES:
+        return partial(_FAMILIES[family], rest)
+    if name not in _MAKERS:
+        raise UserError(
+            f"there is no detector {name!r}; known: {', '.join([*_MAKERS, *(f'{f}:…' for f in _FAMILIES)])}"
+        )
+    return _MAKERS[name]
 
 
 def build_box_source(source: str, *, score_threshold: float = 0.5) -> BoxSource | None:
@@ -188,6 +200,21 @@ def _torchvision(name: str) -> Callable[..., Detector]:
 
     return make
 
+
+def _transformers(name: str, weights: str, device: torch.device | str) -> Detector:
+    from sam_common.transformers_detector import TransformersDetector
+
+    return TransformersDetector(name, weights=weights, device=device)
+
+
+def _ultralytics(name: str, weights: str, device: torch.device | str) -> Detector:
+    from sam_common.ultralytics_detector import UltralyticsDetector
+
+    return UltralyticsDetector(name, weights=weights, device=device)
+
+
+_FAMILIES: dict[str, Callable[..., Detector]] = {"transformers": _transformers, "ultralytics": _ultralytics}
+"""What stands before the colon of a name; the maker is given what stands after it, and is an extra package's."""
 
 _MAKERS: dict[str, Callable[..., Detector]] = {
     "full_image": _full_image,

@@ -40,6 +40,8 @@ PACKAGES = (
 )  # fmt: skip
 OPTIONAL = {
     "detectron2": "only --engine detectron2 needs it: docs/detectron2.md",
+    "transformers": "only detectors transformers:NAME need it: pip install 'transformers>=4.51'",
+    "ultralytics": "only detectors ultralytics:FILE.pt need it; it is AGPL-3.0: pip install 'ultralytics>=8.3'",
     "panopticapi": "only comparing with the reference evaluation needs it: "
     "pip install git+https://github.com/cocodataset/panopticapi.git",
 }

@@ -10,7 +10,8 @@ Words: `;` separates groups, `,` classes, `|` the synonyms of a class; the suffi
 things). A file with the same grammar does as well. Without --vocabulary the classes of the training are looked for.
 
 Boxes x0,y0,x1,y1 are of visible parts, in pixels of the upright picture: --box for one picture, repeated for several
-objects; --detector NAME (sam_common/detectors.py), for videos too; or --boxes FILE, one of
+objects; --detector NAME (sam_common/detectors.py), for videos too, of which ultralytics:FILE.pt are AGPL-3.0; or
+--boxes FILE, one of
     {"street.jpg": [[x0, y0, x1, y1], …]}    file,x0,y0,x1,y1[,score] (CSV)    COCO results, as instances.json below
 
 Each picture becomes out/street.png, the picture with words, at its path below the folder that all inputs share; a video
