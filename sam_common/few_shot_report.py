@@ -42,24 +42,22 @@ def scores_table(answers: Mapping[str, Sequence[Mapping[str, float]]], caption: 
     Args:
         answers: words for an answer -> its `means` of each seed.
     """
-    rows: list[list[Cell]] = []
-    for words, seeds in answers.items():
-        columns = [[means[name] for means in seeds] for name in METRICS]
-        rows.append([words, mean_and_sd(columns[0])[0], *map(shown, columns)])
+    rows: list[list[Cell]] = [
+        [words, *(value for name in METRICS for value in mean_and_sd([means[name] for means in seeds]))]
+        for words, seeds in answers.items()
+    ]
     note = (
-        "Per cent. Dice of each image and class, mean over images, then over classes; then mean ± standard deviation "
-        "over the seeds. Dice_64 compares at 64 × 64 pixels, as BLO-SAM's code does."
+        "Per cent. Dice of each image and class, mean over images, then over classes; then the mean and the standard "
+        "deviation (±) over the seeds. Dice_64 compares at 64 × 64 pixels, as BLO-SAM's code does."
     )
-    return Table(caption, ("answer", "Dice, mean", *METRICS), rows, note=note, bars=(1,))
+    header = ("answer", *(column for name in METRICS for column in (name, "±")))
+    return Table(caption, header, rows, note=note, bars=(1,))
 
 
 def class_table(seeds: Sequence[Mapping[str, float]], classes: Sequence[str]) -> Table:
-    """Dice of each class, mean and standard deviation over seeds; classes that no tested image has are not measured."""
-    rows: list[list[Cell]] = []
-    for name in classes:
-        values = [means[f"Dice-{name}"] for means in seeds]
-        rows.append([name, mean_and_sd(values)[0], shown(values)])
-    return Table("Dice of each class", ("class", "Dice, mean", "Dice"), rows, bars=(1,))
+    """Dice of each class, mean and standard deviation over seeds; a class that no tested image has is not measured."""
+    rows: list[list[Cell]] = [[name, *mean_and_sd([means[f"Dice-{name}"] for means in seeds])] for name in classes]
+    return Table("Dice of each class", ("class", "Dice", "±"), rows, bars=(1,))
 
 
 def worst(scores: Mapping[str, Scores], count: int) -> list[str]:

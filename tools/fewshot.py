@@ -60,7 +60,7 @@ from sam_common.run_report import loss_curve
 from sam_common.tool import ToolParser, run_tool
 from tools import train_net
 from tools.few_shot.boxes import box_source
-from tools.few_shot.plan import TEST, Plan, Split, default_config, remember, split
+from tools.few_shot.plan import TEST, Plan, Split, check_output, default_config, remember, split
 from tools.methods import register_all
 
 AMSAM = "AM-SAM"
@@ -79,10 +79,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     plan = make_plan(args)
     base = plan.base()
     of = split(plan, args.seeds)
-    remember(plan, of)
+    check_output(plan, of)
     tell(plan, of, base)
     register_all()
     runs = Runs(plan, of, box_source(plan.boxes, base, of.records, plan.output))
+    remember(plan, of)
     try:
         for seed in range(args.seeds):
             runs.train(seed)
@@ -296,10 +297,10 @@ def make_report(
     if len(classes) > 1:
         tables.append(class_table(answers[AMSAM], classes))
     each: list[list[Cell]] = [
-        [str(seed), m["Dice"], validations[seed], m["IoU"], m["Dice_64"], int(m["n"]), _names(of.shots[seed])]
+        [str(seed), m["Dice"], validations[seed], m["IoU"], m["Dice_64"], int(m["n"])]
         for seed, m in enumerate(answers[AMSAM])
     ]
-    header = ("seed", "Dice", "Dice of the validation", "IoU", "Dice_64", "tested images", "shots")
+    header = ("seed", "Dice", "Dice of the validation", "IoU", "Dice_64", "tested images")
     note = "The validation is the second half of the shots: few images, so its Dice is a rough one."
     tables.append(Table("Each seed", header, each, note=note, bars=(1,)))
     embedded = cfg.MODEL.SAM.WEIGHTS == "embedded"
@@ -325,12 +326,15 @@ def make_report(
         ("SAM", f"ViT-{cfg.MODEL.SAM.SIZE}, {cfg.MODEL.SAM.WEIGHTS}"),
         ("boxes", f"{plan.boxes}; none found in {shown([m['no_box'] for m in answers[AMSAM]])} % of the tested images"),
         ("configuration", " ".join([plan.config_file, *plan.options])),
+        *((f"seed {seed} learned from", _names(shots)) for seed, shots in enumerate(of.shots)),
         ("masks that show nothing", ", ".join(of.empty) or "none"),
         ("adapter", str(plan.output / "adapter.safetensors")),
         ("to label pictures", next_command(plan)),
     ]
-    lead = f"Learned from {plan.shots} labelled images, tested on the others: {', '.join(classes)}."
-    return Report("Few-shot segmentation", lead, [Part(AMSAM, lead, highlights, sections, notes)], facts)
+    tested = f"images {plan.pool + 1} to {len(of.records)}" if plan.pool else "all others"
+    lead = f"{', '.join(classes)}: learned from {plan.shots} labelled images, tested on {tested}."
+    how = f"Trained {len(validations)} times, each time from other images."
+    return Report("Few-shot segmentation", lead, [Part(AMSAM, how, highlights, sections, notes)], facts)
 
 
 def _names(records: Sequence[dict[str, Any]]) -> str:

@@ -176,25 +176,37 @@ def _look(records: Sequence[dict[str, Any]]) -> dict[str, set[int]]:
     return {record["image_id"]: each for record, each in zip(records, labels, strict=True)}
 
 
-def remember(plan: Plan, of: Split) -> None:
-    """Writes what was asked for, and who is drawn from and tested on; the same command finds it again.
+def check_output(plan: Plan, of: Split) -> None:
+    """Makes sure that the folder is new, or of the same command; of another one that had trained nothing it takes over.
 
     Raises:
-        UserError: the folder holds something else, or what was asked for before is another thing.
+        UserError: the folder holds something else, or trainings of another command.
     """
     path = plan.output / SETTINGS
+    if not path.is_file():
+        if plan.output.is_dir() and any(plan.output.iterdir()):
+            raise UserError(f"--output {plan.output} is not empty and not of this tool; choose another")
+        return
+    before, asked = read_json(path), _asked(plan, of)
+    changes = "; ".join(
+        f"{key} was {before.get(key)!r}, is {asked[key]!r}" for key in asked if before.get(key) != asked[key]
+    )
+    if not changes:
+        return
+    if any(plan.output.glob("seed*/*.pth")):
+        raise UserError(f"{plan.output} is of another command ({changes}); choose another --output")
+    (plan.output / "boxes.json").unlink(missing_ok=True)
+
+
+def _asked(plan: Plan, of: Split) -> dict[str, Any]:
     ids = "\n".join(record["image_id"] for record in of.records)
     asked = {key: getattr(plan, key) for key in plan.__dataclass_fields__ if key != "output"}
-    asked |= {"images in the folder": f"{len(of.records)}, {hashlib.sha256(ids.encode()).hexdigest()[:12]}"}
-    if path.is_file():
-        before = read_json(path)
-        other = [key for key in asked if before.get(key) != asked[key]]
-        if other:
-            changes = "; ".join(f"{key} was {before.get(key)!r}, is {asked[key]!r}" for key in other)
-            raise UserError(f"{plan.output} is of another command ({changes}); choose another --output")
-    elif plan.output.is_dir() and any(plan.output.iterdir()):
-        raise UserError(f"--output {plan.output} is not empty and not of this tool; choose another")
-    write_text(path, json.dumps(asked, indent=1, ensure_ascii=False))
+    return asked | {"images in the folder": f"{len(of.records)}, {hashlib.sha256(ids.encode()).hexdigest()[:12]}"}
+
+
+def remember(plan: Plan, of: Split) -> None:
+    """Writes what was asked for, and who is drawn from and tested on."""
+    write_text(plan.output / SETTINGS, json.dumps(_asked(plan, of), indent=1, ensure_ascii=False))
     names = {"pool": [record["image_id"] for record in of.pool], "all": _tested_by_any(of)}
     names |= {f"test_seed{seed}": tested for seed, tested in enumerate(of.tested)}
     for name, lines in names.items():
