@@ -13,7 +13,8 @@ One iteration with batches B1 of D1 and B2 of D2: W takes a step on L(W, A; B1),
 with W before its own step, ξ the current rate of W, and ε = 0.01 / ‖v‖. The bracket is a finite difference for the
 product of a second derivative with v (Liu et al., DARTS, arXiv 1806.09055).
 
-Parameters are dictionaries by name; `loss(lower, upper, batch)` is a scalar of them. Nothing is changed in place.
+Parameters are dictionaries by name; `loss(lower, upper, batch)` is a scalar of them. Nothing is changed in place. Both
+functions give g and the value of L(·, A; B2) that they met on the way.
 """
 
 from __future__ import annotations
@@ -38,16 +39,19 @@ def gradient(loss: Tensor, parameters: Parameters) -> dict[str, Tensor]:
     return dict(zip(parameters, values, strict=True))
 
 
-def first_order(loss: Loss[Batch], lower: Parameters, upper: Parameters, batch: Batch) -> dict[str, Tensor]:
-    """∇_A L(W, A; B2): as if W did not depend on A."""
+def first_order(
+    loss: Loss[Batch], lower: Parameters, upper: Parameters, batch: Batch
+) -> tuple[dict[str, Tensor], Tensor]:
+    """∇_A L(W, A; B2), as if W did not depend on A; and L(W, A; B2)."""
     upper = _leaves(upper)
-    return gradient(loss(lower, upper, batch), upper)
+    value = loss({name: w.detach() for name, w in lower.items()}, upper, batch)
+    return gradient(value, upper), value.detach()
 
 
 def unrolled(
     loss: Loss[Batch], lower: Parameters, upper: Parameters, batch1: Batch, batch2: Batch, xi: float
-) -> dict[str, Tensor]:
-    """The gradient of A through one step of plain gradient descent of W.
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The gradient of A through one step of plain gradient descent of W; and L(W', A; B2).
 
     Args:
         lower: W before its step.
@@ -56,11 +60,12 @@ def unrolled(
     lower, upper = _leaves(lower), _leaves(upper)
     step = gradient(loss(lower, upper, batch1), lower)
     ahead = _leaves({name: w - xi * step[name] for name, w in lower.items()})
-    both = gradient(loss(ahead, upper, batch2), {**ahead, **upper})
+    value = loss(ahead, upper, batch2)
+    both = gradient(value, {**ahead, **upper})
     v = {name: both[name] for name in ahead}
     norm = torch.stack([value.norm() for value in v.values()]).norm()
     if norm == 0:  # nothing flows back through the step
-        return {name: both[name] for name in upper}
+        return {name: both[name] for name in upper}, value.detach()
     epsilon = RADIUS / norm
 
     def at(sign: int) -> dict[str, Tensor]:
@@ -68,7 +73,8 @@ def unrolled(
         return gradient(loss(moved, upper, batch1), upper)
 
     above, below = at(1), at(-1)
-    return {name: both[name] - xi * (above[name] - below[name]) / (2 * epsilon) for name in upper}
+    g = {name: both[name] - xi * (above[name] - below[name]) / (2 * epsilon) for name in upper}
+    return g, value.detach()
 
 
 def _leaves(parameters: Parameters) -> dict[str, Tensor]:

@@ -20,6 +20,9 @@ from amsam.bilevel import first_order, unrolled
 LOWER, UPPER = 1, 2
 """`level` of an entry of a batch: which half of the shots it is from."""
 
+Ahead = tuple[dict[str, Tensor], Tensor]
+"""What `bilevel.py` gives: the gradient of A, and the loss it is of."""
+
 
 class BilevelStep:
     """Called with a batch of both levels, it steps W and leaves A's gradient as the only one.
@@ -43,7 +46,7 @@ class BilevelStep:
         optimizer.add_param_group(own | {"params": [prompt], "lr": upper_lr, "base_lr": upper_lr, "kind": "upper"})
 
     def __call__(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """The losses at the lower level, and at the upper one their sum, `loss_upper`.
+        """The losses at the lower level, and of the upper one the sum that A descends, `loss_upper`.
 
         Where a loss of W or its gradient is not finite W takes no step; the engine sees it in what is returned.
         """
@@ -55,11 +58,11 @@ class BilevelStep:
         if ahead is None:
             ahead = first_order(self.model.loss, self.lower, self.upper, second)
         self.optimizer.zero_grad()
-        self.upper[name].grad = ahead[name]
-        with torch.no_grad():
-            return {**losses, "loss_upper": self.model.loss(self.lower, self.upper, second)}
+        gradients, loss_upper = ahead
+        self.upper[name].grad = gradients[name]
+        return {**losses, "loss_upper": loss_upper}
 
-    def _unrolled(self, first: list[dict[str, Any]], second: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def _unrolled(self, first: list[dict[str, Any]], second: list[dict[str, Any]]) -> Ahead:
         rate = max(group["lr"] for group in self.optimizer.param_groups if group["kind"] != "upper")
         return unrolled(self.model.loss, self.lower, self.upper, first, second, rate)
 

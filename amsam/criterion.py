@@ -7,17 +7,21 @@ with p the softmax of the logits, t the classes one-hot, sums over the pixels of
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from sam_common.data.image_masks import IGNORE
 
 CROSS_ENTROPY_WEIGHT, DICE_WEIGHT = 0.2, 0.8
 SMOOTH = 1e-5
 
 
 def dice_loss(probabilities: Tensor, one_hot: Tensor) -> Tensor:
-    """Mean over the classes, the background's included; both [P, K+1] at P pixels."""
-    overlap = (probabilities * one_hot).sum(0)
-    total = probabilities.square().sum(0) + one_hot.square().sum(0)
+    """Mean over the classes, the background's included; both [B, K+1, H, W], zero where a pixel does not count."""
+    pixels = (0, 2, 3)
+    overlap = (probabilities * one_hot).sum(pixels)
+    total = probabilities.square().sum(pixels) + one_hot.square().sum(pixels)
     return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
 
 
@@ -26,12 +30,12 @@ def few_shot_losses(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
     Args:
         logits: [B, K+1, H, W], background first.
-        labels: [B, H, W] int64, 0 … K; pixels below 0 are not looked at.
+        labels: [B, H, W] int64, 0 … K; pixels of `IGNORE` do not count.
     """
-    known = labels >= 0
-    logits, labels = logits.movedim(1, -1)[known].float(), labels[known]  # [P, K+1], [P]
-    one_hot = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    logits, known = logits.float(), (labels != IGNORE)[:, None]
+    classes = torch.arange(logits.shape[1], device=labels.device)[:, None, None]
+    one_hot = (labels[:, None] == classes).to(logits.dtype)
     return {
-        "loss_cross_entropy": CROSS_ENTROPY_WEIGHT * F.cross_entropy(logits, labels),
-        "loss_dice": DICE_WEIGHT * dice_loss(logits.softmax(1), one_hot),
+        "loss_cross_entropy": CROSS_ENTROPY_WEIGHT * F.cross_entropy(logits, labels, ignore_index=IGNORE),
+        "loss_dice": DICE_WEIGHT * dice_loss(logits.softmax(1) * known, one_hot),
     }

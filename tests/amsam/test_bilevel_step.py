@@ -45,7 +45,9 @@ def test_weights_step_on_the_first_half_and_the_prompt_waits() -> None:
     (name,) = upper
     assert torch.equal(upper[name], before[1][name])
     assert [n for n, p in model.named_parameters() if p.grad is not None] == [name]
-    torch.testing.assert_close(upper[name].grad, first_order(model.loss, lower, upper, batch()[1:])[name])
+    gradients, value = first_order(model.loss, lower, upper, batch()[1:])
+    torch.testing.assert_close(upper[name].grad, gradients[name])
+    torch.testing.assert_close(losses["loss_upper"], value)
     after = values(lower)
     optimizer.step()
     assert not torch.equal(upper[name], before[1][name])
@@ -58,7 +60,7 @@ def test_unrolling_starts_before_the_step() -> None:
     lower, upper = model.levels()
     (name,) = upper
     first, second = batch()[:1], batch()[1:]
-    expected = unrolled(model.loss, values(lower), values(upper), first, second, RATE)[name]
+    expected = unrolled(model.loss, values(lower), values(upper), first, second, RATE)[0][name]
     step(batch())
     torch.testing.assert_close(upper[name].grad, expected, rtol=1e-4, atol=1e-7)
 
