@@ -14,6 +14,7 @@ from detectron2.modeling import build_model
 
 import detectron2_sam
 from detectron2_sam import vocabulary_of
+from sam_common import detectors
 from sam_common.data import catalog
 from tests.detectron2_sam.conftest import HERE
 from tests.detectron2_sam.helpers import small_cfg
@@ -21,11 +22,11 @@ from tests.detectron2_sam.helpers import small_cfg
 ROOT = HERE.parents[1]
 
 
-def plug_cfg() -> Any:
+def guide_cfg(name: str) -> Any:
     """As the guide has it."""
     cfg = get_cfg()
     detectron2_sam.add_config(cfg)
-    cfg.merge_from_file("configs/plug_T.yaml")
+    cfg.merge_from_file(f"configs/{name}.yaml")
     cfg.MODEL.DEVICE = "cpu"
     return cfg
 
@@ -39,16 +40,20 @@ def test_the_guide_runs_from_top_to_bottom(world: Path, monkeypatch: pytest.Monk
     model.training_vocabulary = vocabulary_of("generated_train_panoptic")
     DetectionCheckpointer(model, str(weights)).save("model_final")
     shutil.copy(catalog.get("generated_test_panoptic").load()[0]["file_name"], world / "scene.png")
-    completer = build_model(plug_cfg())
+    completer = build_model(guide_cfg("plug_T"))
     DetectionCheckpointer(completer, str(world / "output" / "demo" / "plug")).save("model_final")
+    (world / "output" / "amsam_T").mkdir()
+    DetectionCheckpointer(build_model(guide_cfg("amsam_T")), str(world / "output" / "amsam_T")).save("model_best")
     (world / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(world)
 
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "detectron2.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 7
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)
     assert (world / "drawn.png").is_file()
     assert names["whole"].pred_masks.shape == names["whole"].pred_visible_masks.shape == (1, 64, 64)
+    assert names["labels"].shape == (64, 64) and names["drawn"].get_image().shape == (64, 64, 3)
+    assert "retinanet" in detectors._MAKERS
     assert type(names["model"]).__name__ == "GeneralizedRCNN"

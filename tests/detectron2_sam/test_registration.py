@@ -10,7 +10,8 @@ from detectron2.config import get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 import detectron2_sam
-from detectron2_sam import amodal, modeling, registration
+from amsam.config import build_bilevel_step
+from detectron2_sam import amodal, few_shot, modeling, registration
 from sam_common import config
 from sam_common.errors import UserError
 from tests.detectron2_sam.conftest import HERE
@@ -42,6 +43,9 @@ def test_registering_twice_is_registering_once() -> None:
     detectron2_sam.register()
     assert META_ARCH_REGISTRY.get("PosSAM") is modeling.PosSAM
     assert META_ARCH_REGISTRY.get("PLUG") is amodal.PLUG and META_ARCH_REGISTRY.get("VanillaSAM") is amodal.VanillaSAM
+    for model in (few_shot.AMSAM, few_shot.PromptedSAM, few_shot.BoxRectangle):
+        assert META_ARCH_REGISTRY.get(model.__name__) is model and model.__name__ in config.META_ARCHITECTURES
+    assert config.BACKWARDS["AMSAM"] is build_bilevel_step
     assert BACKBONE_REGISTRY.get("SamViTBackbone") is modeling.SamViTBackbone
     assert SEM_SEG_HEADS_REGISTRY.get("PosSAMHead") is modeling.PosSAMHead
 
