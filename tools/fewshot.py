@@ -342,20 +342,23 @@ def _names(records: Sequence[dict[str, Any]]) -> str:
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
-    """What the command line asks for; folders by their absolute path, so that a run may be repeated from anywhere."""
-    classes = str(Path(args.classes).expanduser().absolute()) if args.classes else ""
+    """What the command line asks for; files by their absolute path, so that a run may be repeated from anywhere."""
     return Plan(
-        images=str(Path(args.images).expanduser().absolute()),
-        masks=str(Path(args.masks).expanduser().absolute()),
-        classes=classes,
+        images=_absolute(args.images),
+        masks=_absolute(args.masks),
+        classes=_absolute(args.classes) if args.classes else "",
         mask_suffix=args.mask_suffix,
         shots=args.shots,
         pool=args.pool,
-        boxes=args.boxes,
+        boxes=_absolute(args.boxes) if args.boxes.lower().endswith(".json") else args.boxes,
         config_file=args.config_file or default_config(),
         options=args.opts,
         output=Path(args.output),
     )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Draws the data set of docs/custom_data.md: balls and boxes before a wall, in the three forms that it describes.
+"""Draws the data set of docs/custom_data.md: balls and boxes before a wall, in the forms that it describes.
 
     python tests/datasets/draw_shelf.py
 
@@ -25,7 +25,7 @@ CORNERS = {  # of an outline, as parts of its side; a ball has eight
 
 
 def draw_shelf(root: Path, *, train: int, val: int) -> None:
-    """Pictures, label maps, the list of classes, and two JSON files a split, of instances and of whole things."""
+    """Pictures, label maps, the lists of classes, and two JSON files a split, of instances and of whole things."""
     source = random.Random(0)
     for split, count in (("train", train), ("val", val)):
         images, annotations, whole = [], [], []
@@ -45,6 +45,7 @@ def draw_shelf(root: Path, *, train: int, val: int) -> None:
             content = {"images": images, "annotations": entries, "categories": categories}
             (root / f"{name}.json").write_text(json.dumps(content))
     (root / "classes.txt").write_text("wall:stuff\nball|disc\nbox|carton\n")
+    (root / "parts.txt").write_text("ball\nbox\n")
 
 
 def _draw_thing(source: random.Random, picture: Image.Image, labels: Image.Image) -> dict:

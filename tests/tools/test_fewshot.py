@@ -155,7 +155,7 @@ def test_a_detector_looks_at_each_image_once(
     run(worms, tmp_path / "out", "--shots", "2", "--seeds", "1", "--pool", "4", "--boxes", "stub")
     assert seen["images"] == 6  # two of them tested, and both without a box
     said = capsys.readouterr().out
-    assert "stub found a box in 4 of 6 images" in said and "images without a box: 100.0 %" in said
+    assert "stub has a box for 4 of 6 images" in said and "images without a box: 100.0 %" in said
     assert results(tmp_path / "out")["over_seeds"]["AM-SAM"]["no_box"]["mean"] == 100
     assert "--detector stub" in said
 
@@ -169,6 +169,24 @@ def labelled(root: Path, *values: int) -> Path:
             (root / role).mkdir(parents=True, exist_ok=True)
             Image.fromarray(content).save(root / role / f"{stem}.png")
     return root
+
+
+def test_boxes_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """COCO results serve as they are; a file for other images, or none, is told before anything is trained."""
+    folder, boxes = labelled(tmp_path, 1, 1, 1, 1), tmp_path / "boxes.json"
+    more = ("--shots", "2", "--seeds", "1", "--pool", "2", "--boxes", str(boxes))
+    with pytest.raises(UserError, match=r"boxes\.json"):
+        run(folder, tmp_path / "out", *more)
+    boxes.write_text(json.dumps([{"image_id": "street", "bbox": [4, 4, 16, 16]}]))
+    with pytest.raises(UserError, match=r"boxes\.json has no boxes for --images"):
+        run(folder, tmp_path / "out", *more)
+    entries = [{"image_id": name, "bbox": [4, 4, 16, 16], "score": score} for name, score in (("3", 0.9), ("4", 0.1))]
+    boxes.write_text(json.dumps(entries))
+    run(folder, tmp_path / "out", *more)
+    assert "has a box for 1 of 4 images" in capsys.readouterr().out
+    found = results(tmp_path / "out")["over_seeds"]
+    assert found["the box itself"]["Dice"]["mean"] == pytest.approx(100 * (1 + 2 / 5) / 2)  # 256 of 1,024 pixels
+    assert found["AM-SAM"]["no_box"]["mean"] == 50
 
 
 def test_several_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

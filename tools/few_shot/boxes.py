@@ -11,9 +11,8 @@ from tqdm import tqdm
 
 from sam_common.config import CfgNode, resolve_device
 from sam_common.data.images import read_image
-from sam_common.detectors import build_detector
+from sam_common.detectors import ResultsFile, build_detector
 from sam_common.files import write_text
-from sam_common.run_report import read_json
 
 _NEEDS_NO_SEARCH = ("ground_truth", "full_image")
 
@@ -22,13 +21,14 @@ def box_source(name: str, cfg: CfgNode, records: Sequence[dict[str, Any]], outpu
     """What `INPUT.BOXES.SOURCE` is to be: `name`, or the file of what the detector of that name finds.
 
     Raises:
-        UserError: there is no such detector, or an image cannot be read.
+        UserError: there is no such detector, an image cannot be read, or a file of boxes is none for these images.
     """
-    if name in _NEEDS_NO_SEARCH or name.lower().endswith(".json"):
+    if name in _NEEDS_NO_SEARCH:
         return name
-    path = output / "boxes.json"
-    if not path.is_file():
-        threshold, device = cfg.INPUT.BOXES.SCORE_THRESHOLD, resolve_device(cfg.MODEL.DEVICE)
+    threshold, ids = cfg.INPUT.BOXES.SCORE_THRESHOLD, {record["image_id"] for record in records}
+    path = Path(name) if name.lower().endswith(".json") else output / "boxes.json"
+    if path != Path(name) and not path.is_file():
+        device = resolve_device(cfg.MODEL.DEVICE)
         detect = build_detector(name, score_threshold=threshold, device=device)
         entries = []
         for record in tqdm(records, "boxes", leave=False, disable=None):
@@ -38,6 +38,10 @@ def box_source(name: str, cfg: CfgNode, records: Sequence[dict[str, Any]], outpu
                 entry |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "score": found.scores[index].item()}
                 entries.append(entry | ({"category_id": found.categories[index]} if found.categories else {}))
         write_text(path, json.dumps(entries))
-    boxed = {entry["image_id"] for entry in read_json(path)}
-    print(f"{name} found a box in {len(boxed)} of {len(records)} images; of the others the whole image is the box")
+    boxes = ResultsFile(str(path), threshold)
+    boxes.check("--images", ids)
+    found = [
+        image_id for image_id, of_image in boxes.found.items() if image_id in ids and max(of_image.scores) >= threshold
+    ]
+    print(f"{name} has a box for {len(found)} of {len(ids)} images; of the others the whole image is the box")
     return str(path)
