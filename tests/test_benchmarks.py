@@ -1,0 +1,23 @@
+"""The benchmarks run, and what they check first holds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def test_the_embedding_cache_changes_nothing_that_is_learned() -> None:
+    """Trained weights are the same without a cache, with one, and with one on disk; each shot is encoded once at most.
+
+    Of 2 epochs of 4 shots, each validated on half of them, 12 passes go through the encoder without the cache.
+    """
+    command = [FOLDER / "amsam_embedding_cache.py", "--sizes", "T", "--epochs", "2", "--image-size", "64"]
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=FOLDER.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout)
+    assert line["identical"] and line["identical_from_disk"]
+    assert line["encoder_passes"] == {"uncached": 12, "cached": 4, "from_disk": 0}
