@@ -116,7 +116,7 @@ class Runs:
         self._run(self.cfg(seed), f"seed {seed}: learning from {learned}; then testing on {tested} images")
 
     def test(self, name: str) -> None:
-        """Tests what learns nothing, once on all images that any seed is tested on."""
+        """Tests what learns nothing, once on all images that any seed can be tested on."""
         cfg = self._cfg(self.plan.output / "baselines" / name, 0, self.names / "all.txt")
         cfg.MODEL.META_ARCHITECTURE = name
         self._run(cfg, f"testing {BASELINES[name]}", "--eval-only")
@@ -213,6 +213,8 @@ def finish(runs: Runs, seeds: int) -> None:
     print(f"{output}/report.html, {output}/results.json")
     print(f"best by validation: seed {best} → {output}/adapter.safetensors. Now, with your own pictures:")
     print(f"  {next_command(plan)}")
+    if plan.boxes == "ground_truth":
+        print("  (it learned with true boxes: tell it where to look with --box, --boxes or --detector)")
 
 
 def next_command(plan: Plan) -> str:

@@ -104,7 +104,7 @@ def test_the_report_shows_the_worst_images(done: Path) -> None:
 def test_an_interrupted_run_goes_on(
     done: Path, worms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Stopped in the second seed, then started again, then asked for once more: the numbers of an uninterrupted run."""
+    """Stopped in the second seed, then asked for the first one alone, then for both, twice: the numbers of one run."""
     command = ("--shots", "2", "--seeds", "2", "--boxes", "ground_truth")
     original, calls = train_net.main, Counter[str]()
 
@@ -117,6 +117,7 @@ def test_an_interrupted_run_goes_on(
     monkeypatch.setattr(train_net, "main", stop_in_seed1)
     with pytest.raises(Interrupted, match="the same command goes on"):
         run(worms, tmp_path / "out", *command)
+    run(worms, tmp_path / "out", *command, "--seeds", "1")
     run(worms, tmp_path / "out", *command)
     assert results(tmp_path / "out") == results(done)
     count = calls["train"]

@@ -32,16 +32,14 @@ def box_source(name: str, cfg: CfgNode, records: Sequence[dict[str, Any]], outpu
         detect = build_detector(name, score_threshold=threshold, device=device)
         entries = []
         for record in tqdm(records, "boxes", leave=False, disable=None):
-            found = detect(read_image(record["file_name"]))
-            for index, (x0, y0, x1, y1) in enumerate(found.boxes.tolist()):
+            seen = detect(read_image(record["file_name"]))
+            for index, (x0, y0, x1, y1) in enumerate(seen.boxes.tolist()):
                 entry = {"image_id": record["image_id"], "file_name": record["file_name"]}
-                entry |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "score": found.scores[index].item()}
-                entries.append(entry | ({"category_id": found.categories[index]} if found.categories else {}))
+                entry |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "score": seen.scores[index].item()}
+                entries.append(entry | ({"category_id": seen.categories[index]} if seen.categories else {}))
         write_text(path, json.dumps(entries))
     boxes = ResultsFile(str(path), threshold)
     boxes.check("--images", ids)
-    found = [
-        image_id for image_id, of_image in boxes.found.items() if image_id in ids and max(of_image.scores) >= threshold
-    ]
-    print(f"{name} has a box for {len(found)} of {len(ids)} images; of the others the whole image is the box")
+    boxed = [key for key, known in boxes.found.items() if key in ids and max(known.scores) >= threshold]
+    print(f"{name} has a box for {len(boxed)} of {len(ids)} images; of the others the whole image is the box")
     return str(path)

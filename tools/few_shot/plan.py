@@ -207,12 +207,10 @@ def _asked(plan: Plan, of: Split) -> dict[str, Any]:
 def remember(plan: Plan, of: Split) -> None:
     """Writes what was asked for, and who is drawn from and tested on."""
     write_text(plan.output / SETTINGS, json.dumps(_asked(plan, of), indent=1, ensure_ascii=False))
-    names = {"pool": [record["image_id"] for record in of.pool], "all": _tested_by_any(of)}
+    names = {
+        "pool": [record["image_id"] for record in of.pool],
+        "all": [record["image_id"] for record in of.records[plan.pool :]],
+    }
     names |= {f"test_seed{seed}": tested for seed, tested in enumerate(of.tested)}
     for name, lines in names.items():
         write_text(plan.output / "names" / f"{name}.txt", "".join(f"{line}\n" for line in lines))
-
-
-def _tested_by_any(of: Split) -> list[str]:
-    tested = {name for names in of.tested for name in names}
-    return [record["image_id"] for record in of.records if record["image_id"] in tested]
