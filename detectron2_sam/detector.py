@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
+from detectron2_sam.compat import stock_config
 from sam_common.boxes import Boxes
+from sam_common.config import CfgNode as PlainCfgNode
 from sam_common.data.plain_pickle import read_plain_pickle
 from sam_common.detectors import register_detector
 from sam_common.engine.checkpoint import read_checkpoint
@@ -28,6 +30,22 @@ def register_box_detector(name: str, cfg: CfgNode) -> None:
     register_detector(
         name, lambda *, weights, device: Detectron2Detector(kept, weights=weights or kept.MODEL.WEIGHTS, device=device)
     )
+
+
+def named_detector(name: str, *, weights: str, device: torch.device | str) -> Detectron2Detector:
+    """What `detectron2:NAME` stands for: a YAML file of Detectron2's, by its path or its name in the model zoo; after a
+    comma its weights, in the place of `MODEL.WEIGHTS`.
+
+    Raises:
+        UserError: there is no such file, or it is no plain configuration; as `Detectron2Detector`.
+    """
+    file, _, given = name.partition(",")
+    path = Path(file) if Path(file).is_file() else stock_config(file)
+    if not path.is_file():
+        raise UserError(f"detectron2:{name}: there is no file {file}, here or in Detectron2's model zoo")
+    cfg = PlainCfgNode(get_cfg())  # Detectron2's own reader would run what a YAML asks for
+    cfg.merge_from_file(path)
+    return Detectron2Detector(CfgNode(cfg), weights=weights or given or cfg.MODEL.WEIGHTS, device=device)
 
 
 class Detectron2Detector:

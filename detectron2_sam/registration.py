@@ -7,8 +7,10 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 import amsam.config
 from detectron2_sam.amodal import PLUG, VanillaSAM
 from detectron2_sam.datasets import register_datasets
+from detectron2_sam.detector import named_detector
 from detectron2_sam.few_shot import AMSAM, BoxRectangle, PromptedSAM
 from detectron2_sam.modeling import PosSAM, PosSAMHead, SamViTBackbone
+from sam_common.detectors import register_detectors
 from sam_common.errors import UserError
 
 PARTS = (
@@ -19,7 +21,7 @@ PARTS = (
 
 
 def register() -> None:
-    """Makes our models and data sets known to Detectron2; calling it again changes nothing.
+    """Makes our models and data sets known to Detectron2, and its detectors to us; calling it again changes nothing.
 
     Raises:
         UserError: something else has one of our names in a registry.
@@ -30,4 +32,5 @@ def register() -> None:
         elif registry.get(part.__name__) is not part:
             raise UserError(f"Detectron2 already has another {part.__name__}: {registry.get(part.__name__)}")
     amsam.config.register()  # how it learns
+    register_detectors("detectron2", named_detector)
     register_datasets()

@@ -8,7 +8,7 @@ A detector is called with an image, uint8 RGB [3, H, W], and gives `Boxes`. `bui
     transformers:NAME    a model of the Hugging Face hub (`transformers_detector`); the package is an extra, Apache-2.0
     ultralytics:FILE.pt  YOLO (`ultralytics_detector`); the package is an extra, AGPL-3.0, as are its models
 
-and what `register_detector` adds. What a detector needs is imported when it is built.
+and what `register_detector` and `register_detectors` add. What a detector needs is imported when it is built.
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ TORCHVISION = (
 def register_detector(name: str, maker: Callable[..., Detector]) -> None:
     """Lets `build_detector(name)` call `maker(weights=…, device=…)`; a name again replaces the one before."""
     _MAKERS[name] = maker
+
+
+def register_detectors(family: str, maker: Callable[..., Detector]) -> None:
+    """Lets `build_detector("family:rest")` call `maker(rest, weights=…, device=…)`; again replaces the one before."""
+    _FAMILIES[family] = maker
 
 
 def build_detector(

@@ -207,7 +207,7 @@ def stock_detector(*options: object) -> CfgNode:
 
 def test_a_stock_detector_finds_the_boxes(run: Any, tmp_path: Path) -> None:
     """RetinaNet of Detectron2's own configuration, by name: its boxes are those of DefaultPredictor, from a .pth and
-    from a pickle that is never unpickled, and they prompt a test under its engine."""
+    from a pickle that is never unpickled; and they prompt a training and its test, from the command line."""
     cfg = stock_detector()
     torch.manual_seed(0)
     weights = build_model(cfg).state_dict()
@@ -224,11 +224,15 @@ def test_a_stock_detector_finds_the_boxes(run: Any, tmp_path: Path) -> None:
         assert torch.equal(found.boxes, expected.pred_boxes.tensor)
     assert found.categories is not None and found.categories[0] in MetadataCatalog.get("coco_2017_train").thing_classes
 
-    source = ("INPUT.BOXES.SOURCE", "stock_retinanet", "INPUT.BOXES.SCORE_THRESHOLD", 0.0)
+    (tmp_path / "detector.yaml").write_text(cfg.dump())
+    name = f"detectron2:{tmp_path / 'detector.yaml'},{tmp_path / 'detector.pkl'}"
+    source = ("INPUT.BOXES.SOURCE", name, "INPUT.BOXES.SCORE_THRESHOLD", 0.0)
     output = run("detectron2", "run", *source, "SOLVER.MAX_ITER", 1)
     assert report(output)["results"]["few_shot"]["no_box"] == 0
     with pytest.raises(UserError, match=r"give the path of a \.pth or \.pkl file"):
         build_detector("stock_retinanet", weights="detectron2://ImageNetPretrained/MSRA/R-50.pkl")
+    with pytest.raises(UserError, match=r"there is no file a\.yaml, here or in Detectron2's model zoo"):
+        build_detector("detectron2:a.yaml")
     torch.save({"model": dict(list(weights.items())[:3])}, tmp_path / "part.pth")
     with pytest.raises(UserError, match="for another detector: it lacks"):
         build_detector("stock_retinanet", weights=str(tmp_path / "part.pth"))
