@@ -309,6 +309,7 @@ def make_report(
     notes = [
         "Each seed draws its own shots, so the standard deviation tells how much the choice of images matters.",
         f"Yellow is the box that tells the model where to look (--boxes {plan.boxes}).",
+        *(["All seeds are tested on the same images, so what learns nothing does not vary."] if plan.pool else []),
         *(["The true box is told: a detector would do worse."] if plan.boxes == "ground_truth" else []),
         *(["The tiny SAM has seen generated pictures only; on photographs it is weak."] if embedded else []),
         *(["SAM as it is and the bare box know one class, so they are not compared here."] if len(classes) > 1 else []),

@@ -216,6 +216,7 @@ def test_several_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         ((1, 7, 1, 9), (), r"2 of 4 masks cannot be used: .*2\.png has pixels of the value 7; .*4\.png has"),
         ((1, 1, 1), ("SEED", "3"), "SEED is set by --seeds; leave it out"),
         ((1, 1, 1), ("DATASETS.SHOTS", "3"), "DATASETS.SHOTS is set by --images, --masks, --shots and --pool"),
+        ((1, 1, 1), ("--masks", "nowhere"), r"--masks .*nowhere is no folder"),
         ((1, 1, 1), ("--seeds", "0"), "--seeds is 0; give at least 1"),
         ((1, 1, 1), ("--boxes", "no_such"), "there is no detector 'no_such'"),
         ((1, 1, 1), ("--classes", "none.txt"), r"none\.txt"),

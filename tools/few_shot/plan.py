@@ -132,6 +132,9 @@ def split(plan: Plan, seeds: int) -> Split:
     Raises:
         UserError: files are missing or lonely, masks cannot be used, or there are too few images; all are named.
     """
+    for option, folder in (("images", plan.images), ("masks", plan.masks)):
+        if not Path(folder).is_dir():
+            raise UserError(f"--{option} {folder} is no folder")
     spec = image_masks_spec(
         "of --images and --masks",
         images=plan.images,
