@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
 from sam_common.box_prompts import POLICIES
 from sam_common.config import CfgNode, one_of
+from sam_common.data import catalog
 from sam_common.data.amodal import group_instances
 from sam_common.data.amodal_mapper import AmodalMapper
 from sam_common.data.dataset_spec import DatasetSpec
@@ -115,6 +117,7 @@ def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Recor
     if truth == "masks":
         records = shots(cfg, specs)
         check_shots(records, [category.name for category in vocabularies[0]])
+        _warn_of_tested(records, [catalog.get(name) for name in cfg.DATASETS.TEST if name in catalog.names()])
         return records, mapper
     return [record for spec in specs for record in spec.load()], mapper
 
@@ -155,6 +158,14 @@ def check_shots(records: Sequence[Record], classes: Sequence[str]) -> None:
             logger.warning(
                 "half %d of the shots, which %s, does not show %s (%s)", level, use, ", ".join(missing), names
             )
+
+
+def _warn_of_tested(records: Sequence[Record], specs: Sequence[DatasetSpec]) -> None:
+    learned = {os.path.realpath(record["file_name"]) for record in records}
+    for spec in specs:
+        both = [str(record["image_id"]) for record in spec.load() if os.path.realpath(record["file_name"]) in learned]
+        if both:
+            logger.warning("%s, which is tested on, holds shots that are learned from: %s", spec.name, ", ".join(both))
 
 
 def validation_spec(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> DatasetSpec | None:

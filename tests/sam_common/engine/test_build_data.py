@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from sam_common import detectors
 from sam_common.boxes import Boxes
 from sam_common.config import CfgNode, get_cfg
+from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.image_masks import image_masks_spec
 from sam_common.engine import build_data
@@ -66,6 +68,23 @@ def test_values_and_sizes_are_looked_at_before_the_training(tmp_path: Path) -> N
     Image.new("L", (8, 4)).save(tmp_path / "masks" / "3.png")
     with pytest.raises(UserError, match=r"3\.png is 8×4 but its image is 8×8"):
         training_set(config(), [spec])
+
+
+def test_shots_that_are_tested_on_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One folder to learn from and to test on: a warning names the images; a part that leaves them out has none."""
+    monkeypatch.setattr(catalog, "_specs", {})
+    monkeypatch.setattr(catalog, "_origin", {})
+    spec = folder(tmp_path, 1, 2, 1, 2)
+    (tmp_path / "names.txt").write_text("2\n3\n")
+    catalog.register(replace(spec, name="whole"))
+    catalog.register(image_masks_spec("part", **spec.files, names=tmp_path / "names.txt"))
+    cfg = config("DATASETS.SHOTS", 2, "DATASETS.TEST", "('whole', 'part')")
+    with caplog.at_level(logging.WARNING):
+        training_set(cfg, [spec])
+    told = [record.message for record in caplog.records if "tested on" in record.message]
+    assert told == ["whole, which is tested on, holds shots that are learned from: 0, 1"]
 
 
 def test_a_validation_looks_for_its_boxes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
