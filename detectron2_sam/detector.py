@@ -88,7 +88,9 @@ class Detectron2Detector:
 def _load(model: nn.Module, path: str) -> None:
     """Loads all that a model has from a file that Detectron2 wrote."""
     if not path or "://" in path:
-        raise UserError(f"MODEL.WEIGHTS {path!r}: give the path of a .pth or .pkl file (detectron2:CONFIG.yaml,FILE), or random")
+        raise UserError(
+            f"MODEL.WEIGHTS {path!r}: give the path of a .pth or .pkl file (detectron2:CONFIG.yaml,FILE), or random"
+        )
     content = read_plain_pickle(path) if Path(path).suffix == ".pkl" else read_checkpoint(path)
     if not (isinstance(content, dict) and isinstance(content.get("model"), dict)):
         raise UserError(f"{path} is no checkpoint of Detectron2's: it has no entry 'model'")
