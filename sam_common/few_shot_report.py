@@ -15,7 +15,7 @@ from torch import Tensor
 from sam_common.data.image_masks import read_labels
 from sam_common.data.images import read_image
 from sam_common.evaluation.dice import METRICS, Scores, mean_dice
-from sam_common.report import Cell, Picture, PictureRow, Table
+from sam_common.report import Cell, Picture, PictureRow, Spread, Table
 from sam_common.structures import Vocabulary
 from sam_common.visualize import draw_panoptic
 
@@ -23,17 +23,11 @@ BOX_COLOR = (255, 196, 0)
 _LETTERS = 1.35  # three pictures share a row, so their words are set larger
 
 
-def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+def spread(values: Sequence[float]) -> Spread:
     """The mean, and the sample standard deviation; NaN where one value has none. Values that are NaN do not count."""
     known = [value for value in values if not math.isnan(value)]
     mean = statistics.fmean(known) if known else math.nan
-    return mean, statistics.stdev(known) if len(known) > 1 else math.nan
-
-
-def shown(values: Sequence[float]) -> str:
-    """73.2 ± 4.1; 73.2 of one value."""
-    mean, sd = mean_and_sd(values)
-    return f"{mean:.1f}" if math.isnan(sd) else f"{mean:.1f} ± {sd:.1f}"
+    return Spread(mean, statistics.stdev(known) if len(known) > 1 else math.nan)
 
 
 def scores_table(answers: Mapping[str, Sequence[Mapping[str, float]]], caption: str) -> Table:
@@ -43,21 +37,19 @@ def scores_table(answers: Mapping[str, Sequence[Mapping[str, float]]], caption: 
         answers: words for an answer -> its `means` of each seed.
     """
     rows: list[list[Cell]] = [
-        [words, *(value for name in METRICS for value in mean_and_sd([means[name] for means in seeds]))]
-        for words, seeds in answers.items()
+        [words, *(spread([means[name] for means in seeds]) for name in METRICS)] for words, seeds in answers.items()
     ]
     note = (
-        "Per cent. Dice of each image and class, mean over images, then over classes; then the mean and the standard "
-        "deviation (±) over the seeds. Dice_64 compares at 64 × 64 pixels, as BLO-SAM's code does."
+        "Per cent. Dice of each image and class, mean over images, then over classes; of several seeds the mean ± the "
+        "standard deviation. Dice_64 compares at 64 × 64 pixels, as BLO-SAM's code does."
     )
-    header = ("answer", *(column for name in METRICS for column in (name, "±")))
-    return Table(caption, header, rows, note=note, bars=(1,))
+    return Table(caption, ("answer", *METRICS), rows, note=note, bars=(1,))
 
 
 def class_table(seeds: Sequence[Mapping[str, float]], classes: Sequence[str]) -> Table:
     """Dice of each class, mean and standard deviation over seeds; a class that no tested image has is not measured."""
-    rows: list[list[Cell]] = [[name, *mean_and_sd([means[f"Dice-{name}"] for means in seeds])] for name in classes]
-    return Table("Dice of each class", ("class", "Dice", "±"), rows, bars=(1,))
+    rows: list[list[Cell]] = [[name, spread([means[f"Dice-{name}"] for means in seeds])] for name in classes]
+    return Table("Dice of each class", ("class", "Dice"), rows, bars=(1,))
 
 
 def worst(scores: Mapping[str, Scores], count: int) -> list[str]:

@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,7 +21,18 @@ from PIL import Image
 from sam_common.chart import Curve, line_chart
 from sam_common.files import write_text
 
-Cell = str | float | int | None
+
+class Spread(NamedTuple):
+    """A mean, and the standard deviation around it; NaN where there is none, as of a single value."""
+
+    mean: float
+    sd: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" if math.isnan(self.sd) else f"{self.mean:.1f} ± {self.sd:.1f}"
+
+
+Cell = str | float | int | Spread | None
 
 
 @dataclass(frozen=True)
@@ -154,7 +166,11 @@ def _section(section: Section) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in table.header)
+    words = [all(isinstance(row[column], str) for row in table.rows) for column in range(len(table.header))]
+    head = "".join(
+        f'<th scope="col"{"" if is_text else " class=number"}>{_text(name)}</th>'
+        for name, is_text in zip(table.header, words, strict=True)
+    )
     body = "".join(
         "<tr>" + "".join(_cell(cell, column, column in table.bars) for column, cell in enumerate(row)) + "</tr>"
         for row in table.rows
@@ -174,12 +190,13 @@ def _table(table: Table) -> str:
 def _cell(cell: Cell, column: int, bar: bool) -> str:
     if column == 0:
         return f'<th scope="row">{_text(str(cell))}</th>'
-    if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
-        return '<td class="number" title="not measured">–</td>'
     if isinstance(cell, str):
         return f"<td>{_text(cell)}</td>"
-    shown = f"{cell:.1f}" if isinstance(cell, float) else f"{cell:,}"
-    style = f' style="--share:{min(100.0, max(0.0, float(cell))):.1f}%"' if bar else ""
+    value = cell.mean if isinstance(cell, Spread) else cell
+    if value is None or not math.isfinite(value):
+        return '<td class="number" title="not measured">–</td>'
+    shown = str(cell) if isinstance(cell, Spread) else f"{cell:.1f}" if isinstance(cell, float) else f"{cell:,}"
+    style = f' style="--share:{min(100.0, max(0.0, float(value))):.1f}%"' if bar else ""
     return f'<td class="number{" bar" if bar else ""}"{style}>{shown}</td>'
 
 
@@ -257,7 +274,6 @@ table { border-collapse: collapse; width: 100%; font-size: 0.94rem; margin: 0 0 
 caption { text-align: left; color: var(--quiet); padding: 0 0 8px; }
 th, td { text-align: left; padding: 7px 12px; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 thead th { font-weight: 600; font-size: 0.82rem; color: var(--quiet); border-bottom-width: 2px; }
-thead th:not(:first-child) { text-align: right; }
 tbody th { font-weight: 500; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 .bar {

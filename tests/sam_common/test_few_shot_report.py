@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from sam_common.data.image_masks import image_masks_spec
-from sam_common.few_shot_report import BOX_COLOR, class_table, mean_and_sd, picture_row, scores_table, shown, worst
+from sam_common.few_shot_report import BOX_COLOR, class_table, picture_row, scores_table, spread, worst
 from sam_common.structures import Category
 
 PERSON = (Category("person", ("person",)),)
@@ -19,20 +19,20 @@ PERSON = (Category("person", ("person",)),)
 
 def test_mean_and_deviation_by_hand() -> None:
     """The sample's standard deviation; none of one value; NaN counts nowhere."""
-    assert mean_and_sd([1, 3]) == (2, pytest.approx(math.sqrt(2)))
-    assert mean_and_sd([1, 3, math.nan]) == (2, pytest.approx(math.sqrt(2)))
-    mean, sd = mean_and_sd([5])
+    assert spread([1, 3]) == (2, pytest.approx(math.sqrt(2)))
+    assert spread([1, 3, math.nan]) == (2, pytest.approx(math.sqrt(2)))
+    mean, sd = spread([5])
     assert mean == 5 and math.isnan(sd)
-    assert shown([1, 3]) == "2.0 ± 1.4" and shown([5]) == "5.0" and shown([]) == "nan"
+    assert [str(spread(values)) for values in ([1, 3], [5], [])] == ["2.0 ± 1.4", "5.0", "nan"]
 
 
 def test_tables() -> None:
-    """A row for each answer, a column pair for each metric; a class that nobody measured is no number."""
+    """A row for each answer, a column for each metric; a class that nobody measured is no number."""
     seeds = [{"Dice": d, "IoU": d / 2, "Dice_64": d, "Dice-a": d, "Dice-b": math.nan} for d in (40.0, 60.0)]
     (row,) = scores_table({"ours": seeds}, "").rows
-    assert row[:2] == ["ours", 50] and row[2] == pytest.approx(math.sqrt(200)) and row[3] == 25
+    assert row[0] == "ours" and row[1] == (50, pytest.approx(math.sqrt(200))) and row[2][0] == 25
     first, second = class_table(seeds, ["a", "b"]).rows
-    assert first[1] == 50 and math.isnan(second[1])  # type: ignore[arg-type]
+    assert first[1][0] == 50 and math.isnan(second[1][0])
 
 
 def test_the_worst_images() -> None:

@@ -17,12 +17,11 @@ from sam_common.few_shot_report import picture_row, scores_table
 from sam_common.report import Part, PictureRow, Section
 from sam_common.run_report import loss_curve, read_json
 from tools.demo_parts.run import ROOT, Demo, Shown, train_net
+from tools.few_shot.runs import AMSAM, BASELINES
 from tools.methods import full_cfg
 
 CONFIG = "configs/amsam_T.yaml"
 TEST = "generated_worms_test"
-AMSAM = "AM-SAM"
-BASELINES = {"PromptedSAM": "SAM as it is, told the box", "BoxRectangle": "the box itself"}
 PICTURES = 10
 
 
