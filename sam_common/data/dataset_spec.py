@@ -33,7 +33,6 @@ class DatasetSpec:
         files: where its parts lie, by role (`json`, `images`, `panoptic`, `labels`).
         ignore_label: of a semantic data set, the value of pixels without a class. Where the number of classes decides,
             as in `label_maps`, that of the records counts.
-        mapper: (record, seed) -> the model's input, where that is not the configuration's affair.
     """
 
     name: str
@@ -42,4 +41,3 @@ class DatasetSpec:
     evaluator: str = "panoptic"
     files: Mapping[str, str] = field(default_factory=dict)
     ignore_label: int = 255
-    mapper: Callable[[dict[str, Any], int], dict[str, Any]] | None = None

@@ -171,27 +171,12 @@ def _warn_of_tested(records: Sequence[Record], specs: Sequence[DatasetSpec]) -> 
 def validation_spec(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> DatasetSpec | None:
     """The second half of the shots as a data set; None for data sets that are trained on as a whole.
 
-    It is evaluated after every epoch, so its records are read, and its boxes looked for, once.
+    It is evaluated after every epoch, so its records are read once.
     """
     if not specs or specs[0].evaluator != "masks":
         return None
     load = functools.cache(lambda: [record for record in shots(cfg, specs) if record["level"] == 2])
-    mapper = _Remembering(_few_shot_mapper(cfg, training=False))
-    return replace(specs[0], name=f"{specs[0].name}_validation", load=load, mapper=mapper)
-
-
-class _Remembering:
-    """Makes the item of each record once."""
-
-    def __init__(self, mapper: Mapper) -> None:
-        self.mapper = mapper
-        self.items: dict[str, Record] = {}
-
-    def __call__(self, record: Record, seed: int = 0) -> Record:
-        name = record["file_name"]
-        if name not in self.items:
-            self.items[name] = self.mapper(record, seed)
-        return self.items[name]
+    return replace(specs[0], name=f"{specs[0].name}_validation", load=load)
 
 
 def _tell_epochs(groups: Sequence[Record], max_iter: int, batch_size: int) -> None:
@@ -210,8 +195,6 @@ def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[list[Record], Mapper]:
     Raises:
         UserError: `INPUT.BOXES.SOURCE` is a file of boxes for other images.
     """
-    if spec.mapper is not None:
-        return spec.load(), spec.mapper
     records, mapper = spec.load(), build_mapper(cfg, spec.evaluator, spec.load_vocabulary(), training=False)
     if isinstance(mapper, AmodalMapper | FewShotMapper) and isinstance(mapper.box_source, ResultsFile):
         known = {record["image_id"] for record in records}

@@ -3,11 +3,13 @@ boxes for whole folders."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,8 @@ from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.image_masks import image_masks_spec
 from sam_common.engine import build_data
-from sam_common.engine.build_data import training_set, validation_spec
+from sam_common.engine.build import build_validation
+from sam_common.engine.build_data import training_set
 from sam_common.errors import UserError
 
 
@@ -35,6 +38,15 @@ def folder(root: Path, *values: int) -> DatasetSpec:
             Image.fromarray(pixels).save(root / role / f"{stem}.png")
     (root / "classes.txt").write_text("a, b")
     return image_masks_spec("mine", images=root / "images", masks=root / "masks", classes=root / "classes.txt")
+
+
+class Undecided(torch.nn.Module):
+    """Finds both classes and the background equally likely."""
+
+    outputs = frozenset({"few_shot"})
+
+    def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, torch.Tensor]]:
+        return [{"few_shot": torch.ones(3, 8, 8) / 3} for _ in batch]
 
 
 def config(*options: object) -> CfgNode:
@@ -97,13 +109,13 @@ def test_a_validation_looks_for_its_boxes_once(tmp_path: Path, monkeypatch: pyte
         return Boxes(torch.tensor([[0.0, 0, 4, 4]]), torch.ones(1))
 
     detectors.register_detector("stub", lambda weights, device: detect)
-    cfg = config("INPUT.BOXES.SOURCE", "stub")
-    spec = validation_spec(cfg, [folder(tmp_path, 1, 2, 1, 2)])
-    assert spec is not None
+    cfg = config("INPUT.BOXES.SOURCE", "stub", "OUTPUT_DIR", str(tmp_path / "run"))
+    validate = build_validation(cfg, [folder(tmp_path, 1, 2, 1, 2)])
+    assert validate is not None
     for _ in range(3):
-        records, mapper = build_data.test_set(cfg, spec)
-        assert [mapper(record, 0)["boxes"].tolist() for record in records] == [[[0, 0, 4, 4]]] * 2
-    assert seen["images"] == 2 and spec.name == "mine_validation"
+        results = validate(Undecided(), contextlib.nullcontext(), lambda: False)
+        assert results is not None and results["mine_validation"]["few_shot"]["n"] == 2
+    assert seen["images"] == 2
 
 
 def test_a_file_of_boxes_may_be_for_the_whole_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
