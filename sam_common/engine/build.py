@@ -71,9 +71,17 @@ def register_datasets(cfg: CfgNode) -> None:
 
 
 def check_output_dir(cfg: CfgNode, *, resume: bool, eval_only: bool) -> None:
-    """Raises UserError where a new training would write into a folder that holds something."""
+    """Raises UserError where a new training would write into a folder that holds something.
+
+    What a run leaves that ended before its first iteration is nothing to lose: the corrected command may go there.
+    """
     output = Path(cfg.OUTPUT_DIR)
-    if output.is_dir() and any(output.iterdir()) and not (resume or eval_only):
+    if resume or eval_only or not output.is_dir():
+        return
+    metrics = output / "metrics.json"
+    began = metrics.is_file() and metrics.stat().st_size > 0
+    first = ["config.yaml", "log.txt*"] + (["metrics.json", "events.out.tfevents*"] if not began else [])
+    if {*output.iterdir()} - {path for pattern in first for path in output.glob(pattern)}:
         raise UserError(f"OUTPUT_DIR {output} is not empty; go on with --resume, or choose another OUTPUT_DIR")
 
 

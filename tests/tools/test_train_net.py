@@ -302,6 +302,14 @@ def test_a_used_output_dir_is_refused(tmp_path: Path) -> None:
     train_net.main(arguments(tmp_path / "empty"))
 
 
+def test_a_run_that_never_began_is_in_nobodys_way(tmp_path: Path) -> None:
+    """A mistake that is found late leaves a log and no iteration; the corrected command goes to the same folder."""
+    with pytest.raises(UserError):
+        train_net.main(arguments(tmp_path, "SOLVER.IMS_PER_BATCH", "0"))
+    assert {path.name for path in tmp_path.iterdir()} >= {"config.yaml", "log.txt"}
+    train_net.main(arguments(tmp_path))
+
+
 @pytest.fixture
 def spawning(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The tool starts processes that know the stand-in."""
