@@ -67,8 +67,9 @@ def read_adapter(path: str | os.PathLike) -> Adapter:
         raise UserError(f"{path} is no adapter of this version: its format is {texts.get('format')!r}, not {FORMAT!r}")
     try:
         classes, frozen = json.loads(texts["classes"]), json.loads(texts["frozen_sha256"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
-    if not (isinstance(frozen, dict) and isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+    are_known = isinstance(classes, list) and isinstance(frozen, dict)
+    if not are_known or not all(isinstance(text, str) for text in [*classes, *frozen.values()]):
         raise UserError(f"{path} is damaged: its classes or its SHA-256 are of the wrong kind")
     return Adapter({"model": tensors, "frozen_sha256": frozen}, texts["settings"], classes)

@@ -87,12 +87,13 @@ class AMSAM(nn.Module):
 
     @torch.no_grad()
     def encode(self, entry: dict[str, Any]) -> Encoded:
-        """The frozen part of an entry of a batch."""
-        image, boxes = entry["image"], entry["boxes"]
+        """The frozen part of an entry of a batch, in float32: what is kept serves at any precision."""
+        image, boxes, device = entry["image"], entry["boxes"], self.mean.device
         key = entry.get("content") or content_key(image)
-        embedding = self.cache(key, lambda: self.embed(image), self.mean.device)
         of_box = f"{key}-{content_key(boxes)}"
-        return Encoded(embedding, self.cache(of_box, lambda: self.box_tokens(boxes, image.shape), self.mean.device))
+        with torch.autocast(device.type, enabled=False):
+            embedding = self.cache(key, lambda: self.embed(image), device)
+            return Encoded(embedding, self.cache(of_box, lambda: self.box_tokens(boxes, image.shape), device))
 
     def embed(self, image: Tensor) -> Tensor:
         """The embedding [C, L / 16, L / 16] of an image [3, h, w] uint8."""

@@ -33,6 +33,9 @@ GRADIENTS = ("first_order", "unrolled", "joint")
 CALIBRATIONS = ("per_sample", "batch_mean", "learned", "off")
 TOKENS = ("random", "sam_token0")
 
+_OF_ADAPTER = ("SAM", "AMSAM", "PIXEL_MEAN", "PIXEL_STD")
+"""Keys of `MODEL` that an adapter tells."""
+
 
 def register() -> None:
     """Enters AMSAM, how it learns, and what it is compared with in the tables of methods; again changes nothing."""
@@ -74,14 +77,15 @@ def amsam_arguments(cfg: CfgNode) -> dict[str, Any]:
     sam = _sam(cfg)
     decoder = build_decoder(sam.mask_decoder, amsam.NUM_CLASSES + 1, rank=amsam.LORA_RANK, tokens=amsam.TOKENS)
     channels = sam.mask_decoder.transformer_dim // 8
+    pixels = (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
     return {
         "encoder": sam.image_encoder,
         "prompt_encoder": sam.prompt_encoder,
         "decoder": decoder,
         "calibration": build_calibration(amsam.CALIBRATION, channels, amsam.ALPHA),
-        "cache": _cache(amsam.CACHE, sam, amsam.IMAGE_SIZE),
+        "cache": _cache(amsam.CACHE, sam, amsam.IMAGE_SIZE, pixels),
         "image_size": amsam.IMAGE_SIZE,
-        "pixels": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
+        "pixels": pixels,
     }
 
 
@@ -123,7 +127,7 @@ def _check_baseline(cfg: CfgNode) -> None:
 
 def adapter_settings(cfg: CfgNode) -> str:
     """What of a cfg builds this model again, as YAML; no path of this machine but that of SAM's weights."""
-    model = {key: cfg.MODEL[key] for key in ("SAM", "AMSAM", "PIXEL_MEAN", "PIXEL_STD")}
+    model = {key: cfg.MODEL[key] for key in _OF_ADAPTER}
     kept = CfgNode({"MODEL": {"META_ARCHITECTURE": "AMSAM", **model}}).clone()
     kept.MODEL.AMSAM.CACHE = ""
     return kept.dump()
@@ -133,17 +137,25 @@ def cfg_of_adapter(settings: str, options: Sequence[str] = ()) -> CfgNode:
     """The cfg that `adapter_settings` told of, with `KEY VALUE` pairs that override it.
 
     Raises:
-        UserError: the text is no such YAML, or names a key that is not known.
+        UserError: the text is no such YAML, or names another key than `adapter_settings` writes.
     """
     cfg = get_cfg()
     add_amsam_config(cfg)
     try:
         loaded = yaml.safe_load(settings)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"the settings of the adapter are no plain YAML: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise UserError("the settings of the adapter are damaged: they hold no keys")
+    model = loaded.get("MODEL")
+    if not isinstance(model, dict):
+        raise UserError("the settings of the adapter are damaged: they describe no model")
+    strange = [*(loaded.keys() - {"MODEL"}), *(model.keys() - {"META_ARCHITECTURE", *_OF_ADAPTER})]
+    if strange or model.get("META_ARCHITECTURE") != "AMSAM":
+        told = f": {', '.join(sorted(map(str, strange)))}" if strange else ""
+        raise UserError(f"the settings of the adapter are not those of an AMSAM model alone{told}")
     cfg.merge(loaded, "the adapter")
+    cfg.MODEL.AMSAM.CACHE = ""  # a file that others made names no folder to write to
     cfg.merge_from_list(options)
     return cfg
 
@@ -156,11 +168,12 @@ def build_bilevel_step(cfg: CfgNode, model: AMSAM, optimizer: torch.optim.Optimi
     return BilevelStep(model, optimizer, upper_lr=amsam.PROMPT_LR, gradient=amsam.GRADIENT)
 
 
-def _cache(folder: str, sam: Sam, image_size: int) -> EmbeddingCache:
-    """What another SAM or another size gives goes to another folder."""
+def _cache(folder: str, sam: Sam, image_size: int, pixels: tuple[Sequence[float], Sequence[float]]) -> EmbeddingCache:
+    """What another SAM, another size or other means of pixels give goes to another folder."""
     if not folder:
         return EmbeddingCache()
     frozen = {**sam.image_encoder.state_dict(), **sam.prompt_encoder.state_dict(prefix="prompt_encoder.")}
+    frozen["pixels"] = torch.tensor([list(values) for values in pixels])
     return EmbeddingCache(Path(folder).expanduser() / f"{state_sha256(frozen)[:16]}-{image_size}")
 
 

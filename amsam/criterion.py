@@ -30,12 +30,14 @@ def few_shot_losses(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
     Args:
         logits: [B, K+1, H, W], background first.
-        labels: [B, H, W] int64, 0 … K; pixels of `IGNORE` do not count.
+        labels: [B, H, W] int64, 0 … K; pixels of `IGNORE` do not count. Without any other both losses are 0.
     """
     logits, known = logits.float(), (labels != IGNORE)[:, None]
     classes = torch.arange(logits.shape[1], device=labels.device)[:, None, None]
     one_hot = (labels[:, None] == classes).to(logits.dtype)
+    # torch's mean over no pixel is NaN
+    cross_entropy = F.cross_entropy(logits, labels, ignore_index=IGNORE) if known.any() else 0 * logits.sum()
     return {
-        "loss_cross_entropy": CROSS_ENTROPY_WEIGHT * F.cross_entropy(logits, labels, ignore_index=IGNORE),
+        "loss_cross_entropy": CROSS_ENTROPY_WEIGHT * cross_entropy,
         "loss_dice": DICE_WEIGHT * dice_loss(logits.softmax(1) * known, one_hot),
     }

@@ -1,7 +1,8 @@
 """What is frozen, computed once: no augmentation means that every epoch asks for the same embeddings and box tokens.
 
-A key names the content it was computed from; the encoder and the input's size name the folder on disk. So a cache never
-answers for another image, box, encoder or size, and needs no one to clear it.
+A key names the content it was computed from; the encoder, the input's size and the means of its pixels name the folder
+on disk. So a cache never answers for another image, box, encoder or size, and needs no one to clear it. A file holds a
+name of its own content too, so that a damaged one is noticed.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sam_common.bounded_cache import BoundedCache
+from sam_common.data.images import content_key
 from sam_common.files import atomic_path
 
 MEMORY = 2**30
@@ -50,15 +52,17 @@ class EmbeddingCache:
         return tensor
 
     def _read(self, key: str, device: torch.device | str) -> Tensor | None:
-        """None where there is no file, or one that was damaged: it is written anew."""
+        """None where there is no file, or one that cannot be read or was damaged: it is written anew."""
         if self.folder is None:
             return None
         try:
-            return load_file(self.folder / f"{key}.safetensors", device=str(device))["tensor"]
-        except (FileNotFoundError, SafetensorError, KeyError):
+            with safe_open(self.folder / f"{key}.safetensors", framework="pt", device=str(device)) as file:
+                content, tensor = (file.metadata() or {}).get("content"), file.get_tensor("tensor")
+        except (OSError, SafetensorError):
             return None
+        return tensor if content == content_key(tensor) else None
 
     def _write(self, key: str, tensor: Tensor) -> None:
         if self.folder is not None:
             with atomic_path(self.folder / f"{key}.safetensors") as path:
-                save_file({"tensor": tensor.contiguous()}, path)
+                save_file({"tensor": tensor.contiguous()}, path, metadata={"content": content_key(tensor)})

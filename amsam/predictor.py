@@ -48,6 +48,9 @@ class FewShotPredictor:
         adapter = read_adapter(path)
         register()
         cfg = cfg_of_adapter(adapter.settings, options)
+        if len(adapter.classes) != cfg.MODEL.AMSAM.NUM_CLASSES:
+            named, known = len(adapter.classes), cfg.MODEL.AMSAM.NUM_CLASSES
+            raise UserError(f"{path} is damaged: it names {named} classes, its model has {known}")
         model = build_model(cfg)
         load_trained(model, adapter.content, str(path), frozen=frozen_sha256(model))
         return cls(model, adapter.classes, device=resolve_device(cfg.MODEL.DEVICE))

@@ -70,7 +70,8 @@ def test_files_that_are_no_adapter(model: AMSAM, tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match=r"other\.safetensors is no adapter of this version"):
         read_adapter(tmp_path / "other.safetensors")
-    for settings in ("!!python/object/apply:os.system ['true']", "just words", "MODEL: {NONSENSE: 1}"):
+    strange = ("MODEL: {NONSENSE: 1}", "OUTPUT_DIR: /tmp", "MODEL: 3", "MODEL: {META_ARCHITECTURE: PLUG}", "[" * 5000)
+    for settings in ("!!python/object/apply:os.system ['true']", "just words", *strange):
         write_adapter(path, model, settings=settings, classes=["worm"])
         with pytest.raises(UserError, match="the adapter"):
             FewShotPredictor.from_adapter(path)
@@ -81,3 +82,28 @@ def test_boxes_that_show_nothing_are_refused(model: AMSAM, box: list[float]) -> 
     """No area, no number, outside: named."""
     with pytest.raises(UserError, match="box 0"):
         FewShotPredictor(model, ["worm"])(entry()["image"], [box])
+
+
+def test_a_file_names_no_folder_to_write_to(model: AMSAM, tmp_path: Path) -> None:
+    """A cache that a foreign adapter asks for is not made."""
+    settings = adapter_settings(config(*EMBEDDED)).replace("CACHE: ''", f"CACHE: {tmp_path / 'made'}")
+    assert "made" in settings
+    write_adapter(tmp_path / "a.safetensors", model, settings=settings, classes=["worm"])
+    FewShotPredictor.from_adapter(tmp_path / "a.safetensors")(entry()["image"])
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("classes", [[], ["worm", "leaf"]])
+def test_the_names_are_as_many_as_the_classes(model: AMSAM, tmp_path: Path, classes: list[str]) -> None:
+    """Or else a label without a name would be met in the middle of a folder."""
+    write_adapter(tmp_path / "a.safetensors", model, settings=adapter_settings(config(*EMBEDDED)), classes=classes)
+    with pytest.raises(UserError, match=f"names {len(classes)} classes, its model has 1"):
+        FewShotPredictor.from_adapter(tmp_path / "a.safetensors")
+
+
+def test_hashes_that_are_no_texts(model: AMSAM, tmp_path: Path) -> None:
+    """One line."""
+    texts = {"format": "amsam-adapter-1", "settings": "", "classes": "[]", "frozen_sha256": '{"encoder": 5}'}
+    save_file({"x": torch.zeros(1)}, tmp_path / "a.safetensors", metadata=texts)
+    with pytest.raises(UserError, match="its SHA-256 are of the wrong kind"):
+        read_adapter(tmp_path / "a.safetensors")

@@ -39,3 +39,11 @@ def test_pixels_that_nothing_is_said_of_do_not_count() -> None:
     ours, expected = few_shot_losses(logits, labels), few_shot_losses(logits[:, :, :1], labels[:, :1])
     for name, value in expected.items():
         torch.testing.assert_close(ours[name], value)
+
+
+def test_an_image_of_which_nothing_is_said_teaches_nothing() -> None:
+    """Both losses and the gradient are 0, not NaN, which would end the training."""
+    logits = torch.randn(1, 2, 3, 3, requires_grad=True)
+    loss = sum(few_shot_losses(logits, torch.full((1, 3, 3), -1)).values())
+    loss.backward()
+    assert loss == 0 and (logits.grad == 0).all()
