@@ -2,9 +2,10 @@
 
 `images/a.jpg` belongs to `masks/a.png`; extensions are free, and with a suffix `masks/a_suffix.png` it is. A mask has
 one value for each pixel, be it saved as one grey channel or as three equal ones: 0 is the background, and of one class
-any single other value of 1 and 255 is the object; of K classes the values 1 … K are the classes, and 255 marks pixels
-that nothing is said about. A mask may be smaller or larger than its image, as those of some published data sets are;
-its shape must be the image's.
+either 1 or 255 is the object; of K classes the values 1 … K are the classes, and 255 marks pixels that nothing is said
+about. Of a palette picture the indices are the values, but of a black and white one of one class the colours: some
+programs number them the other way round. A mask may be smaller or larger than its image, as those of some published
+data sets are; its shape must be the image's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,7 +78,10 @@ def image_masks_spec(
 
 def load_vocabulary(files: Mapping[str, str]) -> Vocabulary:
     """The K classes beside the background; the first has value 1 in the masks. Without a file, one: "object"."""
-    return parse_vocabulary(Path(files["classes"])) if "classes" in files else _ONE_CLASS
+    classes = parse_vocabulary(Path(files["classes"])) if "classes" in files else _ONE_CLASS
+    if len(classes) >= _UNKNOWN:
+        raise UserError(f"{files['classes']} has {len(classes)} classes; masks have values of at most {_UNKNOWN - 1}")
+    return classes
 
 
 def load_records(name: str, files: Mapping[str, str], choose: Choose | None = None) -> list[dict[str, Any]]:
@@ -126,12 +130,15 @@ def read_labels(record: dict[str, Any]) -> Tensor:
             class.
     """
     path, num_classes = record["mask_file_name"], record["num_classes"]
-    labels = _read_values(path)
+    labels = _read_values(path, colours=num_classes == 1)
     (height, width), size = labels.shape, (record["height"], record["width"])
     if abs(width / height * size[0] / size[1] - 1) > _SHAPE_TOLERANCE:
-        raise UserError(f"{path} is {width}×{height} but its image is {size[1]}×{size[0]}, which is another shape")
+        hint = "; the EXIF orientation of one of them may turn it" if labels.shape == size[::-1] else ""
+        told = f"{path} is {width}×{height} but its image is {size[1]}×{size[0]}, which is another shape{hint}"
+        raise UserError(told)
     if labels.shape != size:
         labels = F.interpolate(labels[None, None].float(), size, mode="nearest-exact")[0, 0].long()
+    both = num_classes == 1 and {1, _UNKNOWN} <= set(labels.unique().tolist())
     if num_classes == 1:
         labels[labels == _UNKNOWN] = 1
     else:
@@ -141,6 +148,10 @@ def read_labels(record: dict[str, Any]) -> Tensor:
         known = "0 and 255, or 0 and 1" if num_classes == 1 else f"0 to {num_classes}, and 255 where nothing is said"
         some = ", ".join(map(str, wrong[:_SHOWN]))
         raise UserError(f"{path} has pixels of the value {some}; a mask of {num_classes} classes has {known}")
+    if both:
+        raise UserError(
+            f"{path} has pixels of 1 and of 255; of one class either is the object: make each 255 a 0 or a 1"
+        )
     return labels
 
 
@@ -167,6 +178,9 @@ def choose_shots(records: Sequence[dict[str, Any]], shots: int, seed: int | None
 def _pictures(name: str, role: str, files: Mapping[str, str]) -> dict[str, str]:
     """Name of an image -> path of its picture in the folder of that role; notes beside them are passed by."""
     found = files_by_stem(name, role, files[role], leave_out=_NOTES)
+    unwritable = [ascii(path) for stem, path in found.items() if re.search(r"[\n\r\ud800-\udfff]", stem)]
+    if unwritable:
+        raise UserError(f"data set {name}: rename {_some(unwritable)}: line breaks and broken letters fit in no list")
     suffix = files.get("mask_suffix", "")
     if role == "images" or not suffix:
         return found
@@ -179,10 +193,10 @@ def _pictures(name: str, role: str, files: Mapping[str, str]) -> dict[str, str]:
 def _read_names(name: str, path: str, images: Mapping[str, str]) -> list[str]:
     """The names in a file of them, without extensions; each must be that of an image, once."""
     try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        lines = Path(path).read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"data set {name}: the file of names {path} cannot be read: {error}") from error
-    stems = [line if line in images else str(PurePosixPath(line).with_suffix("")) for line in lines if line]
+    stems = [_stem(line, images) for line in lines if line.strip()]
     unknown = [stem for stem in stems if stem not in images]
     if unknown or not stems:
         fault = f"names no image: {_some(unknown)}" if unknown else "is empty"
@@ -193,14 +207,33 @@ def _read_names(name: str, path: str, images: Mapping[str, str]) -> list[str]:
     return stems
 
 
-def _read_values(path: str) -> Tensor:
-    """The value of every pixel, int64 [H, W]; an RGB picture that is grey has it three times."""
-    if _mode(path) != "RGB":
+def _stem(line: str, images: Mapping[str, str]) -> str:
+    """The name of an image in a line, as it stands or without spaces around it, and without its extension."""
+    known = next((text for text in (line, line.strip()) if text in images), None)
+    return known if known is not None else os.path.splitext(os.path.normpath(line.strip()))[0]
+
+
+def _read_values(path: str, *, colours: bool) -> Tensor:
+    """The value of every pixel, int64 [H, W]; an RGB picture that is grey has it three times.
+
+    Args:
+        colours: of a palette picture that is black and white take 0 and 255, not the indices.
+    """
+    mode = _mode(path)
+    if mode == "P" and colours:
+        return _colours(path)
+    if mode != "RGB":
         return read_class_indices(path)
     channels = read_image(path)
     if not (channels == channels[0]).all():
         raise UserError(f"{path} is coloured; a mask has one value for each pixel, 0 for the background")
     return channels[0].long()
+
+
+def _colours(path: str) -> Tensor:
+    indices, shown = read_class_indices(path), read_image(path)
+    black_and_white = (shown == shown[0]).all() and ((shown[0] == 0) | (shown[0] == 255)).all()
+    return shown[0].long() if black_and_white else indices
 
 
 def _mode(path: str) -> str:

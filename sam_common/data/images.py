@@ -77,7 +77,8 @@ def read_segment_ids(path: str | os.PathLike) -> Tensor:
 
 
 def read_class_indices(path: str | os.PathLike) -> Tensor:
-    """The pixels of an image of one channel, 8 or 16 bits, int64 [H, W]; of a palette image its indices.
+    """The pixels of an image of one channel, 8 or 16 bits, int64 [H, W], upright as `read_image` gives it; of a palette
+    image its indices.
 
     Raises:
         UserError: the file is missing, truncated, no image, or has another kind of pixels.
@@ -85,7 +86,7 @@ def read_class_indices(path: str | os.PathLike) -> Tensor:
     with _open(path) as image:
         if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
             raise UserError(f"{path}: a label map has one channel of class indices, this one is {image.mode}")
-        return torch.from_numpy(np.array(image).astype(np.int64))
+        return torch.from_numpy(np.array(ImageOps.exif_transpose(image)).astype(np.int64))
 
 
 def upright_size(path: str | os.PathLike) -> tuple[int, int]:

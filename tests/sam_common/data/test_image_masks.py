@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from sam_common.data.image_masks import choose_shots, image_masks_spec, natural_order, read_labels
+from sam_common.data.images import read_image
 from sam_common.errors import UserError
 
 SAMPLES = Path(os.environ.get("DETECTRON2_SAM_SAMPLES", "")) / "human_segmentation"
@@ -64,6 +65,13 @@ def test_several_classes_and_what_nothing_is_said_about(folder: Path, tmp_path: 
     assert read_labels(spec.load()[0])[0].tolist() == [0, 1, 2, -1, 0, 0]
 
 
+def test_more_classes_than_a_mask_has_values(folder: Path, tmp_path: Path) -> None:
+    """The 255th would be what nothing is said about."""
+    (tmp_path / "classes.txt").write_text(", ".join(f"kind{i}" for i in range(255)))
+    with pytest.raises(UserError, match=r"classes\.txt has 255 classes; masks have values of at most 254"):
+        records(folder, classes=tmp_path / "classes.txt")
+
+
 def test_a_mask_of_another_size_is_scaled_to_its_image(folder: Path) -> None:
     """Twice as large, nearest: the same labels. Another shape is refused."""
     large = np.zeros((8, 12), np.uint8)
@@ -87,7 +95,7 @@ def test_lonely_files_are_all_named(folder: Path) -> None:
 def test_values_that_are_no_class_are_named(folder: Path) -> None:
     """As JPEG masks have them: the file, the values, and what is expected."""
     mask = np.zeros((4, 6), np.uint8)
-    mask[0, :3] = 7, 128, 255
+    mask[0, :4] = 1, 7, 128, 255
     put(folder / "masks" / "2.png", mask)
     with pytest.raises(UserError, match=r"2\.png has pixels of the value 7, 128; .* 0 and 255, or 0 and 1"):
         read_labels(records(folder)[1])
@@ -103,6 +111,7 @@ def test_a_part_of_a_folder_is_named_in_a_file(folder: Path) -> None:
     for content, message in (
         ("1\n3", "names no image: 3;"),
         ("", "is empty"),
+        (".", r"names no image: \.;"),
         ("1\n1.jpg", "has 1 more than once"),
         ("1\n2", r"1 have no masks: .*2\.jpg"),
     ):
@@ -150,6 +159,60 @@ def test_natural_order() -> None:
     """Numbers by value wherever they stand; names that differ in zeros only still have one order."""
     names = ["b1", "a10", "a2", "a", "a02", "10", "9"]
     assert sorted(names, key=natural_order) == ["9", "10", "a", "a02", "a2", "a10", "b1"]
+
+
+def test_of_one_class_a_mask_has_one_habit(folder: Path) -> None:
+    """1 for the object and 255 for a border that nothing is said of, as VOC's: refused, not taken for the object."""
+    put(folder / "masks" / "1.png", np.tile(np.array([0, 1, 1, 255, 0, 0], np.uint8), (4, 1)))
+    with pytest.raises(UserError, match=r"1\.png has pixels of 1 and of 255"):
+        read_labels(records(folder)[0])
+
+
+@pytest.mark.parametrize("palette", [[255, 255, 255, 0, 0, 0], [0, 0, 0, 255, 255, 255]])
+def test_a_black_and_white_palette_means_its_colours(folder: Path, palette: list[int]) -> None:
+    """White is the object, whether its index is 0 or 1, as programs that make pictures small choose."""
+    white = palette.index(255) // 3
+    mask = Image.fromarray(np.full((4, 6), 1 - white, np.uint8), mode="P")
+    mask.putpalette(palette)
+    mask.putpixel((2, 1), white)
+    mask.save(folder / "masks" / "1.png")
+    labels = read_labels(records(folder)[0])
+    assert labels[1, 2] == 1 and labels.sum() == 1
+
+
+def test_a_mask_is_turned_as_its_image(folder: Path) -> None:
+    """Both files say that they lie on their side: what they show is upright, in the image and in the mask."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((4, 6), np.uint8)
+    pixels[0, 0] = 255
+    Image.fromarray(np.stack([pixels] * 3, -1)).save(folder / "images" / "1.png", exif=exif)
+    (folder / "images" / "1.jpg").unlink()
+    Image.fromarray(pixels).save(folder / "masks" / "1.png", exif=exif)
+    record = records(folder)[0]
+    assert (record["height"], record["width"]) == (6, 4)
+    assert torch.equal(read_labels(record), read_image(record["file_name"])[0].long() // 255)
+    Image.fromarray(pixels).save(folder / "masks" / "1.png")
+    with pytest.raises(UserError, match="is 6×4 but its image is 4×6, .*EXIF"):
+        read_labels(record)
+
+
+def test_names_with_spaces_at_their_ends(folder: Path) -> None:
+    """Each is found by its line, which may have more spaces, a carriage return and a mark of its encoding."""
+    for kind, suffix in (("images", ".jpg"), ("masks", ".png")):
+        (folder / kind / f"1{suffix}").rename(folder / kind / f" 1 {suffix}")
+    names = folder / "part.txt"
+    names.write_bytes(b"\xef\xbb\xbf 1 \r\n  10  \r\n2.jpg \r\n")
+    assert [record["image_id"] for record in records(folder, names=names)] == [" 1 ", "10", "2"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\udcff"])
+def test_names_that_no_list_can_hold(folder: Path, name: str) -> None:
+    """A line break, and bytes that are no letters: told in one printable line."""
+    (folder / "images" / "1.jpg").rename(folder / "images" / f"{name}.jpg")
+    with pytest.raises(UserError, match=r"mine: rename '.*\.jpg'") as error:
+        records(folder)
+    assert "\n" not in str(error.value) and str(error.value).encode()
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="DETECTRON2_SAM_SAMPLES names no folder with human_segmentation")
