@@ -5,7 +5,8 @@
 
 Such a file is a pickled Python object, which may run anything when it is unpickled. Here it cannot: whatever class it
 names becomes an empty `_Saved`, of which numbers and names alone are taken. They go into a model that the package
-builds from a description of its own. Nothing is downloaded, since no checksums of these files are published.
+builds from a description of its own, never from one in the working folder, whose words the package would run. Nothing
+is downloaded, since no checksums of these files are published.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
@@ -47,6 +49,7 @@ class UltralyticsDetector:
 
     def __init__(self, path: str, *, weights: str = "", device: torch.device | str = "cpu") -> None:
         try:
+            import ultralytics
             from ultralytics.nn.tasks import DetectionModel
         except ImportError as error:
             raise UserError(
@@ -62,7 +65,10 @@ class UltralyticsDetector:
             names = dict(self.model.names)
         else:
             description, names, state = read_yolo(path)
-            self.model = DetectionModel(description, nc=len(names), verbose=False)
+            known = _description(Path(ultralytics.__file__).parent / "cfg" / "models", description)
+            if known is None:
+                raise UserError(f"{path} is a {description}, which the package ultralytics here does not describe")
+            self.model = DetectionModel(known, nc=len(names), verbose=False)
             try:
                 self.model.load_state_dict(state)
             except RuntimeError as error:
@@ -94,6 +100,17 @@ def letterbox(image: Tensor) -> tuple[Tensor, float]:
     return F.pad(resized, (0, -width % _STRIDE, 0, -height % _STRIDE), value=_PADDING), scale
 
 
+def _description(folder: Path, name: str) -> dict[str, Any] | None:
+    """What the package tells in its own files of `yolov8n.yaml`, which is `yolov8.yaml` at the scale n."""
+    scale = re.search(r"\d([nslmx])(?=[.-])", name)
+    plain = name if scale is None else name[: scale.start(1)] + name[scale.end(1) :]
+    file = next((path for word in (name, plain) for path in sorted(folder.rglob(word))), None)
+    if file is None:
+        return None
+    told = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return {**told, "scale": scale[1] if scale is not None else "", "yaml_file": name}
+
+
 class _Saved:
     """What stands for any object of a file: it has the object's attributes and none of its code."""
 
@@ -122,7 +139,8 @@ def read_yolo(path: str) -> tuple[str, dict[int, str], dict[str, Tensor]]:
             f"{path} holds what no YOLO model does, perhaps code that would run; it was not loaded"
         ) from error
     except Exception as error:  # a damaged file fails in many ways
-        raise UserError(f"{path} cannot be read as a YOLO model: {str(error).splitlines()[0]}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read as a YOLO model: {reason}") from error
     model = next((content[key] for key in ("ema", "model") if _is_saved(content, key)), None)
     told = vars(model) if model is not None else {}
     description, names = told.get("yaml"), told.get("names")
@@ -131,7 +149,11 @@ def read_yolo(path: str) -> tuple[str, dict[int, str], dict[str, Tensor]]:
     is_named = names and list(names) == list(range(len(names)))
     if model is None or not is_named or not re.fullmatch(r"[\w.-]+\.yaml", file):
         raise UserError(f"{path} is no YOLO model: it lacks the model, its description or its classes")
-    return file, {index: str(name) for index, name in names.items()}, dict(_tensors(model, ""))
+    try:
+        weights = dict(_tensors(model, ""))
+    except (RecursionError, AttributeError, TypeError) as error:  # parts of the wrong kind, or one inside itself
+        raise UserError(f"{path} is no YOLO model: its layers are damaged") from error
+    return file, {index: str(name) for index, name in names.items()}, weights
 
 
 def _is_saved(content: Any, key: str) -> bool:

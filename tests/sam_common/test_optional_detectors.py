@@ -17,7 +17,7 @@ from torch import nn
 
 from sam_common.detectors import build_box_source, build_detector
 from sam_common.errors import UserError
-from sam_common.ultralytics_detector import letterbox, read_yolo
+from sam_common.ultralytics_detector import _description, letterbox, read_yolo
 
 IMAGE = torch.randint(0, 256, (3, 50, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -120,6 +120,31 @@ def test_a_file_that_would_run_something_does_not(place: str, tmp_path: Path) ->
     with pytest.raises(UserError):
         read_yolo(str(tmp_path / "a.pt"))
     assert not (tmp_path / "made").exists()
+
+
+def test_layers_inside_themselves(tmp_path: Path) -> None:
+    """A file whose module is a part of itself, or whose parts are of the wrong kind: one line."""
+    circle = yolo()
+    circle._modules["conv"] = circle
+    wrong = yolo(_parameters=[1])
+    for model in (circle, wrong):
+        torch.save({"model": model}, tmp_path / "a.pt")
+        with pytest.raises(UserError, match="no YOLO model: its layers are damaged"):
+            read_yolo(str(tmp_path / "a.pt"))
+
+
+def test_a_description_is_the_packages_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the working folder, whose activation the package would run as code, is not read; scales share a file."""
+    package, work = tmp_path / "package", tmp_path / "work"
+    for folder, words in ((package / "v8", "nc: 80"), (work, "activation: evil()")):
+        folder.mkdir(parents=True)
+        (folder / "yolov8.yaml").write_text(words)
+        (folder / "yolov8-p6.yaml").write_text(words)
+    (work / "mine.yaml").write_text("activation: evil()")
+    monkeypatch.chdir(work)
+    assert _description(package, "yolov8n.yaml") == {"nc": 80, "scale": "n", "yaml_file": "yolov8n.yaml"}
+    assert _description(package, "yolov8x-p6.yaml") == {"nc": 80, "scale": "x", "yaml_file": "yolov8x-p6.yaml"}
+    assert _description(package, "mine.yaml") is None
 
 
 def test_no_file_at_all() -> None:
