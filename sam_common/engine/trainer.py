@@ -112,6 +112,7 @@ class Trainer:
         self.warns_of_idle = backward is None
         self.module, self.optimizer = fabric.setup(model, optimizer)
         self.progress = Progress()
+        self.holds_best = False  # rather than the last weights, which are saved then
 
     def resume(self, path: Path) -> None:
         """Goes on from a checkpoint of this run. Raises UserError where it does not fit."""
@@ -245,7 +246,7 @@ class Trainer:
         """Saves the state, as `model_final` when training is done; no rank leaves before it is written."""
         done = self.progress.iteration + 1 >= self.plan.max_iter
         path = self.checkpointer.directory / ("model_final.pth" if done else f"model_{self.progress.iteration:07d}.pth")
-        if self.fabric.is_global_zero:
+        if self.fabric.is_global_zero and not self.holds_best:
             self.checkpointer.save(path.stem, {"seed": self.plan.seed, **asdict(self.progress)})
             logger.info("saved %s", path)
         self.fabric.barrier()
@@ -264,6 +265,7 @@ class Trainer:
         best = self.progress.metrics.get("best")
         if best is not None:
             self.checkpointer.load_weights(self.checkpointer.directory / f"{BEST}.pth")
+            self.holds_best = True
             logger.info("best of the validation: iteration %d, %s %.4f", *best.values())
 
     def _evaluate(self, evaluate: Evaluate, stop: StopFlag, writer: MetricsWriter | None) -> dict[str, Results]:

@@ -16,7 +16,7 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from sam_common.engine.checkpoint import Checkpointer
-from sam_common.engine.launch import _Autocast, grad_scaler
+from sam_common.engine.launch import Interrupted, _Autocast, grad_scaler
 from sam_common.engine.trainer import Plan, Trainer
 
 
@@ -106,6 +106,18 @@ def test_periods_final_and_best(tmp_path: Path) -> None:
         "last": {"task/score": 2.0},
         "best": {"iteration": 3, "metric": "task/score", "value": 3.0},
     }
+
+
+def test_stopped_in_the_last_test_the_last_weights_stay_saved(tmp_path: Path) -> None:
+    """Validation chose the first of three steps, whose weight is tested; model_final keeps that of all three."""
+    run, _, _ = trainer(tmp_path, lambda i: 1.0, Plan(max_iter=3, eval_period=1))
+    run.validate = lambda iteration, stopped: {"set": {"task": {"score": -float(iteration)}}}
+    run.evaluate = lambda iteration, stopped: None
+    with pytest.raises(Interrupted, match=r"model_final\.pth"):
+        run.train()
+    saved = {name: torch.load(tmp_path / f"{name}.pth", weights_only=True) for name in ("model_best", "model_final")}
+    assert float(saved["model_best"]["model"]["weight"]) == 0.5
+    assert float(saved["model_final"]["model"]["weight"]) == pytest.approx(-0.05)
 
 
 def test_a_parameter_without_gradient_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
