@@ -47,7 +47,7 @@ from sam_common.tool import ToolParser, run_tool
 from tools.few_shot.boxes import box_source
 from tools.few_shot.plan import Plan, Split, check_output, default_config, remember, split
 from tools.few_shot.report import make_report, next_command, numbers, worst_rows
-from tools.few_shot.runs import AMSAM, BASELINES, Runs
+from tools.few_shot.runs import AMSAM, Runs
 from tools.methods import register_all
 
 
@@ -65,14 +65,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_output(plan, of)
     tell(plan, of, base)
     register_all()
+    remember(plan, of)  # before anything else is written, so that whatever is interrupted goes on
     runs = Runs(plan, of, box_source(plan.boxes, base, of.records, plan.output))
-    remember(plan, of)
     try:
         for seed in range(args.seeds):
             runs.train(seed)
-        if len(of.vocabulary) == 1:
-            for name in BASELINES:
-                runs.test(name)
+        for name in runs.baselines:
+            runs.test(name)
     except Interrupted as stopped:
         raise Interrupted("stopped; the same command goes on from here", stopped.signum) from stopped
     finish(runs, args.seeds)
@@ -115,7 +114,7 @@ def finish(runs: Runs, seeds: int) -> None:
     print(f"{seeds} seeds; images without a box: {spread([m['no_box'] for m in answers[AMSAM]])} %")
     print(f"{output}/report.html, {output}/results.json")
     print(f"best by validation: seed {best} → {output}/adapter.safetensors. Now, with your own pictures:")
-    print(f"  {next_command(plan)}")
+    print(f"  {next_command(plan, of)}")
     if plan.boxes == "ground_truth":
         print("  (it learned with true boxes: tell it where to look with --box, --boxes or --detector)")
 
@@ -150,7 +149,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--pool", type=int, default=0, metavar="N", help="draw from the first N by name, test on the rest"
     )
-    parser.add_argument("--classes", metavar="FILE", help="a name a line; the first is 1 in the masks, 255 is unknown")
+    parser.add_argument(
+        "--classes", metavar="FILE", help="a name a line; the first is 1 in the masks; of several, 255 is unknown"
+    )
     parser.add_argument("--mask-suffix", default="", help="of a_mask.png for a.jpg: _mask")
     parser.add_argument("--boxes", default="full_image", metavar="SOURCE", help="see above (full_image)")
     parser.add_argument(

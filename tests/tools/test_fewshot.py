@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import signal
 from collections import Counter
@@ -135,6 +136,9 @@ def test_another_command_does_not_mix(done: Path, worms: Path, tmp_path: Path) -
         run(worms, tmp_path / "out", "--shots", "2", "--seeds", "1", "MODEL.AMSAM.IMAGE_SIZE", "17")
     with pytest.raises(UserError, match="IMAGE_SIZE is 18"):  # nothing was trained, so it may be mended
         run(worms, tmp_path / "out", "--shots", "2", "--seeds", "1", "MODEL.AMSAM.IMAGE_SIZE", "18")
+    (tmp_path / "out" / "fewshot.json").write_text("[]")
+    with pytest.raises(UserError, match=r"fewshot\.json is damaged"):
+        run(worms, tmp_path / "out", "--shots", "2")
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty and not of this tool"):
         run(worms, tmp_path, "--shots", "2")
@@ -251,3 +255,59 @@ def test_sam_is_the_real_one_where_its_weights_are_here(tmp_path: Path, monkeypa
     assert fewshot.default_config() == "configs/amsam_T.yaml"
     (tmp_path / "sam_vit_b_01ec64.pth").touch()
     assert fewshot.default_config() == "configs/amsam_B.yaml"
+
+
+def test_what_is_killed_while_it_looks_for_boxes_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worms: Path
+) -> None:
+    """Before the first training too, and beside half a file that it was writing."""
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / ".fewshot.x7.json").write_text("{")
+    command = ("--shots", "2", "--seeds", "1", "--boxes", "opencv_hog_people")
+
+    class Killed(Exception):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(train_net, "main", kill)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            run(worms, output, *command)
+    assert (output / "boxes.json").is_file()
+
+
+def test_no_boxes_at_all(worms: Path, tmp_path: Path) -> None:
+    """The published method without its detector: there is no box to compare with, and the table is of the model."""
+    run(worms, tmp_path / "out", "--shots", "2", "--seeds", "1", "INPUT.BOXES.SELECT", "none")
+    assert results(tmp_path / "out")["over_seeds"].keys() == {"AM-SAM"}
+
+
+@pytest.mark.parametrize("role", ["images", "masks"])
+def test_results_do_not_go_among_the_pictures(tmp_path: Path, role: str) -> None:
+    """The same command again would take them for pictures."""
+    with pytest.raises(UserError, match=f"lies in --{role}, which it would fill"):
+        run(labelled(tmp_path, 1, 1, 1), tmp_path / role / "out", "--shots", "2")
+
+
+def test_numbers_are_of_the_files_as_they_are(tmp_path: Path) -> None:
+    """A mask that was mended since is told, and earlier numbers are not given for it."""
+    folder = labelled(tmp_path, 1, 1, 1)
+    run(folder, tmp_path / "out", "--shots", "2", "--seeds", "1")
+    Image.new("L", (32, 32), 1).save(folder / "masks" / "2.png")
+    with pytest.raises(UserError, match=r"another command \(content of masks was"):
+        run(folder, tmp_path / "out", "--shots", "2", "--seeds", "1")
+
+
+def test_the_command_that_comes_next_looks_into_subfolders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the images lie in some, it would find none without."""
+    folder = labelled(tmp_path, 1, 1, 1)
+    for role in ("images", "masks"):
+        (folder / role).rename(folder / "inner")
+        (folder / role).mkdir()
+        (folder / "inner").rename(folder / role / "a")
+    run(folder, tmp_path / "out", "--shots", "2", "--seeds", "1")
+    (command,) = (line for line in capsys.readouterr().out.splitlines() if "tools/predict.py" in line)
+    assert predict.main(shlex.split(command)[2:]) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,6 +135,8 @@ def split(plan: Plan, seeds: int) -> Split:
     for option, folder in (("images", plan.images), ("masks", plan.masks)):
         if not Path(folder).is_dir():
             raise UserError(f"--{option} {folder} is no folder")
+        if plan.output.resolve().is_relative_to(Path(folder).resolve()):
+            raise UserError(f"--output {plan.output} lies in --{option}, which it would fill; choose another")
     spec = image_masks_spec(
         "of --images and --masks",
         images=plan.images,
@@ -187,10 +189,12 @@ def check_output(plan: Plan, of: Split) -> None:
     """
     path = plan.output / SETTINGS
     if not path.is_file():
-        if plan.output.is_dir() and any(plan.output.iterdir()):
+        if plan.output.is_dir() and any(not entry.name.startswith(".") for entry in plan.output.iterdir()):
             raise UserError(f"--output {plan.output} is not empty and not of this tool; choose another")
         return
     before, asked = read_json(path), _asked(plan, of)
+    if not isinstance(before, dict):
+        raise UserError(f"{path} is damaged; choose another --output")
     changes = "; ".join(
         f"{key} was {before.get(key)!r}, is {asked[key]!r}" for key in asked if before.get(key) != asked[key]
     )
@@ -202,9 +206,29 @@ def check_output(plan: Plan, of: Split) -> None:
 
 
 def _asked(plan: Plan, of: Split) -> dict[str, Any]:
-    ids = "\n".join(record["image_id"] for record in of.records)
+    """With names of what the files hold: where one was mended since, earlier numbers are not those of this command."""
     asked = {key: getattr(plan, key) for key in plan.__dataclass_fields__ if key != "output"}
-    return asked | {"images in the folder": f"{len(of.records)}, {hashlib.sha256(ids.encode()).hexdigest()[:12]}"}
+    cfg = full_cfg()
+    cfg.merge_from_file(plan.config_file)
+    told = [path for path in (plan.classes, plan.boxes) if path and Path(path).is_file()]
+    return asked | {
+        "images in the folder": f"{len(of.records)}, {_sha256([record['image_id'].encode() for record in of.records])}",
+        "content of images": _content(record["file_name"] for record in of.records),
+        "content of masks": _content(record["mask_file_name"] for record in of.records),
+        "content of the configuration": _sha256([cfg.dump().encode()]),
+        "content of the classes and the boxes": _content(told),
+    }
+
+
+def _content(paths: Iterable[str]) -> str:
+    return _sha256(Path(path).read_bytes() for path in paths)
+
+
+def _sha256(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()[:12]
 
 
 def remember(plan: Plan, of: Split) -> None:

@@ -18,13 +18,13 @@ from sam_common.few_shot_report import class_table, picture_row, scores_table, s
 from sam_common.files import atomic_path
 from sam_common.report import Cell, Part, PictureRow, Report, Section, Table
 from sam_common.run_report import loss_curve
-from tools.few_shot.plan import TEST, Plan
+from tools.few_shot.plan import TEST, Plan, Split
 from tools.few_shot.runs import AMSAM, Runs
 
 WORST = 10
 
 
-def next_command(plan: Plan) -> str:
+def next_command(plan: Plan, of: Split) -> str:
     """Labels pictures with the adapter, told boxes as here where that can be."""
     words = [
         "python",
@@ -38,6 +38,8 @@ def next_command(plan: Plan) -> str:
         words += ["--boxes", plan.boxes]
     elif plan.boxes not in ("full_image", "ground_truth"):
         words += ["--detector", plan.boxes]
+    if any("/" in record["image_id"] for record in of.records):
+        words.append("--recursive")
     return shlex.join([*words, "--output", str(plan.output / "predicted")])
 
 
@@ -134,7 +136,7 @@ def make_report(
         *((f"seed {seed} learned from", _names(shots)) for seed, shots in enumerate(of.shots)),
         ("masks that show nothing", ", ".join(of.empty) or "none"),
         ("adapter", str(plan.output / "adapter.safetensors")),
-        ("to label pictures", next_command(plan)),
+        ("to label pictures", next_command(plan, of)),
     ]
     tested = f"images {plan.pool + 1} to {len(of.records)}" if plan.pool else "all others"
     lead = f"{', '.join(classes)}: learned from {plan.shots} labelled images, tested on {tested}."

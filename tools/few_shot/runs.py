@@ -28,6 +28,8 @@ class Runs:
     def __init__(self, plan: Plan, of: Split, source: str) -> None:
         self.plan, self.of, self.source = plan, of, source
         self.names = plan.output / "names"
+        fits = len(of.vocabulary) == 1 and plan.base().INPUT.BOXES.SELECT != "none"  # they know one class and boxes
+        self.baselines = BASELINES if fits else {}
 
     def cfg(self, seed: int) -> CfgNode:
         """Of the training with that seed."""
@@ -70,11 +72,9 @@ class Runs:
         """Words for an answer -> the means of each seed, over the same images."""
         classes = [category.name for category in self.of.vocabulary]
         found = {AMSAM: [means(self.scores(seed).values(), classes) for seed in range(seeds)]}
-        for name, words in BASELINES.items():
-            file = results_file(self.plan.output / "baselines" / name).with_name("dice_per_image.csv")
-            if len(classes) == 1:
-                scores = read_scores(file)
-                found[words] = [means((scores[image] for image in ids), classes) for ids in self.of.tested[:seeds]]
+        for name, words in self.baselines.items():
+            scores = read_scores(results_file(self.plan.output / "baselines" / name).with_name("dice_per_image.csv"))
+            found[words] = [means((scores[image] for image in ids), classes) for ids in self.of.tested[:seeds]]
         return found
 
     def validation(self, seed: int) -> float:
