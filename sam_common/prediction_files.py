@@ -27,7 +27,7 @@ from sam_common.data.images import write_segment_ids
 from sam_common.files import atomic_path, write_text
 from sam_common.inputs import Input
 from sam_common.predictor import Panoptic, coco_json, coco_segments
-from sam_common.rle import encode_mask
+from sam_common.rle import encode_labels, encode_mask
 from sam_common.structures import AmodalInstances, Category, Vocabulary
 
 TASKS = ("panoptic", "semantic", "instance")
@@ -56,8 +56,10 @@ def coco_masks(outputs: dict[str, Any], task: str, vocabulary: Vocabulary) -> li
     if task == "instance":
         return _coco_instances(outputs["instances"].to("cpu"), vocabulary)
     ids, segments = as_panoptic(outputs, task)
+    masks = encode_labels(ids.cpu())
+    nothing = encode_mask(torch.zeros(ids.shape))
     found = coco_segments((ids, segments), vocabulary)
-    return [segment | {"segmentation": encode_mask(ids.cpu() == segment["id"])} for segment in found]
+    return [segment | {"segmentation": masks.get(segment["id"], nothing)} for segment in found]
 
 
 def _coco_instances(instances: Any, vocabulary: Vocabulary) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from sam_common.data.coco_json import field, file_in, parse_categories, parse_im
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import MAX_SEGMENT_ID, read_segment_ids
 from sam_common.errors import UserError
+from sam_common.rle import run_starts
 from sam_common.structures import Vocabulary
 
 
@@ -107,9 +109,13 @@ def index_segments(ids: Tensor, listed: Tensor) -> tuple[Tensor, Tensor]:
         int64 [H, W], k+1 where `listed[k]` is, 0 where void; and the ids that are not listed, sorted.
     """
     table, place = torch.cat([listed.new_zeros(1), listed]).sort()
-    position = torch.searchsorted(table, ids).clamp_(max=len(listed))
-    unknown = table[position] != ids
-    return place[position], ids[unknown].unique()
+    pixels = ids.numpy().ravel()
+    starts = run_starts(pixels)  # far fewer than pixels
+    runs = torch.from_numpy(pixels[starts])
+    position = torch.searchsorted(table, runs).clamp_(max=len(listed))
+    unknown = table[position] != runs
+    places = np.repeat(place[position].numpy(), np.diff(starts, append=pixels.size))
+    return torch.from_numpy(places).view(ids.shape), runs[unknown].unique()
 
 
 def _parse_segments(annotation: dict, index_of: dict[int, int], where: str) -> list[dict[str, int]]:

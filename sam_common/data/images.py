@@ -71,9 +71,9 @@ def read_segment_ids(path: str | os.PathLike) -> Tensor:
     with _open(path) as image:
         if image.mode != "RGB":
             raise UserError(f"{path}: a panoptic PNG is 8-bit RGB (id = R + 256 G + 65536 B), this one is {image.mode}")
-        pixels = np.array(image)
-    red, green, blue = torch.from_numpy(pixels).to(torch.int32).unbind(-1)
-    return red + 256 * green + 65536 * blue
+        pixels = image.tobytes("raw", "RGBX")  # as Pillow keeps them: R, G, B and a byte that means nothing
+    ids = np.frombuffer(pixels, dtype="<u4").reshape(image.height, image.width) & np.uint32(MAX_SEGMENT_ID)
+    return torch.from_numpy(ids.astype(np.int32, copy=False))
 
 
 def read_class_indices(path: str | os.PathLike) -> Tensor:
@@ -113,11 +113,9 @@ def write_segment_ids(path: str | os.PathLike, ids: Tensor) -> None:
     ids = ids.cpu()
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= MAX_SEGMENT_ID:
         raise ValueError(f"segment ids must lie in 0..{MAX_SEGMENT_ID}, got {int(ids.min())}..{int(ids.max())}")
-    rgb = torch.empty(*ids.shape, 3, dtype=torch.uint8)
-    for channel in range(3):  # one after the other: of a large map each takes four times the bytes of its result
-        rgb[..., channel] = ids // 256**channel % 256
+    rgbx = np.ascontiguousarray(ids.numpy(), dtype="<u4").view(np.uint8).reshape(*ids.shape, 4)
     with atomic_path(path) as temporary:
-        Image.fromarray(rgb.numpy()).save(temporary)
+        Image.fromarray(np.ascontiguousarray(rgbx[..., :3])).save(temporary)
 
 
 def _open(path: str | os.PathLike) -> Image.Image:

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,11 +32,14 @@ from sam_common.evaluation.class_groups import GROUPS, class_groups
 from sam_common.evaluation.evaluator import Results, gather
 from sam_common.evaluation.result_file import ResultFile
 from sam_common.evaluation.truth import IGNORE, read_class_map
-from sam_common.rle import encode_mask
+from sam_common.rle import encode_labels, run_starts
 from sam_common.structures import Vocabulary
 
 TP, TRUE, PREDICTED = range(3)
 """Columns of the counts [C, 3] int64: TP_c, T_c and P_c. Of a confusion matrix [C, C] this is all that is used."""
+
+_CACHED = 2**17
+"""Scores of one block of pixels: half a megabyte."""
 
 
 def pixel_counts(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
@@ -48,10 +52,38 @@ def pixel_counts(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
     Returns:
         [C, 3] int64, columns TP, TRUE, PREDICTED.
     """
-    counted = truth != IGNORE
-    truth, predicted = truth[counted], predicted[counted]
-    columns = (truth[truth == predicted], truth, predicted)
-    return torch.stack([torch.bincount(column, minlength=num_classes) for column in columns], dim=1)
+    true_pixels, predicted_pixels = truth.numpy().ravel(), predicted.numpy().ravel()
+    starts = run_starts(true_pixels, predicted_pixels)
+    true, found, lengths = true_pixels[starts], predicted_pixels[starts], np.diff(starts, append=true_pixels.size)
+    counted = true != IGNORE
+    columns = ((true, counted & (true == found)), (true, counted), (found, counted))
+    counts = [np.bincount(runs[kept], lengths[kept], num_classes) for runs, kept in columns]  # exact below 2⁵³
+    return torch.from_numpy(np.stack(counts, axis=1)).long()
+
+
+def best_class(scores: Tensor) -> Tensor:
+    """The class of the highest score at every pixel, the first of equal ones: `scores.argmax(dim=0)`, int64 [H, W].
+
+    On a CPU that walks through memory in steps of a whole map; here a block of pixels stays in the cache, and what is
+    looked for is the largest of C, C-1 … 1 among the classes whose score is the maximum.
+
+    Args:
+        scores: [C, H, W], of any dtype.
+    """
+    if scores.device.type != "cpu" or not scores.numel():
+        return scores.argmax(dim=0)
+    num_classes, pixels = len(scores), scores.flatten(1)
+    countdown = np.arange(num_classes, 0, -1, dtype=np.uint16 if num_classes < 2**16 else np.int64)[:, None]
+    best = torch.empty(pixels.shape[1], dtype=torch.int64)
+    step = max(1, _CACHED // num_classes)
+    for start in range(0, len(best), step):
+        part = pixels[:, start : start + step]
+        block = (part.float() if part.dtype in (torch.bfloat16, torch.float16) else part).numpy()
+        found = ((block == block.max(axis=0)) * countdown).max(axis=0)
+        best[start : start + step] = torch.from_numpy(num_classes - found.astype(np.int64))
+    nowhere = best == num_classes  # no score equals a maximum that is NaN
+    best[nowhere] = pixels[:, nowhere].argmax(dim=0)
+    return best.view(scores.shape[1:])
 
 
 def class_iou(counts: Tensor) -> Tensor:
@@ -167,7 +199,7 @@ class MeanIoUEvaluator:
         """
         for item, output in zip(inputs, outputs, strict=True):
             record = self._records[item["image_id"]]
-            labels = output["sem_seg_labels"] if "sem_seg_labels" in output else output["sem_seg"].argmax(dim=0)
+            labels = output["sem_seg_labels"] if "sem_seg_labels" in output else best_class(output["sem_seg"])
             predicted = labels.cpu().long()
             truth = read_class_map(record)
             if predicted.shape != truth.shape:
@@ -188,7 +220,7 @@ class MeanIoUEvaluator:
                 "image_id": record["image_id"],
                 "file_name": record["file_name"],
                 "category_id": self.vocabulary[index].id,
-                "segmentation": encode_mask(predicted == index),
+                "segmentation": rle,
             }
-            for index in predicted.unique().tolist()
+            for index, rle in encode_labels(predicted).items()
         ]

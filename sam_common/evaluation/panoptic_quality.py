@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +34,7 @@ from sam_common.data.images import write_segment_ids
 from sam_common.evaluation.class_groups import GROUPS, class_groups
 from sam_common.evaluation.evaluator import Results, gather, is_main_process
 from sam_common.files import write_text
+from sam_common.rle import run_starts
 from sam_common.structures import Vocabulary
 
 IOU, TP, FP, FN = range(4)
@@ -50,9 +52,12 @@ def joint_areas(truth: Tensor, predicted: Tensor, num_true: int, num_predicted: 
     Returns:
         [G+1, P+1] int64; row 0 and column 0 are void.
     """
-    pairs = truth * (num_predicted + 1) + predicted
-    areas = torch.bincount(pairs.flatten(), minlength=(num_true + 1) * (num_predicted + 1))
-    return areas.view(num_true + 1, num_predicted + 1)
+    true_pixels, predicted_pixels = truth.numpy().ravel(), predicted.numpy().ravel()
+    starts = run_starts(true_pixels, predicted_pixels)
+    pairs = true_pixels[starts] * (num_predicted + 1) + predicted_pixels[starts]
+    lengths = np.diff(starts, append=true_pixels.size)
+    areas = np.bincount(pairs, weights=lengths, minlength=(num_true + 1) * (num_predicted + 1))  # exact below 2⁵³
+    return torch.from_numpy(areas).long().view(num_true + 1, num_predicted + 1)
 
 
 def match_segments(

@@ -16,7 +16,7 @@ from torch import Tensor
 from sam_common.data.coco_masks import segmentation_area
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.label_maps import read_label_map
-from sam_common.rle import encode_mask
+from sam_common.rle import encode_labels, encode_mask
 from sam_common.structures import Vocabulary
 
 IGNORE = -1
@@ -67,11 +67,12 @@ def _area(record: dict[str, Any], entry: dict[str, Any]) -> int:
 
 
 def _things(record: dict[str, Any], vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    labels = read_ground_truth(record)
+    masks = encode_labels(read_ground_truth(record))
+    nothing = encode_mask(torch.zeros(record["height"], record["width"]))
     found = []
     for index, segment in enumerate(record["segments_info"]):
         if vocabulary[segment["category_id"]].is_thing:
-            rle = encode_mask(labels == index + 1)
+            rle = masks.get(index + 1, nothing)
             shape = {"area": int(codec.area(rle)), "bbox": codec.toBbox(rle).tolist(), "segmentation": rle}
             found.append(segment | shape)
     return found

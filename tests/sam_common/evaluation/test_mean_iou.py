@@ -14,7 +14,7 @@ import torch
 from pycocotools import mask as codec
 
 from sam_common.evaluation.class_groups import class_groups
-from sam_common.evaluation.mean_iou import METRICS, MeanIoUEvaluator, pixel_counts, summarize
+from sam_common.evaluation.mean_iou import METRICS, MeanIoUEvaluator, best_class, pixel_counts, summarize
 from tests.sam_common.evaluation.worlds import VOCABULARY, panoptic_world, predict_semantic, semantic_world
 
 NAN = math.nan
@@ -72,6 +72,25 @@ def test_metrics_equal_the_definitions_on_random_maps():
         assert {name: metric(counts) for name, metric in METRICS.items()} == pytest.approx(expected, abs=1e-12)
         different += expected["mIoU"] != expected["mIoU_union"]
     assert different == 20
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64])
+def test_best_class_is_argmax(dtype, monkeypatch):
+    """Equality with argmax over several blocks: ties (the first wins), NaN (wins), infinities, strides."""
+    monkeypatch.setattr("sam_common.evaluation.mean_iou._CACHED", 64)
+    scores = torch.randint(-3, 4, (9, 5, 7)).to(dtype)  # few values, so nearly every pixel has a tie
+    if dtype.is_floating_point:
+        scores[4, 1], scores[7, 1, 3], scores[0, 2, 2], scores[:, 3, 3] = torch.nan, torch.nan, torch.inf, -torch.inf
+    assert torch.equal(best_class(scores), scores.argmax(dim=0))
+    assert torch.equal(best_class(scores.transpose(1, 2)), scores.transpose(1, 2).argmax(dim=0))
+    assert best_class(scores[:, :0]).shape == (0, 7)
+
+
+def test_best_class_of_many():
+    """Equality: more classes than a byte counts, and one alone."""
+    scores = torch.randn(847, 11, 13)
+    assert torch.equal(best_class(scores), scores.argmax(dim=0))
+    assert not best_class(scores[:1]).any()
 
 
 def test_groups_and_classes():
