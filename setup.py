@@ -29,6 +29,7 @@ setup(
         "sam_common.share.weights": "weights",
     },
     package_data={
+        "sam_common.layers": ["*.cpp"],
         "sam_common.share.configs": ["*.yaml"],
         "sam_common.share.configs.ablations": ["*.yaml"],
         "sam_common.share.configs.vocabularies": ["*.txt"],

@@ -132,7 +132,17 @@ def devices() -> Iterator[Finding]:
         yield Finding("devices", "cuda", False, f"torch {torch.__version__} {cause}", f"with an NVIDIA GPU: {fix}")
     cpu = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads; trains in float32, in bf16 if asked to"
     yield Finding("devices", "cpu", True, cpu)
-    yield Finding("kernels", "deformable attention", True, "pytorch (any device, nothing to compile)")
+    yield from (_kernel(torch.device(kind)) for kind in ("cpu", *(["cuda"] if gpus else [])))
+
+
+def _kernel(device: Any) -> Finding:
+    """Which deformable attention a device runs; a CPU without a compiler still runs one."""
+    from sam_common.layers.deformable_attention import kernel_in_use
+
+    kernel = kernel_in_use(device)
+    slow = device.type == "cpu" and kernel != "c++"
+    fix = "for a faster one install a C++ compiler, such as g++ (optional)" if slow else ""
+    return Finding("kernels", f"deformable attention, {device.type}", not slow, kernel, fix)
 
 
 def datasets(cfg: Any) -> Iterator[Finding]:

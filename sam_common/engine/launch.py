@@ -25,6 +25,7 @@ from torch import nn
 
 from sam_common.config import resolve_device
 from sam_common.errors import UserError
+from sam_common.layers.deformable_attention import kernel_in_use
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -146,8 +147,8 @@ def describe(fabric: Fabric) -> str:
     device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else str(fabric.device)
     return (
         f"engine: fabric {lightning_fabric.__version__}; device: {device}; precision: {kind}; "
-        f"processes: {fabric.world_size}, {torch.get_num_threads()} threads each; deformable attention: pytorch; "
-        f"torch {torch.__version__}"
+        f"processes: {fabric.world_size}, {torch.get_num_threads()} threads each; "
+        f"deformable attention: {kernel_in_use(fabric.device)}; torch {torch.__version__}"
     )
 
 

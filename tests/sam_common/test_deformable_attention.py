@@ -1,16 +1,43 @@
-"""Multi-scale deformable attention: the operator against loops, its gradient, its registration; the module's start."""
+"""Multi-scale deformable attention: the operator against loops, its gradient, its registration; the module's start.
+
+Every test runs once with each kernel; where there is no compiler those of `c++` are skipped.
+"""
 
 from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch.library import opcheck
 
-from sam_common.layers.deformable_attention import MultiScaleDeformableAttention, deformable_attention
+from sam_common.layers.activation_checkpointing import checkpoint_activations
+from sam_common.layers.deformable_attention import (
+    MultiScaleDeformableAttention,
+    deformable_attention,
+    kernel_in_use,
+)
+from sam_common.layers.native import KERNELS_VARIABLE
 
 SHAPES = [(2, 3), (4, 5)]  # 6 + 20 = 26 tokens
 OPERATOR = torch.ops.detectron2_sam.deformable_attention.default
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=["pytorch", "c++"], autouse=True)
+def kernel(request, monkeypatch):
+    """The kernel that runs."""
+    monkeypatch.setenv(KERNELS_VARIABLE, "pytorch" if request.param == "pytorch" else "")
+    used = kernel_in_use(CPU)
+    if request.param == "c++" and used != "c++":
+        pytest.skip(f"the C++ kernel is NOT tested: {used}")
+    assert used.startswith(request.param)
+    return request.param
+
+
+ONLY_COMPILED = pytest.mark.parametrize("kernel", ["c++"], indirect=True)
+"""For tests that compare the C++ kernel with PyTorch's, or look at it alone."""
 
 
 def inputs(dtype=torch.float64, batch=2, queries=5, heads=2, depth=3, points=4):
@@ -84,6 +111,123 @@ def test_operator_registration():
     value, locations, weights = (x.requires_grad_() for x in inputs(torch.float32))
     results = opcheck(OPERATOR, (value, [size for shape in SHAPES for size in shape], locations, weights))
     assert set(results.values()) == {"SUCCESS"}
+
+
+@ONLY_COMPILED
+def test_compiled_operators_registration():
+    """The same for the two operators behind it, below autograd."""
+    value, locations, weights = inputs(torch.float32)
+    arguments = (value, [size for shape in SHAPES for size in shape], locations, weights)
+    operators = torch.ops.detectron2_sam
+    assert set(opcheck(operators.compiled_deformable_attention.default, arguments).values()) == {"SUCCESS"}
+    backward = operators.compiled_deformable_attention_backward.default
+    assert set(opcheck(backward, (torch.randn(2, 5, 6), *arguments)).values()) == {"SUCCESS"}
+
+
+def with_gradients(value, shapes, locations, weights):
+    """The result and the gradients of value, locations and weights, for a fixed gradient of the result."""
+    arguments = [x.detach().clone().requires_grad_() for x in (value, locations, weights)]
+    result = deformable_attention(arguments[0], shapes, *arguments[1:])
+    grad = torch.linspace(-1, 1, result.numel(), dtype=result.dtype).view(result.shape)
+    return result.detach(), *torch.autograd.grad(result, arguments, grad)
+
+
+CASES = {
+    "float32": (torch.float32, [(2, 3), (4, 5)], 2, 4, 32),
+    "bfloat16": (torch.bfloat16, [(2, 3), (4, 5)], 2, 4, 32),
+    "float64": (torch.float64, [(7, 3), (1, 9)], 1, 4, 16),
+    "one cell, odd depth and points": (torch.float32, [(1, 1), (5, 3), (2, 1)], 3, 5, 7),
+    "many points": (torch.float32, [(4, 4)], 1, 64, 8),
+    "more points than a block": (torch.float32, [(4, 4)], 1, 65, 8),
+}
+
+
+@ONLY_COMPILED
+@pytest.mark.parametrize(("dtype", "shapes", "heads", "points", "depth"), CASES.values(), ids=CASES)
+def test_compiled_equals_pytorch(monkeypatch, dtype, shapes, heads, points, depth):
+    """Equality of the result and all gradients to rounding; a third of the samples lie beyond the maps, 37 queries."""
+    batch, queries, levels, precise = 2, 37, len(shapes), torch.promote_types(dtype, torch.float32)
+    value = torch.randn(batch, sum(h * w for h, w in shapes), heads, depth).to(dtype)
+    locations = torch.rand(batch, queries, heads, levels, points, 2, dtype=precise) * 1.5 - 0.25
+    weights = torch.rand(batch, queries, heads, levels, points, dtype=precise)
+    found = with_gradients(value, shapes, locations, weights)
+    monkeypatch.setenv(KERNELS_VARIABLE, "pytorch")
+    expected = with_gradients(value, shapes, locations, weights)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        scale = theirs.abs().max().item()
+        tolerance = {torch.bfloat16: 1e-2, torch.float32: 1e-5, torch.float64: 1e-12}[ours.dtype] * scale
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
+
+
+@ONLY_COMPILED
+def test_number_of_threads_changes_nothing():
+    """Invariant: one thread and three give the same bits, forward and backward."""
+    value, locations, weights = inputs(torch.float32, queries=50)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(with_gradients(value, SHAPES, locations, weights))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, three) for one, three in zip(*found, strict=True))
+
+
+@ONLY_COMPILED
+def test_wild_locations_read_nothing_beyond_the_map():
+    """Edge: samples far away add nothing; infinite ones and NaN touch their own query alone."""
+    value, locations, weights = inputs(torch.float32, batch=1, queries=4)
+    locations[0, 0] = 1e30
+    locations[0, 1] = -1e30
+    locations[0, 2] = torch.nan
+    result, by_value, _, by_weights = with_gradients(value, SHAPES, locations, weights)
+    assert (result[0, :2] == 0).all() and result[0, 3].isfinite().all() and by_value.isfinite().all()
+    assert (by_weights[0, :2] == 0).all() and by_weights[0, 3].abs().sum() > 0
+
+
+def test_no_queries_and_no_images():
+    """Edge: nothing in, nothing out, and the value's gradient is zero."""
+    for batch, queries in ((2, 0), (0, 3)):
+        value, locations, weights = inputs(torch.float32, batch=batch, queries=queries)
+        result, by_value, by_locations, _ = with_gradients(value, SHAPES, locations, weights)
+        assert result.shape == (batch, queries, 6) and by_locations.shape == locations.shape
+        assert by_value.shape == value.shape and not by_value.any()
+
+
+def test_shapes_that_do_not_belong_together():
+    """Error: sizes that do not add up to the tokens are refused before anything is read."""
+    value, locations, weights = inputs(torch.float32)
+    with pytest.raises((ValueError, RuntimeError), match="belong together|split"):
+        deformable_attention(value, [(2, 3), (4, 6)], locations, weights)
+
+
+def module_gradients(attention, run, dtype=torch.float32):
+    """The result and the parameters' gradients of a module called by `run`."""
+    generator = torch.Generator().manual_seed(0)
+    queries, memory = (torch.randn(2, n, 8, generator=generator, dtype=dtype) for n in (7, 26))
+    attention.zero_grad()
+    result = run(queries, torch.rand(7, 2, generator=generator), memory, SHAPES)
+    result.float().square().sum().backward()
+    return [result.detach(), *(parameter.grad.clone() for parameter in attention.parameters())]
+
+
+def test_compile_checkpointing_and_autocast():
+    """Equality: traced by torch.compile and recomputed in the backward pass it is the same; bf16 is close to it."""
+    attention = MultiScaleDeformableAttention(8, num_levels=2, num_heads=2, num_points=3)
+    torch.nn.init.normal_(attention.offsets.weight)
+    expected = module_gradients(attention, attention)
+    traced = module_gradients(attention, torch.compile(attention, backend="aot_eager", fullgraph=True))
+    for ours, theirs in zip(traced, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = module_gradients(attention, attention)
+    assert low[0].dtype == torch.bfloat16
+    torch.testing.assert_close(low[0].float(), expected[0], rtol=0.1, atol=0.1)
+    checkpoint_activations([attention])
+    for ours, theirs in zip(module_gradients(attention, attention), expected, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_inference_mode_equals_training():
