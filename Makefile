@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check ablation-possam ablation-plug ablation-amsam install clean
+.PHONY: demo test check bench ablation-possam ablation-plug ablation-amsam install clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py --output output/demo
@@ -22,6 +22,9 @@ ablation-plug: $(INSTALLED)
 ablation-amsam: $(INSTALLED)
 	$(BIN)/python datasets/prepare_generated.py
 	$(BIN)/python tools/ablation.py --rows configs/ablations/amsam_embedded.yaml --output output/ablation_amsam
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/run.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

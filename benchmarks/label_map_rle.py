@@ -1,0 +1,42 @@
+"""All labels of a map in COCO's run-length encoding, against pycocotools label by label: one JSON line, bytes first.
+
+python benchmarks/label_map_rle.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from pycocotools import mask as codec
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from benchmarks.scenes import segment_map
+from benchmarks.side_by_side import in_turn, tell
+from sam_common.rle import encode_labels
+
+HEIGHT, WIDTH, SEGMENTS = 480, 640, 30
+
+
+def main() -> None:
+    """Prints the line."""
+    torch.set_num_threads(1)
+    labels = segment_map(HEIGHT, WIDTH, SEGMENTS, seed=0).numpy()
+
+    def one_by_one() -> dict[int, bytes]:
+        columns = labels.T.copy().T  # column-major, as pycocotools wants it
+        return {label: codec.encode((columns == label).astype("uint8"))["counts"] for label in range(SEGMENTS)}
+
+    def ours() -> dict[int, bytes]:
+        return {label: rle["counts"].encode() for label, rle in encode_labels(labels).items()}
+
+    if ours() != one_by_one():
+        raise SystemExit("the encodings differ")
+    case = f"RLE of a label map, {HEIGHT}×{WIDTH}, {SEGMENTS} labels"
+    tell(case, "pycocotools, label by label", in_turn(one_by_one, ours, repeats=50), target=8.0)
+
+
+if __name__ == "__main__":
+    main()

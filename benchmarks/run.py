@@ -1,0 +1,76 @@
+"""Runs the benchmarks one after the other and prints one table of the ratios.
+
+    python benchmarks/run.py                      # those that fit into ten minutes
+    python benchmarks/run.py --minutes 60 mean_iou deformable_attention
+
+The JSON lines of each script are shown as they come. One that is not done when the time is up is ended; the table names
+it. Peers that pip cannot give are looked for in the folder of clones `$BENCH_PEERS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+FOLDER = Path(__file__).resolve().parent
+PARTS = ("run", "scenes", "side_by_side", "where_time_goes")
+LONGEST = ("amsam_embedding_cache",)
+
+
+def names() -> list[str]:
+    """The scripts, those that take longest last."""
+    found = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
+    return sorted(found, key=lambda name: name in LONGEST)
+
+
+def run(name: str, seconds: float) -> tuple[list[dict[str, Any]], str]:
+    """What a script printed, and "" or why it did not come to its end."""
+    try:
+        command = [sys.executable, str(FOLDER / f"{name}.py")]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=max(seconds, 0.1))
+        printed, problem = done.stdout, f"exit status {done.returncode}" if done.returncode else ""
+    except subprocess.TimeoutExpired as stopped:
+        raw = stopped.stdout or b""
+        printed, problem = raw.decode() if isinstance(raw, bytes) else raw, "did not fit"
+    print(printed, end="", flush=True)
+    return [json.loads(line) for line in printed.splitlines() if line.startswith("{")], problem
+
+
+def row(name: str, found: dict[str, Any]) -> list[Any]:
+    """What the table says of one line."""
+    return [
+        name,
+        found.get("case") or found.get("size", ""),
+        found.get("ratio"),
+        found.get("target"),
+        found.get("peer", ""),
+    ]
+
+
+def main() -> int:
+    """Prints the table; 1 if a script failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scripts", nargs="*", choices=[[], *names()], help="all where none is named")
+    parser.add_argument("--minutes", type=float, default=10)
+    args = parser.parse_args()
+    end = time.monotonic() + 60 * args.minutes
+    rows, failed = [], False
+    for name in args.scripts or names():
+        lines, problem = run(name, end - time.monotonic())
+        rows += [row(name, line) for line in lines]
+        if problem:
+            rows.append([name, problem, None, None, ""])
+            failed |= problem != "did not fit"
+    print(tabulate(rows, ["benchmark", "case", "ratio", "target", "peer"], tablefmt="github"))
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Where a training step and an evaluation of PosSAM spend their CPU time, by stage and by operator (torch.profiler).
+
+python datasets/prepare_generated.py
+python benchmarks/where_time_goes.py                     # possam_T, one thread, 3 steps and 6 images
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch.profiler import ProfilerActivity, profile, record_function
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from possam.config import build_possam
+from possam.possam import PosSAM
+from sam_common.config import CfgNode
+from sam_common.data import catalog
+from sam_common.data.loader import build_test_loader
+from sam_common.engine.build import build_batches, build_optimizer, make_evaluators, register_datasets
+from sam_common.engine.build_data import test_set
+from sam_common.evaluation.evaluator import Evaluator
+from tools.methods import full_cfg, register_all
+
+STAGE = "stage: "
+
+
+def staged(owner: Any, method: str, name: str) -> None:
+    """Names the time that a method of an object takes."""
+    call: Callable[..., Any] = getattr(owner, method)
+
+    def named(*args: Any, **kwargs: Any) -> Any:
+        with record_function(STAGE + name):
+            return call(*args, **kwargs)
+
+    setattr(owner, method, named)
+
+
+def train(model: PosSAM, cfg: CfgNode, steps: int) -> None:
+    """A few iterations, the data included."""
+    model.train()
+    optimizer = build_optimizer(cfg, model)
+    batches = iter(build_batches(cfg, rank=0, world_size=1)(0))
+    for _ in range(steps):
+        with record_function(f"{STAGE}data"):
+            batch = next(batches)
+        losses = model(batch)
+        with record_function(f"{STAGE}backward"):
+            sum(losses.values()).backward()  # type: ignore[union-attr]
+        with record_function(f"{STAGE}optimizer"):
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+@torch.no_grad()
+def evaluate(model: PosSAM, cfg: CfgNode, images: int, evaluators: list[Evaluator]) -> None:
+    """A few images through the model and the evaluators that look at what it makes."""
+    model.eval()
+    records, mapper = test_set(cfg, catalog.get(cfg.DATASETS.TEST[0]))
+    batches = iter(build_test_loader(records[:images], mapper))
+    for _ in range(images):
+        with record_function(f"{STAGE}data"):
+            batch = next(batches)
+        outputs = model(batch)
+        for evaluator in evaluators:
+            if evaluator.judges[0] in outputs[0]:  # type: ignore[index]
+                with record_function(f"{STAGE}{type(evaluator).__name__}"):
+                    evaluator.process(batch, outputs)  # type: ignore[arg-type]
+
+
+def show(title: str, run: Callable[[], None], rows: int) -> None:
+    """Two tables: the stages, and the operators by the time in themselves, as shares of the whole."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        run()
+    events = profiled.key_averages()
+    operators = [event for event in events if not event.key.startswith(STAGE)]
+    whole = sum(event.self_cpu_time_total for event in events)
+    stages = sorted((e for e in events if e.key.startswith(STAGE)), key=lambda e: -e.cpu_time_total)
+    table = [[e.key.removeprefix(STAGE), f"{100 * e.cpu_time_total / whole:.1f} %"] for e in stages]
+    print(f"\n{title}: {whole / 1e6:.2f} s", tabulate(table, ["stage", "of the time"], tablefmt="github"), sep="\n")
+    most = list(islice(sorted(operators, key=lambda e: -e.self_cpu_time_total), rows))
+    table = [[e.key, f"{100 * e.self_cpu_time_total / whole:.1f} %", e.count] for e in most]
+    print(tabulate(table, ["operator", "in itself", "calls"], tablefmt="github"))
+
+
+def main() -> None:
+    """Prints the tables of both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", default="configs/possam_T.yaml")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--images", type=int, default=6)
+    parser.add_argument("--rows", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    register_all()
+    cfg = full_cfg()
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu"])
+    register_datasets(cfg)
+    torch.manual_seed(0)
+    model = build_possam(cfg)
+    staged(model.backbone, "forward", "SAM encoder and pyramid")
+    staged(model.clip, "features", "CLIP encoder")
+    staged(model.head.pixel_decoder, "forward", "  pixel decoder, in the head")
+    staged(model.head, "forward", "head")
+    staged(model.criterion, "forward", "criterion")
+    staged(model, "postprocess", "post-processing")
+    train(model, cfg, 1)  # what happens once
+    show(
+        f"training, {args.steps} steps of {cfg.SOLVER.IMS_PER_BATCH} images",
+        lambda: train(model, cfg, args.steps),
+        args.rows,
+    )
+    spec = catalog.get(cfg.DATASETS.TEST[0])
+    with tempfile.TemporaryDirectory() as folder:
+        evaluators = make_evaluators(spec, Path(folder), spec.load_vocabulary())
+        evaluate(model, cfg, 1, evaluators)
+        show(f"evaluation, {args.images} images", lambda: evaluate(model, cfg, args.images, evaluators), args.rows)
+
+
+if __name__ == "__main__":
+    main()
