@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from pycocotools import mask as codec
 
@@ -26,8 +27,8 @@ def main() -> None:
     labels = segment_map(HEIGHT, WIDTH, SEGMENTS, seed=0).numpy()
 
     def one_by_one() -> dict[int, bytes]:
-        columns = labels.T.copy().T  # column-major, as pycocotools wants it
-        return {label: codec.encode((columns == label).astype("uint8"))["counts"] for label in range(SEGMENTS)}
+        masks = {label: (labels == label).astype(np.uint8) for label in np.unique(labels).tolist()}
+        return {label: codec.encode(np.asfortranarray(mask))["counts"] for label, mask in masks.items()}
 
     def ours() -> dict[int, bytes]:
         return {label: rle["counts"].encode() for label, rle in encode_labels(labels).items()}

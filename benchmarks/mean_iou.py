@@ -27,7 +27,7 @@ HEIGHT, WIDTH = 512, 683  # ADE20K's usual size
 
 def plain(scores: Tensor, truth: Tensor, num_classes: int) -> np.ndarray:
     """[C, 3] TP, true and predicted pixels by way of a confusion matrix; -1 in the truth is ignored."""
-    predicted = np.array(scores.argmax(dim=0), dtype=int)
+    predicted = scores.argmax(dim=0).numpy()
     true = np.where(truth.numpy() < 0, num_classes, truth.numpy())
     joint = np.bincount((num_classes + 1) * predicted.ravel() + true.ravel(), minlength=(num_classes + 1) ** 2)
     matrix = joint.reshape(num_classes + 1, num_classes + 1)[:-1, :-1]

@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from benchmarks.scenes import segment_map
 from benchmarks.side_by_side import in_turn, peer_file, tell
-from sam_common.data.coco_panoptic import index_segments, read_ground_truth
+from sam_common.data.coco_panoptic import index_segments, index_truth, read_true_ids
 from sam_common.data.images import read_segment_ids, write_segment_ids
-from sam_common.evaluation.panoptic_quality import joint_areas, match_segments
+from sam_common.evaluation.panoptic_quality import joint_areas, joint_runs, match_segments
 
 HEIGHT, WIDTH, SEGMENTS, CLASSES = 480, 640, 30, 10
 Counts = np.ndarray
@@ -66,8 +66,10 @@ def column(record: dict[str, Any], key: str) -> Tensor:
 
 def ours(truth: dict[str, Any], prediction: dict[str, Any], ids: Tensor) -> Counts:
     """[C, 4] as the evaluator counts: IoU sum, TP, FP, FN."""
-    predicted, _ = index_segments(ids, column(prediction, "id").int())
-    areas = joint_areas(read_ground_truth(truth), predicted, SEGMENTS - 1, SEGMENTS - 1)
+    true_runs, predicted_runs, lengths = joint_runs(read_true_ids(truth), ids)
+    predicted, _ = index_segments(predicted_runs, column(prediction, "id").int())
+    count = len(truth["segments_info"]), len(prediction["segments_info"])
+    areas = joint_areas(index_truth(truth, true_runs), predicted, *count, lengths=lengths)
     classes = column(truth, "category_id"), column(truth, "iscrowd").bool(), column(prediction, "category_id")
     return match_segments(areas, *classes, CLASSES).numpy()
 

@@ -26,6 +26,8 @@ def encode_labels(labels: Tensor | np.ndarray) -> dict[int, dict[str, Any]]:
     All of them in one pass over the runs of equal labels; the bytes are those of `encode_mask`.
     """
     labels = np.asarray(labels)
+    if labels.size and labels.min() >= 0 and labels.max() < 2**16:
+        labels = labels.astype(np.uint16)  # moved and sorted in a fraction of the time
     columns = labels.ravel(order="F")
     starts = run_starts(columns)
     ends = np.append(starts[1:], columns.size)
@@ -60,7 +62,7 @@ def _characters(numbers: np.ndarray, lengths: np.ndarray) -> list[str]:
     """The text of each encoding, `lengths` of the numbers after each other."""
     begin = np.cumsum(lengths) - lengths
     place = np.arange(numbers.size) - np.repeat(begin, lengths)
-    rest = numbers.astype(np.int64)
+    rest = numbers.astype(np.int32)  # of an image with fewer than 2³¹ pixels
     differs = np.flatnonzero(place > 2)
     rest[differs] -= numbers[differs - 2]
     columns, present = [], []

@@ -86,14 +86,33 @@ def read_ground_truth(record: dict[str, Any]) -> Tensor:
         UserError: the PNG cannot be read, is of another size than the record says, or holds an id that
             `segments_info` lacks.
     """
+    return index_truth(record, read_true_ids(record))
+
+
+def read_true_ids(record: dict[str, Any]) -> Tensor:
+    """The PNG of one record: segment ids int32 [H, W], 0 where void.
+
+    Raises:
+        UserError: it cannot be read, or is of another size than the record says.
+    """
     path = record["pan_seg_file_name"]
     ids = read_segment_ids(path)
     if ids.shape != (record["height"], record["width"]):
         height, width = ids.shape
         raise UserError(f"{path} is {width}×{height} but its JSON says {record['width']}×{record['height']}")
+    return ids
+
+
+def index_truth(record: dict[str, Any], ids: Tensor) -> Tensor:
+    """Segment ids of one record's PNG, all of them or some, int32, as `read_ground_truth` numbers them, int64.
+
+    Raises:
+        UserError: there is an id that `segments_info` lacks.
+    """
     listed = torch.tensor([segment["id"] for segment in record["segments_info"]], dtype=torch.int32)
     labels, unknown = index_segments(ids, listed)
     if len(unknown):
+        path = record["pan_seg_file_name"]
         raise UserError(f"{path} disagrees with its JSON: segments_info lacks the ids {_some(unknown)}")
     return labels
 
@@ -102,11 +121,11 @@ def index_segments(ids: Tensor, listed: Tensor) -> tuple[Tensor, Tensor]:
     """Replaces segment ids by their place in a list.
 
     Args:
-        ids: [H, W] int32, 0 where void.
+        ids: int32 of any shape, 0 where void.
         listed: [N] int32, distinct, none of them 0.
 
     Returns:
-        int64 [H, W], k+1 where `listed[k]` is, 0 where void; and the ids that are not listed, sorted.
+        int64 of the same shape, k+1 where `listed[k]` is, 0 where void; and the ids that are not listed, sorted.
     """
     table, place = torch.cat([listed.new_zeros(1), listed]).sort()
     pixels = ids.numpy().ravel()

@@ -72,7 +72,7 @@ def read_segment_ids(path: str | os.PathLike) -> Tensor:
         if image.mode != "RGB":
             raise UserError(f"{path}: a panoptic PNG is 8-bit RGB (id = R + 256 G + 65536 B), this one is {image.mode}")
         pixels = image.tobytes("raw", "RGBX")  # as Pillow keeps them: R, G, B and a byte that means nothing
-    ids = np.frombuffer(pixels, dtype="<u4").reshape(image.height, image.width) & np.uint32(MAX_SEGMENT_ID)
+    ids = np.frombuffer(pixels, dtype="<i4").reshape(image.height, image.width) & np.int32(MAX_SEGMENT_ID)
     return torch.from_numpy(ids.astype(np.int32, copy=False))
 
 

@@ -38,8 +38,8 @@ from sam_common.structures import Vocabulary
 TP, TRUE, PREDICTED = range(3)
 """Columns of the counts [C, 3] int64: TP_c, T_c and P_c. Of a confusion matrix [C, C] this is all that is used."""
 
-_CACHED = 2**17
-"""Scores of one block of pixels: half a megabyte."""
+_BLOCK = 2**15
+"""Pixels."""
 
 
 def pixel_counts(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
@@ -64,26 +64,38 @@ def pixel_counts(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
 def best_class(scores: Tensor) -> Tensor:
     """The class of the highest score at every pixel, the first of equal ones: `scores.argmax(dim=0)`, int64 [H, W].
 
-    On a CPU that walks through memory in steps of a whole map; here a block of pixels stays in the cache, and what is
-    looked for is the largest of C, C-1 … 1 among the classes whose score is the maximum.
+    On a CPU that walks through memory in steps of a whole map; here class after class is compared with the best so far,
+    for a block of pixels that stays in the cache.
 
     Args:
-        scores: [C, H, W], of any dtype.
+        scores: [C, H, W], floating point.
     """
     if scores.device.type != "cpu" or not scores.numel():
         return scores.argmax(dim=0)
-    num_classes, pixels = len(scores), scores.flatten(1)
-    countdown = np.arange(num_classes, 0, -1, dtype=np.uint16 if num_classes < 2**16 else np.int64)[:, None]
-    best = torch.empty(pixels.shape[1], dtype=torch.int64)
-    step = max(1, _CACHED // num_classes)
-    for start in range(0, len(best), step):
-        part = pixels[:, start : start + step]
-        block = (part.float() if part.dtype in (torch.bfloat16, torch.float16) else part).numpy()
-        found = ((block == block.max(axis=0)) * countdown).max(axis=0)
-        best[start : start + step] = torch.from_numpy(num_classes - found.astype(np.int64))
-    nowhere = best == num_classes  # no score equals a maximum that is NaN
-    best[nowhere] = pixels[:, nowhere].argmax(dim=0)
-    return best.view(scores.shape[1:])
+    pixels = scores.flatten(1)
+    classes = torch.empty(pixels.shape[1], dtype=torch.int64)
+    for start in range(0, len(classes), _BLOCK):
+        part = pixels[:, start : start + _BLOCK]
+        rows = (part if part.dtype in (torch.float32, torch.float64) else part.float()).numpy()
+        classes[start : start + _BLOCK] = torch.from_numpy(_first_highest(rows))
+    return classes.view(scores.shape[1:])
+
+
+def _first_highest(rows: np.ndarray) -> np.ndarray:
+    """`rows.argmax(axis=0)`, [C, N] -> [N] int64, row by row: 255 classes at a time are numbered in bytes, from 1."""
+    highest, classes = rows[0].copy(), np.zeros(rows.shape[1], dtype=np.int64)
+    better, number = np.empty((2, rows.shape[1]), dtype=np.uint8)
+    for base in range(1, len(rows), 255):
+        found = np.zeros(rows.shape[1], dtype=np.uint8)
+        for index, row in enumerate(rows[base : base + 255], start=1):
+            np.greater(row, highest, out=better.view(bool))
+            np.maximum(row, highest, out=highest)
+            np.multiply(better, np.uint8(index), out=number)
+            np.maximum(found, number, out=found)  # later classes have higher numbers
+        classes = np.where(found > 0, found + np.int64(base - 1), classes)
+    no_number = np.isnan(highest)  # is an argmax, but greater than nothing
+    classes[no_number] = rows[:, no_number].argmax(axis=0)
+    return classes
 
 
 def class_iou(counts: Tensor) -> Tensor:

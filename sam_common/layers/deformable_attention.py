@@ -117,7 +117,7 @@ def _run_compiled(direction: str, sizes: Sequence[int], sources: Sequence[Tensor
         shapes = f"value {tuple(value.shape)}, locations {tuple(locations.shape)}, weights {tuple(weights.shape)}"
         raise ValueError(f"these do not belong together: map sizes {list(sizes)}, {shapes}")
     function = getattr(load(_SOURCE), f"{direction}_{str(value.dtype).removeprefix('torch.')}")
-    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (*sources, *targets)]
+    pointers: list[Any] = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (*sources, *targets)]
     pointers.insert(len(sources) - 2, (ctypes.c_int64 * len(sizes))(*sizes))  # behind value
     threads = torch.get_num_threads()
     if function(*pointers, ctypes.byref(_Shape(batch, tokens, heads, depth, queries, levels, points, threads))):

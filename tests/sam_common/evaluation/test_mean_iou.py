@@ -74,13 +74,12 @@ def test_metrics_equal_the_definitions_on_random_maps():
     assert different == 20
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_best_class_is_argmax(dtype, monkeypatch):
     """Equality with argmax over several blocks: ties (the first wins), NaN (wins), infinities, strides."""
-    monkeypatch.setattr("sam_common.evaluation.mean_iou._CACHED", 64)
+    monkeypatch.setattr("sam_common.evaluation.mean_iou._BLOCK", 8)
     scores = torch.randint(-3, 4, (9, 5, 7)).to(dtype)  # few values, so nearly every pixel has a tie
-    if dtype.is_floating_point:
-        scores[4, 1], scores[7, 1, 3], scores[0, 2, 2], scores[:, 3, 3] = torch.nan, torch.nan, torch.inf, -torch.inf
+    scores[4, 1], scores[7, 1, 3], scores[0, 2, 2], scores[:, 3, 3] = torch.nan, torch.nan, torch.inf, -torch.inf
     assert torch.equal(best_class(scores), scores.argmax(dim=0))
     assert torch.equal(best_class(scores.transpose(1, 2)), scores.transpose(1, 2).argmax(dim=0))
     assert best_class(scores[:, :0]).shape == (0, 7)
