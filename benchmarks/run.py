@@ -57,9 +57,11 @@ def row(name: str, found: dict[str, Any]) -> list[Any]:
 def main() -> int:
     """Prints the table; 1 if a script failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scripts", nargs="*", choices=[[], *names()], help="all where none is named")
+    parser.add_argument("scripts", nargs="*", help=f"all where none is named: {', '.join(names())}")
     parser.add_argument("--minutes", type=float, default=10)
     args = parser.parse_args()
+    if unknown := set(args.scripts) - set(names()):
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     end = time.monotonic() + 60 * args.minutes
     rows, failed = [], False
     for name in args.scripts or names():

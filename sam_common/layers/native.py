@@ -1,7 +1,7 @@
 """C++ compiled on the machine that runs it, where that has a compiler; built once, kept in the cache, loaded by ctypes.
 
 Plain functions over pointers, without PyTorch's headers: such a file is compiled in seconds, where
-`torch.utils.cpp_extension` takes far longer, wants ninja and Python's headers, and waits for ever on the lock of a
+`torch.utils.cpp_extension` compiles those too, wants ninja and Python's headers, and waits for ever on the lock of a
 build that was killed. A build serves every version of Python and PyTorch. It is named after the source, the compiler
 and what `-march=native` means to it, so that machines of several kinds may share a cache.
 """
