@@ -21,7 +21,8 @@ from amsam.mask_calibration import (
     NoCalibration,
     PerSampleCalibration,
 )
-from sam_common.config import BACKWARDS, META_ARCHITECTURES, CfgNode, get_cfg
+from sam_common.box_prompts import POLICIES
+from sam_common.config import BACKWARDS, META_ARCHITECTURES, CfgNode, get_cfg, one_of
 from sam_common.errors import UserError
 from sam_common.layers.lora import LoraLinear
 from sam_common.sam import build_sam, load_sam_weights
@@ -33,8 +34,8 @@ GRADIENTS = ("first_order", "unrolled", "joint")
 CALIBRATIONS = ("per_sample", "batch_mean", "learned", "off")
 TOKENS = ("random", "sam_token0")
 
-_OF_ADAPTER = ("SAM", "AMSAM", "PIXEL_MEAN", "PIXEL_STD")
-"""Keys of `MODEL` that an adapter tells."""
+_MODEL_KEYS, _BOX_KEYS = ("SAM", "AMSAM", "PIXEL_MEAN", "PIXEL_STD"), ("SELECT", "CLASSES")
+"""Keys of `MODEL` and `INPUT.BOXES` that an adapter tells."""
 
 
 def register() -> None:
@@ -126,9 +127,11 @@ def _check_baseline(cfg: CfgNode) -> None:
 
 
 def adapter_settings(cfg: CfgNode) -> str:
-    """What of a cfg builds this model again, as YAML; no path of this machine but that of SAM's weights."""
-    model = {key: cfg.MODEL[key] for key in _OF_ADAPTER}
-    kept = CfgNode({"MODEL": {"META_ARCHITECTURE": "AMSAM", **model}}).clone()
+    """What of a cfg builds this model again and chooses its boxes, as YAML; no path of this machine but that of SAM's
+    weights."""
+    model = {key: cfg.MODEL[key] for key in _MODEL_KEYS}
+    boxes = {key: cfg.INPUT.BOXES[key] for key in _BOX_KEYS}
+    kept = CfgNode({"MODEL": {"META_ARCHITECTURE": "AMSAM", **model}, "INPUT": {"BOXES": boxes}}).clone()
     kept.MODEL.AMSAM.CACHE = ""
     return kept.dump()
 
@@ -145,19 +148,26 @@ def cfg_of_adapter(settings: str, options: Sequence[str] = ()) -> CfgNode:
         loaded = yaml.safe_load(settings)
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"the settings of the adapter are no plain YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(loaded, dict):
-        raise UserError("the settings of the adapter are damaged: they hold no keys")
-    model = loaded.get("MODEL")
-    if not isinstance(model, dict):
-        raise UserError("the settings of the adapter are damaged: they describe no model")
-    strange = [*(loaded.keys() - {"MODEL"}), *(model.keys() - {"META_ARCHITECTURE", *_OF_ADAPTER})]
-    if strange or model.get("META_ARCHITECTURE") != "AMSAM":
-        told = f": {', '.join(sorted(map(str, strange)))}" if strange else ""
-        raise UserError(f"the settings of the adapter are not those of an AMSAM model alone{told}")
+    model = _part(loaded, "", {"MODEL", "INPUT"}).get("MODEL")
+    if _part(model, "MODEL", {"META_ARCHITECTURE", *_MODEL_KEYS}).get("META_ARCHITECTURE") != "AMSAM":
+        raise UserError("the settings of the adapter are not those of an AMSAM model")
+    boxes = _part(loaded.get("INPUT", {}), "INPUT", {"BOXES"}).get("BOXES", {})
+    _part(boxes, "INPUT.BOXES", set(_BOX_KEYS))
     cfg.merge(loaded, "the adapter")
     cfg.MODEL.AMSAM.CACHE = ""  # a file that others made names no folder to write to
     cfg.merge_from_list(options)
+    one_of("INPUT.BOXES.SELECT", cfg.INPUT.BOXES.SELECT, POLICIES)
     return cfg
+
+
+def _part(loaded: Any, name: str, known: set[str]) -> dict[str, Any]:
+    """A part of an adapter's settings, which holds no other keys than these."""
+    where = f" {name}" if name else ""
+    if not isinstance(loaded, dict):
+        raise UserError(f"the settings of the adapter are damaged:{where or ' they'} must hold keys")
+    if strange := loaded.keys() - known:
+        raise UserError(f"the settings of the adapter hold more than it has:{where} {', '.join(map(str, strange))}")
+    return loaded
 
 
 def build_bilevel_step(cfg: CfgNode, model: AMSAM, optimizer: torch.optim.Optimizer) -> BilevelStep | JointStep:

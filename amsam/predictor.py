@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from amsam.adapter import read_adapter
 from amsam.config import cfg_of_adapter, register
-from sam_common.boxes import box_fault, clip_boxes
+from sam_common.box_prompts import select_boxes
+from sam_common.boxes import Boxes, box_fault, clip_boxes, no_boxes
 from sam_common.config import build_model, resolve_device
 from sam_common.engine.checkpoint import frozen_sha256, load_trained
 from sam_common.errors import UserError
@@ -29,8 +31,18 @@ class FewShotPredictor:
         classes: names of the labels 1 … K.
     """
 
-    def __init__(self, model: nn.Module, classes: Sequence[str], *, device: torch.device | str = "cpu") -> None:
-        """Args: the model; the names of its classes; where to run."""
+    def __init__(
+        self,
+        model: nn.Module,
+        classes: Sequence[str],
+        *,
+        policy: str = "top1",
+        box_classes: Collection[str] = (),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Args: the model; the names of its classes; how it learned to choose among boxes that are found, see
+        `select_boxes`; where to run."""
+        self.policy, self.box_classes = policy, box_classes
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.classes = list(classes)
@@ -53,30 +65,42 @@ class FewShotPredictor:
             raise UserError(f"{path} is damaged: it names {named} classes, its model has {known}")
         model = build_model(cfg)
         load_trained(model, adapter.content, str(path), frozen=frozen_sha256(model))
-        return cls(model, adapter.classes, device=resolve_device(cfg.MODEL.DEVICE))
+        boxes = {"policy": cfg.INPUT.BOXES.SELECT, "box_classes": cfg.INPUT.BOXES.CLASSES}
+        return cls(model, adapter.classes, **boxes, device=resolve_device(cfg.MODEL.DEVICE))
 
     @torch.inference_mode()
     def __call__(
         self,
         image: str | os.PathLike | np.ndarray | Tensor,
-        boxes: Tensor | np.ndarray | Sequence[Sequence[float]] | None = None,
+        boxes: Boxes | Tensor | np.ndarray | Sequence[Sequence[float]] | None = None,
     ) -> Tensor:
         """The label of every pixel, int64 [H, W] on the CPU.
 
         Args:
             image: the path of a file, or uint8 RGB [H, W, 3] as an array; a tensor is [3, H, W].
-            boxes: [n, 4] XYXY in pixels, of the object; None or n = 0: the whole image.
+            boxes: [n, 4] XYXY in pixels, of the object, all of which count; or `Boxes` that were found, among which is
+                chosen as in the training. None or n = 0: the whole image, or none where it learned without boxes.
 
         Raises:
-            UserError: the image cannot be read, or a box has no area inside it.
+            UserError: the image cannot be read, a box has no area inside it, or the model learned without boxes.
         """
         pixels = image_tensor(image)
         size = (pixels.shape[1], pixels.shape[2])
-        corners = torch.zeros(0, 4) if boxes is None else torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+        corners = self._corners(boxes, size)
         for index, box in enumerate(corners.tolist()):
             if fault := box_fault(box, size):
                 raise UserError(f"box {index}, {','.join(f'{value:g}' for value in box)}, {fault}")
-        if not len(corners):
-            corners = torch.tensor([[0.0, 0.0, size[1], size[0]]])
         entry = {"image": pixels, "boxes": clip_boxes(corners, size)}
         return self.model([entry])[0]["few_shot"].argmax(0).cpu()
+
+    def _corners(self, boxes: Any, size: tuple[int, int]) -> Tensor:
+        """[n, 4], n at least 1 unless the model learned without boxes."""
+        found = no_boxes() if boxes is None else boxes
+        if not isinstance(found, Boxes):
+            given = torch.as_tensor(found, dtype=torch.float32).reshape(-1, 4)
+            if len(given) and self.policy != "none":
+                return given
+            found = Boxes(given, torch.ones(len(given)))
+        if self.policy == "none" and len(found):
+            raise UserError("this model learned without boxes; give none")
+        return select_boxes(found, self.policy, size, classes=self.box_classes)[0]

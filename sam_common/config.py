@@ -206,7 +206,7 @@ def get_cfg() -> CfgNode:
     cfg.INPUT.BOXES.SOURCE = "ground_truth"  # in testing: ground_truth | a path *.json of COCO results | a detector
     cfg.INPUT.BOXES.SCORE_THRESHOLD = 0.5  # of boxes that a file or a detector gives
     cfg.INPUT.BOXES.MATCH_IOU = 0.5  # from which such a box is of an object
-    cfg.INPUT.BOXES.SELECT = "top1"  # few-shot: which boxes of an image prompt the model: top1 | union | all
+    cfg.INPUT.BOXES.SELECT = "top1"  # few-shot: which boxes of an image prompt the model: top1 | union | all | none
     cfg.INPUT.BOXES.CLASSES = ()  # few-shot: names of the detector's classes that may; empty: all
 
     cfg.DATASETS = CfgNode()

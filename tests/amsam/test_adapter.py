@@ -12,6 +12,7 @@ from amsam.adapter import read_adapter, write_adapter
 from amsam.amsam import AMSAM
 from amsam.config import adapter_settings, build_amsam
 from amsam.predictor import FewShotPredictor
+from sam_common.boxes import Boxes
 from sam_common.errors import UserError
 from tests.amsam.test_amsam import config, entry
 
@@ -46,6 +47,34 @@ def test_what_was_written_predicts_as_before(model: AMSAM, tmp_path: Path) -> No
     assert torch.equal(predictor(item["image"]), whole) and torch.equal(predictor(item["image"], []), whole)
 
 
+def test_boxes_are_chosen_as_in_the_training(model: AMSAM, tmp_path: Path) -> None:
+    """Of two boxes that a detector found, told by the labels: the best one, that of a class, the one around both. A
+    model that learned without boxes is given none, also no box of the whole image, and refuses any."""
+    item = entry()
+    boxes = torch.tensor([[20.0, 10, 50, 30], [0, 0, 9, 9]])
+    found = Boxes(boxes, torch.tensor([0.3, 0.9]), ["person", "dog"])
+
+    def expected(*corners: list[float]) -> torch.Tensor:
+        with torch.inference_mode():
+            return model([item | {"boxes": torch.tensor(corners).view(-1, 4)}])[0]["few_shot"].argmax(0)
+
+    def predictor(*options: str) -> FewShotPredictor:
+        path = tmp_path / "a.safetensors"
+        write_adapter(path, model, settings=adapter_settings(config(*EMBEDDED, *options)), classes=["worm"])
+        return FewShotPredictor.from_adapter(path)
+
+    best, person, union = [0.0, 0, 9, 9], [20.0, 10, 50, 30], [0.0, 0, 50, 30]
+    assert torch.equal(predictor()(item["image"], found), expected(best))
+    assert torch.equal(predictor("INPUT.BOXES.CLASSES", "('person',)")(item["image"], found), expected(person))
+    assert torch.equal(predictor("INPUT.BOXES.SELECT", "union")(item["image"], found), expected(union))
+    assert torch.equal(predictor("INPUT.BOXES.SELECT", "all")(item["image"], found), expected(*boxes.tolist()))
+    without = predictor("INPUT.BOXES.SELECT", "none")
+    assert torch.equal(without(item["image"]), expected())
+    for given in (found, boxes):
+        with pytest.raises(UserError, match="learned without boxes"):
+            without(item["image"], given)
+
+
 def test_it_is_small_at_the_papers_size(tmp_path: Path) -> None:
     """ViT-B, one class: 510,242 trained parameters, at most 3 MB."""
     big = build_amsam(config("MODEL.SAM.SIZE", "B", "MODEL.AMSAM.IMAGE_SIZE", 256))
@@ -71,6 +100,7 @@ def test_files_that_are_no_adapter(model: AMSAM, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"other\.safetensors is no adapter of this version"):
         read_adapter(tmp_path / "other.safetensors")
     strange = ("MODEL: {NONSENSE: 1}", "OUTPUT_DIR: /tmp", "MODEL: 3", "MODEL: {META_ARCHITECTURE: PLUG}", "[" * 5000)
+    strange += ("MODEL: {META_ARCHITECTURE: AMSAM}\nINPUT: {BOXES: {SOURCE: a}}",)
     for settings in ("!!python/object/apply:os.system ['true']", "just words", *strange):
         write_adapter(path, model, settings=settings, classes=["worm"])
         with pytest.raises(UserError, match="the adapter"):

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from amsam.predictor import FewShotPredictor
+from sam_common.boxes import Boxes
 from sam_common.data.box_files import read_box_file
 from sam_common.detectors import build_detector
 from sam_common.errors import UserError
@@ -27,7 +28,8 @@ from tools.prediction.task import Found, refuse
 class LabelsTask:
     """Labels pixels with the classes of an adapter (see `tools.prediction.task.Task`).
 
-    Boxes come from --boxes, --box or --detector, whose best box counts; without any the whole picture is the box.
+    Boxes come from --box, or from --boxes or --detector, among which is chosen as in the training; without any the
+    whole picture is the box.
     """
 
     name = "few_shot"
@@ -89,10 +91,7 @@ class LabelsTask:
     def finish(self) -> None:
         """Every picture's labels are written already."""
 
-    def _prompt(self, image: Tensor, source: Input) -> Tensor:
+    def _prompt(self, image: Tensor, source: Input) -> Tensor | Boxes | None:
         if self.given:
             return torch.tensor(self.given)
-        if self.detect is None and source.path not in self.boxes:
-            return torch.zeros(0, 4)
-        found = self.detect(image) if self.detect is not None else self.boxes[source.path]
-        return found.boxes[found.scores.argsort(descending=True)[:1]]
+        return self.detect(image) if self.detect is not None else self.boxes.get(source.path)
