@@ -83,7 +83,8 @@ def test_a_run_leaves_what_detectron2_leaves(tmp_path: Path, capsys: pytest.Capt
     assert events.Scalars("total_loss")[0].value == pytest.approx(losses["total_loss"])
 
     log = capsys.readouterr().out
-    assert re.search(r"^\[.*\] engine: fabric .*device: cpu; precision: float32; processes: 1, .*: (c\+\+|pytorch)", log)
+    first = r"^\[.*\] engine: fabric .*device: cpu; precision: float32; processes: 1, .*: (c\+\+|pytorch)"
+    assert re.search(first, log)
     assert re.search(r"eta: 0:00:00  iter: 6/6  total_loss: \S+  loss_a: \S+  loss_b: .* lr: 0.05  mem: \d+M\n", log)
     mean = results["standin"]["regression"]["mean"]
     assert "copypaste: Task: regression\n" in log and f"copypaste: {mean:.4f},12.0000,nan\n" in log
