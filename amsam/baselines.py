@@ -12,31 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam_common.sam.box_prompt import masks_of_boxes
-from sam_common.sam.build import Sam
+from sam_common.sam.box_prompt import BoxPromptedSam
 from sam_common.structures import Vocabulary
 
 
-class PromptedSAM(nn.Module):
+class PromptedSAM(BoxPromptedSam):
     """The union of SAM's masks of the boxes.
 
     `forward(batch)` takes and gives what AMSAM does in evaluation; probabilities [2, h, w] are 0 and 1.
-
-    Args:
-        sam: any size; frozen.
-        pixels: mean and std (0..255, RGB).
     """
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, sam: Sam, *, pixels: tuple[Sequence[float], Sequence[float]]) -> None:
-        super().__init__()
-        self.sam = sam.requires_grad_(False)
-        self.outputs = {"few_shot"}
-        self.training_vocabulary: Vocabulary = ()
-        for name, values in zip(("mean", "std"), pixels, strict=True):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+    outputs = frozenset({"few_shot"})
 
     def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{"few_shot": _probabilities(self.segment(entry))} for entry in batch]
@@ -44,7 +30,7 @@ class PromptedSAM(nn.Module):
     def segment(self, entry: dict[str, Any]) -> Tensor:
         """The object [h, w] bool of one image."""
         boxes = entry["boxes"].to(self.mean.device)
-        masks, _ = masks_of_boxes(self.sam, entry["image"], boxes, pixels=(self.mean, self.std))
+        masks, _ = self.masks(entry["image"], boxes)
         return torch.stack(masks).any(0)
 
 

@@ -11,16 +11,14 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.structures import BoxMode
-from PIL import Image
 from torch import Tensor
 
 from sam_common.data import catalog
 from sam_common.data.coco_json import words_from_name
 from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.images import upright_size
 from sam_common.errors import UserError
 from sam_common.structures import Category, Vocabulary
-
-_EXIF_ORIENTATION = 0x0112
 
 
 class SpecMetadata(Metadata):
@@ -152,7 +150,7 @@ def _complete(record: dict[str, Any], labels: dict[str, int]) -> dict[str, Any]:
     if "height" in record and "width" in record:
         complete |= {"height": int(record["height"]), "width": int(record["width"])}
     else:
-        complete["width"], complete["height"] = _upright_size(path)
+        complete["height"], complete["width"] = upright_size(path)
     if "sem_seg_file_name" in record:
         complete |= {"sem_seg_file_name": str(record["sem_seg_file_name"]), **labels}
     if "pan_seg_file_name" in record:
@@ -183,17 +181,6 @@ def _complete_annotation(annotation: dict[str, Any]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """A number of NumPy's or torch's as Python's own."""
     return value.item() if isinstance(value, np.generic | Tensor) else value
-
-
-def _upright_size(path: str) -> tuple[int, int]:
-    """(width, height) as `read_image` will give it, from the header."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-    except OSError as error:
-        raise UserError(f"{path} cannot be read as an image: {error}") from error
-    return (height, width) if turned else (width, height)
 
 
 def class_metadata(vocabulary: Vocabulary, *, semantic: bool = False) -> dict[str, Any]:

@@ -5,18 +5,15 @@ The image is looked at as a whole, as SAM was trained. The amodal box is the tru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from sam_common.sam.box_prompt import masks_of_boxes
-from sam_common.sam.build import Sam
-from sam_common.structures import AmodalInstances, Vocabulary
+from sam_common.sam.box_prompt import BoxPromptedSam
+from sam_common.structures import AmodalInstances
 
 
-class VanillaSAM(nn.Module):
+class VanillaSAM(BoxPromptedSam):
     """An image and amodal boxes in, masks out.
 
     `forward(batch)` takes a list of dictionaries, one for each image:
@@ -26,22 +23,9 @@ class VanillaSAM(nn.Module):
 
     It returns a list of dictionaries with
         amodal: `AmodalInstances`, in the order of the boxes, without visible masks.
-
-    Args:
-        sam: any size; frozen.
-        pixels: mean and std (0..255, RGB).
     """
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, sam: Sam, *, pixels: tuple[Sequence[float], Sequence[float]]) -> None:
-        super().__init__()
-        self.sam = sam.requires_grad_(False)
-        self.outputs = {"amodal"}
-        self.training_vocabulary: Vocabulary = ()
-        for name, values in zip(("mean", "std"), pixels, strict=True):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+    outputs = frozenset({"amodal"})
 
     def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{"amodal": self.segment(entry)} for entry in batch]
@@ -54,7 +38,7 @@ class VanillaSAM(nn.Module):
         masks = [torch.zeros(original, dtype=torch.bool, device=boxes.device) for _ in boxes]
         scores = torch.zeros(len(boxes), device=boxes.device)
         if known.any():
-            found, quality = masks_of_boxes(self.sam, entry["image"], boxes[known], pixels=(self.mean, self.std))
+            found, quality = self.masks(entry["image"], boxes[known])
             scores[known] = quality.clamp(0, 1)
             for index, mask in zip(known.nonzero().flatten().tolist(), found, strict=True):
                 masks[index] = mask

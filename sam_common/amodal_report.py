@@ -13,7 +13,7 @@ from sam_common.data.coco_masks import decode_segmentation
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_image
 from sam_common.report import Cell, Picture, PictureRow, Table
-from sam_common.run_report import read_json
+from sam_common.run_report import evenly, read_json
 from sam_common.visualize_amodal import draw_amodal
 
 METRICS = {"mIoU_full": "whole", "mIoU_occ_strict": "hidden, strict", "mIoU_occ_compat": "hidden, compat"}
@@ -48,8 +48,8 @@ def amodal_picture_rows(inference: Path, spec: DatasetSpec, *, count: int = 10) 
         if entry["annotation_id"] is not None:
             found.setdefault(entry["image_id"], []).append(entry)
     records = [record for record in spec.load() if record["image_id"] in found]
-    chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
-    return [_picture_row(records[i], found[records[i]["image_id"]]) for i in chosen]
+    chosen = (records[index] for index in evenly(len(records), count))
+    return [_picture_row(record, found[record["image_id"]]) for record in chosen]
 
 
 def _picture_row(record: dict[str, Any], entries: Sequence[dict[str, Any]]) -> PictureRow:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,10 @@ class Boxes:
         chosen = torch.tensor(list(indices), dtype=torch.int64)
         lists = [some and [some[index] for index in indices] for some in (self.categories, self.masks)]
         return Boxes(self.boxes[chosen], self.scores[chosen], *lists)
+
+
+BoxSource = Callable[[dict[str, Any], Tensor], Boxes]
+"""(record of a data set, image uint8 RGB [3, H, W]) -> boxes in its pixels."""
 
 
 def no_boxes() -> Boxes:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam_common.boxes import Boxes, keep_usable, no_boxes
+from sam_common.boxes import Boxes, BoxSource, keep_usable, no_boxes
 from sam_common.data.box_files import read_coco_results
 from sam_common.data.coco_masks import checked_segmentation
 from sam_common.errors import UserError
@@ -31,9 +31,6 @@ logger = logging.getLogger(__name__)
 
 Detector = Callable[[Tensor], Boxes]
 """Image uint8 RGB [3, H, W] -> boxes in its pixels."""
-
-BoxSource = Callable[[dict[str, Any], Tensor], Boxes]
-"""(record of a data set, image uint8 RGB [3, H, W]) -> boxes in its pixels."""
 
 TORCHVISION = (
     "fasterrcnn_mobilenet_v3_large_320_fpn",

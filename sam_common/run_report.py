@@ -99,7 +99,7 @@ def picture_rows(
     seen = seen_classes(vocabulary, training_vocabulary).tolist()
     predictions = {record["image_id"]: record for record in predicted.load()}
     records = [record for record in spec.load() if record["image_id"] in predictions]
-    chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
+    chosen = evenly(len(records), count)
     return [_picture_row(records[i], predictions[records[i]["image_id"]], vocabulary, seen) for i in chosen]
 
 
@@ -147,3 +147,8 @@ def _draw(title: str, image: np.ndarray, labels: Tensor, record: dict[str, Any],
     words = ", ".join(vocabulary[segment["category_id"]].name for segment in segments) or "nothing"
     pixels = draw_panoptic(image, labels.numpy(), segments, vocabulary, letters=_LETTERS)
     return Picture(title, pixels, f"{title}: {words}")
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """At most `count` of the indices 0 … total - 1, spread evenly, the first and the last among them."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()

@@ -6,7 +6,7 @@ training each is read, and looked at by a detector, once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -14,14 +14,11 @@ from torch import Tensor
 
 from sam_common.bounded_cache import BoundedCache
 from sam_common.box_prompts import select_boxes
-from sam_common.boxes import Boxes, jitter_boxes, mask_box, no_boxes
+from sam_common.boxes import Boxes, BoxSource, jitter_boxes, mask_box, no_boxes
 from sam_common.data.image_masks import read_labels
 from sam_common.data.images import content_key, read_image
 from sam_common.data.loader import item_seed
 from sam_common.data.mapper import check_size
-
-BoxSource = Callable[[dict[str, Any], Tensor], Boxes]
-"""(record, image uint8 [3, H, W]) -> the boxes found in it."""
 
 MEMORY = 2**30
 """Bytes of pictures and labels that a mapper for training may remember."""

@@ -5,11 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sam_common.data.mapper import fit_size, resize_image
 from sam_common.padding import crop_and_resize, normalize_and_pad
 from sam_common.sam.build import Sam
+from sam_common.structures import Vocabulary
+
+
+class BoxPromptedSam(nn.Module):
+    """SAM as it is, asked by boxes: what a method is compared with answers from its masks.
+
+    Args:
+        sam: any size; frozen.
+        pixels: mean and std (0..255, RGB).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, sam: Sam, *, pixels: tuple[Sequence[float], Sequence[float]]) -> None:
+        super().__init__()
+        self.sam = sam.requires_grad_(False)
+        self.training_vocabulary: Vocabulary = ()
+        for name, values in zip(("mean", "std"), pixels, strict=True):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def masks(self, image: Tensor, boxes: Tensor) -> tuple[list[Tensor], Tensor]:
+        """See `masks_of_boxes`."""
+        return masks_of_boxes(self.sam, image, boxes, pixels=(self.mean, self.std))
 
 
 def masks_of_boxes(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from amsam.config import build_amsam
@@ -15,7 +14,7 @@ from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_check
 from sam_common.evaluation.dice import METRICS, read_scores
 from sam_common.few_shot_report import picture_row, scores_table
 from sam_common.report import Part, PictureRow, Section
-from sam_common.run_report import loss_curve, read_json
+from sam_common.run_report import evenly, loss_curve, read_json
 from tools.demo_parts.run import ROOT, Demo, Shown, train_net
 from tools.few_shot.runs import AMSAM, BASELINES
 from tools.methods import full_cfg
@@ -87,9 +86,8 @@ def picture_rows(run: Path) -> list[PictureRow]:
     load_trained(model, read_checkpoint(path), str(path), frozen=frozen_sha256(model))
     scores = read_scores(results_file(run).with_name("dice_per_image.csv"))
     records, mapper = test_set(cfg, spec)
-    chosen = np.linspace(0, len(records) - 1, min(PICTURES, len(records))).round().astype(int)
     rows = []
-    for record in (records[index] for index in chosen):
+    for record in (records[index] for index in evenly(len(records), PICTURES)):
         item = mapper(record, 0)
         predicted = model([item])[0]["few_shot"].argmax(0)
         rows.append(picture_row(record, item["boxes"], predicted, spec.load_vocabulary(), scores[record["image_id"]]))
