@@ -48,40 +48,63 @@ def panoptic(
         dictionary for each id: `id`, `category_id` (index in the vocabulary), `isthing`, `score` (of several queries of
         one stuff class, the best).
     """
-    height, width = mask_logits.shape[-2:]
-    best_scores = scores.amax(dim=-1)
-    labels, query_scores, thing = scores.argmax(dim=-1).tolist(), best_scores.tolist(), is_thing.tolist()
-    void = scores.shape[-1] - 1
-    kept = [q for q in range(len(labels)) if labels[q] != void and query_scores[q] > score_threshold]
-    if not kept:
-        return torch.zeros((height, width), dtype=torch.int32, device=mask_logits.device), []
+    best_scores, labels = scores.max(dim=-1)
+    kept = (labels != scores.shape[-1] - 1) & (best_scores > score_threshold)
+    if scores.device.type == "cpu":  # only they need to compete; on a GPU, to know how many would be to wait for it
+        best_scores, labels, mask_logits, kept = (x[kept] for x in (best_scores, labels, mask_logits, kept))
+    if not len(labels):
+        return torch.zeros(mask_logits.shape[-2:], dtype=torch.int32, device=mask_logits.device), []
+    thing = torch.cat((is_thing, is_thing.new_ones(1)))[labels]  # void is neither
+    id_map, ids = _segment(best_scores, labels, thing, kept, mask_logits, overlap_threshold, mask_threshold)
 
-    winner, inside, areas = _compete(best_scores[kept], mask_logits[kept], mask_threshold)
+    # Ids and labels are exact in float64, so all is read back at once.
+    columns = torch.stack([column.double() for column in (ids, labels, thing, best_scores)], dim=1)
     segments: list[dict[str, Any]] = []
-    stuff: dict[int, dict[str, Any]] = {}
-    ids = [0] * len(kept)
-    for k, (won, own, visible) in enumerate(areas.tolist()):
-        label, score = labels[kept[k]], query_scores[kept[k]]
-        if visible == 0 or won < overlap_threshold * own:
-            continue
-        if label in stuff:
-            segment = stuff[label]
-            segment["score"] = max(segment["score"], score)
-        else:
-            segment = {"id": len(segments) + 1, "category_id": label, "isthing": thing[label], "score": score}
+    for identifier, label, isthing, score in columns.tolist():
+        if identifier > len(segments):
+            segment = {"id": int(identifier), "category_id": int(label), "isthing": bool(isthing), "score": score}
             segments.append(segment)
-            if not thing[label]:
-                stuff[label] = segment
-        ids[k] = segment["id"]
-    id_of_query = torch.tensor(ids, dtype=torch.int32, device=mask_logits.device)
-    return id_of_query[winner] * inside, segments
+        elif identifier:
+            segment = segments[int(identifier) - 1]
+            segment["score"] = max(segment["score"], score)
+    return id_map, segments
 
 
-def _compete(scores: Tensor, mask_logits: Tensor, mask_threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Who wins each pixel, for K queries.
+def _segment(
+    scores: Tensor,
+    labels: Tensor,
+    thing: Tensor,
+    kept: Tensor,
+    mask_logits: Tensor,
+    overlap_threshold: float,
+    mask_threshold: float,
+) -> tuple[Tensor, Tensor]:
+    """What `panoptic` decides of K queries, without the host.
 
     Args:
-        scores: [K].
+        scores, labels, thing: [K] of each query's best class.
+        kept: [K] bool, those that take part.
+        mask_logits: [K, H, W].
+
+    Returns:
+        [H, W] int32 ids; [K] int64, the id of each query, 0 for none.
+    """
+    winner, inside, areas = _compete(scores, kept, mask_logits, mask_threshold)
+    won, own, visible = areas.unbind(dim=1)
+    kept = kept & (visible > 0) & (won >= overlap_threshold * own.double())
+    # The regions of one stuff class belong to the first of its queries.
+    order = torch.arange(len(labels), device=labels.device)
+    same = (labels[:, None] == labels) & ~thing & kept
+    leader = torch.where(same.any(dim=1), same.int().argmax(dim=1), order)
+    ids = torch.where(kept, (kept & (leader == order)).cumsum(dim=0)[leader], 0)
+    return ids.int()[winner] * inside, ids
+
+
+def _compete(scores: Tensor, kept: Tensor, mask_logits: Tensor, mask_threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Who wins each pixel, for K queries; the others win only where none is kept.
+
+    Args:
+        scores, kept: [K], as above.
         mask_logits: [K, H, W].
         mask_threshold: mask probability from which a pixel belongs to a mask.
 
@@ -91,7 +114,8 @@ def _compete(scores: Tensor, mask_logits: Tensor, mask_threshold: float) -> tupl
     """
     num_queries = len(scores)
     probs = mask_logits.float().sigmoid()
-    winner = (scores.float()[:, None, None] * probs).argmax(dim=0)
+    handicap = torch.where(kept, 0.0, -2.0)  # below every score × probability
+    winner = torch.addcmul(handicap[:, None, None], scores.float()[:, None, None], probs).argmax(dim=0)
     inside_masks = probs >= mask_threshold
     inside = inside_masks.gather(0, winner[None])[0]
     counts = torch.zeros(2 * num_queries, dtype=torch.int64, device=scores.device)

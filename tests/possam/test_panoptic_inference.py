@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from possam import panoptic_inference
 from possam.panoptic_inference import instances, panoptic, semantic, semantic_labels, tight_boxes
@@ -81,6 +82,37 @@ def test_panoptic_equals_the_loop_over_pixels(seed):
     assert torch.equal(ids, expected_ids) and ids.dtype == torch.int32
     assert [{**s, "score": 0} for s in segments] == [{**s, "score": 0} for s in expected]
     assert [s["score"] for s in segments] == pytest.approx([s["score"] for s in expected])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_queries_that_take_no_part_change_nothing(seed):
+    """Left among the others, as on a GPU, void queries and those of a low score win no pixel from anybody."""
+    torch.manual_seed(seed)
+    mask_logits = torch.nn.functional.interpolate(torch.randn(1, 9, 4, 5) * 200, (12, 15), mode="bilinear")[0]
+    scores, labels = torch.rand(9), torch.randint(0, 3, (9,))
+    kept, thing = torch.rand(9) < 0.5, IS_THING[labels]
+    ids, of_queries = panoptic_inference._segment(scores, labels, thing, kept, mask_logits, 0.3, 0.5)
+    few = [x[kept] for x in (scores, labels, thing, kept, mask_logits)]
+    expected, of_few = panoptic_inference._segment(*few, 0.3, 0.5)
+    assert torch.equal(ids, expected) and ids.any()
+    assert torch.equal(of_queries[kept], of_few) and not of_queries[~kept].any()
+
+
+def test_a_gpu_is_waited_for_once(monkeypatch):
+    """Fake tensors of a GPU refuse whatever needs a value on the host; one table of four numbers a query is read."""
+    read = []
+
+    def tolist(tensor):
+        read.append(tuple(tensor.shape))
+        return [[1.0, 0.0, 1.0, 0.5]] * len(tensor)
+
+    monkeypatch.setattr(FakeTensor, "tolist", tolist)
+    with FakeTensorMode():
+        scores, mask_logits = torch.rand(9, 5, device="cuda"), torch.randn(9, 12, 15, device="cuda")
+        ids, segments = panoptic(scores, mask_logits, torch.ones(4, dtype=torch.bool, device="cuda"))
+        labels = semantic_labels(scores, mask_logits)
+    assert ids.device.type == labels.device.type == "cuda" and len(segments) == 1
+    assert read == [(9, 4)]
 
 
 def test_panoptic_has_interesting_cases():
