@@ -162,10 +162,12 @@ def test_shipped_rows_are_configurations(file: Path) -> None:
             cfg.merge_from_list([*row.options, *options])
             cfg.OUTPUT_DIR = ""
             seen.append(cfg.dump())
-    assert len(set(seen)) == len(seen) >= 4
+    assert len(set(seen)) == len(seen) >= 3
 
 
-@pytest.mark.parametrize(("tables", "count"), [("plug_table*_r*.yaml", 9), ("amsam_table4_row*.yaml", 4)])
+@pytest.mark.parametrize(
+    ("tables", "count"), [("possam_table*_*.yaml", 16), ("plug_table*_r*.yaml", 9), ("amsam_table4_row*.yaml", 4)]
+)
 def test_every_row_of_a_paper_is_in_a_file_of_rows(tables: str, count: int) -> None:
     """One configuration per row of the tables, and each is found by the file of its table."""
     files = [ablation.read_rows(str(file)) for file in FILES]
