@@ -103,9 +103,9 @@ class ClipEncoder(nn.Module):
         return super().train(False)
 
     @property
-    def temperature(self) -> float:
+    def temperature(self) -> Tensor:
         """CLIP's own logit scale, exp(logit_scale): 14.3 when randomly initialised, 100 in the official weights."""
-        return self.clip.logit_scale.exp().item()
+        return self.clip.logit_scale.exp()
 
     def features(self, images: Tensor) -> Tensor:
         """Dense image features before CLIP's pooling.

@@ -90,7 +90,7 @@ def test_it_stays_frozen_and_in_evaluation_mode() -> None:
 
 def test_a_random_clip_has_temperature_14(tiny: ClipEncoder) -> None:
     """exp(log(1 / 0.07)) = 14.2857: CLIP's initial logit scale."""
-    assert tiny.temperature == pytest.approx(1 / 0.07)
+    assert tiny.temperature.item() == pytest.approx(1 / 0.07)
 
 
 def test_building_registers_once_and_changes_no_export() -> None:

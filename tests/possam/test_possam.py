@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from possam.config import add_possam_config, build_possam
 from possam.possam import PosSAM
+from possam.vocabulary import ClassEmbeddings
 from sam_common.config import CfgNode, get_cfg
 from sam_common.errors import UserError
 from sam_common.structures import Category, Segments
@@ -46,6 +48,32 @@ def entry(height: int, width: int, *, seed: int = 0) -> dict[str, Any]:
 def model() -> PosSAM:
     torch.manual_seed(0)
     return build_possam(config())
+
+
+def test_a_gpu_is_waited_for_once(model: PosSAM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the image on, the host needs one table of an image's queries, at the end: fake tensors of a GPU refuse the
+    rest."""
+    text = model.text_embeddings(VOCABULARY)
+    num_classes = text.num_classes  # read once for a vocabulary, not for an image
+    read = []
+
+    def tolist(tensor: torch.Tensor) -> list[list[float]]:
+        read.append(tuple(tensor.shape))
+        return [[1.0, 0.0, 1.0, 0.5]] * len(tensor)
+
+    monkeypatch.setattr(FakeTensor, "tolist", tolist)
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            on_gpu = text.to("cuda:0")
+            vars(on_gpu)["num_classes"] = num_classes
+            model.eval()._apply(lambda tensor: torch.empty_like(tensor, device="cuda:0"))
+            model.text_embeddings = lambda vocabulary: on_gpu
+            outputs = model([entry(64, 48), entry(40, 64)])
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(False)
+    assert [output["panoptic_seg"][0].device.type for output in outputs] == ["cuda", "cuda"]
+    assert read == [(30, 4), (30, 4)]
 
 
 def test_everything_but_the_encoders_trains(model: PosSAM) -> None:
