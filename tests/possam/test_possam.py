@@ -10,7 +10,6 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from possam.config import add_possam_config, build_possam
 from possam.possam import PosSAM
-from possam.vocabulary import ClassEmbeddings
 from sam_common.config import CfgNode, get_cfg
 from sam_common.errors import UserError
 from sam_common.structures import Category, Segments
