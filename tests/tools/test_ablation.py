@@ -10,6 +10,8 @@ import yaml
 
 from sam_common.errors import UserError
 from tools import ablation
+from tools.ablation_parts import runs
+from tools.ablation_parts.rows import read_rows
 from tools.methods import full_cfg
 
 ABLATIONS = Path(__file__).resolve().parents[2] / "configs" / "ablations"
@@ -18,7 +20,7 @@ ROWS = """
 config: c.yaml
 metrics: [panoptic_seg/PQ, segm/AP]
 trained: {a: [], b: [X, 1]}
-tested: {mase: [E, mase], clip: [E, clip]}
+tested: {mase: [], clip: [E, clip]}
 """
 
 
@@ -35,7 +37,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         results = {"panoptic_seg": {"PQ": value}, "segm": {"AP": value / 2 if "X" in arguments else None}}
         (folder / "results.json").write_text(json.dumps({"results": results}))
 
-    monkeypatch.setattr(ablation, "train_net", train_net)
+    monkeypatch.setattr(runs, "train_net", train_net)
     return seen
 
 
@@ -107,19 +109,88 @@ def test_variants_and_seed_keys(commands: list[list[str]], tmp_path: Path) -> No
 
 def test_further_tests_are_of_the_weights_that_the_training_tested(commands: list[list[str]], tmp_path: Path) -> None:
     """Those that a validation chose where there was one, else the last."""
-    (tmp_path / "out" / "a-seed0").mkdir(parents=True)
-    (tmp_path / "out" / "a-seed0" / "model_best.pth").touch()
-    run(tmp_path, "{config: c.yaml, metrics: [a/b], trained: {a: []}, tested: {x: [], y: [E, 1]}}")
-    weights = [Path(c[c.index("MODEL.WEIGHTS") + 1]) for c in commands if "MODEL.WEIGHTS" in c]
-    assert [path.relative_to(tmp_path / "out").as_posix() for path in weights] == [
-        "a-seed0/model_best.pth",
-        "a-seed1/model_final.pth",
+    rows = "{config: c.yaml, metrics: [a/b], trained: {a: []}, tested: {x: [], y: [E, 1]}}"
+    (tmp_path / "rows.yaml").write_text(rows)
+    folders = [
+        tmp_path / "out" / runs.find_cell(read_rows(str(tmp_path / "rows.yaml")), "a", "y", seed).training.folder
+        for seed in range(2)
+    ]
+    folders[0].mkdir(parents=True)
+    (folders[0] / "model_best.pth").touch()
+    run(tmp_path, rows)
+    weights = [c[c.index("MODEL.WEIGHTS") + 1] for c in commands if "MODEL.WEIGHTS" in c]
+    assert weights == [str(folders[0] / "model_best.pth"), str(folders[1] / "model_final.pth")]
+
+
+def test_rows_that_differ_in_testing_alone_share_a_training(commands: list[list[str]], tmp_path: Path) -> None:
+    """Whether the row says so itself or its file adds nothing else to its _BASE_; the training itself has no such key.
+
+    Rows with another key that is trained with have their own, in a folder of their own.
+    """
+    ensemble = "MODEL.POSSAM.ENSEMBLE.NAME"
+    (tmp_path / "base.yaml").write_text("MODEL: {POSSAM: {WIDTH: 32}}")
+    (tmp_path / "clip.yaml").write_text(
+        "{_BASE_: base.yaml, MODEL: {POSSAM: {ENSEMBLE: {NAME: clip}}}, OUTPUT_DIR: somewhere}"
+    )
+    (tmp_path / "wide.yaml").write_text("{_BASE_: clip.yaml, MODEL: {POSSAM: {WIDTH: 64}}}")
+    base = str(tmp_path / "base.yaml")
+    rows = f"config: {base}\nmetrics: [panoptic_seg/PQ]\ntrained:\n  ldp: [{ensemble}, ldp]\n  base: []\n"
+    rows += "".join(f"  {name}: {tmp_path}/{name}.yaml\n" for name in ("clip", "wide"))
+    table = run(tmp_path, rows)
+    trained = [command for command in commands if "--resume" in command]
+    assert [(command[1], ensemble in command) for command in trained] == [(base, 0), (f"{tmp_path}/wide.yaml", 0)] * 2
+    assert [c[c.index(ensemble) + 1] for c in commands if ensemble in c] == ["ldp", "clip"] * 2
+    assert len({c[c.index("OUTPUT_DIR") + 1] for c in commands}) == len(commands) == 8
+    assert "| base | 5.0 ± 7.1 |" in table and "| clip | 7.0 ± 7.1 |" in table
+
+
+def test_overrides_are_of_every_row(commands: list[list[str]], tmp_path: Path) -> None:
+    """They come last, so they win over the row's own; other overrides are other runs."""
+    rows = "{config: c.yaml, metrics: [a/b], trained: {a: [X, 1, Y, 2]}, untrained: {z: []}}"
+    run(tmp_path, rows)
+    run(tmp_path, rows, "X", "3")
+    assert [c[c.index("X") + 1] for c in commands if "X" in c] == ["1", "1", "3", "3", "3"]
+    with pytest.raises(UserError, match="overrides come as KEY VALUE pairs, got 1 words: X"):
+        run(tmp_path, rows, "X")
+
+
+def test_progress_tells_what_is_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of 10 minutes and 2 of 1, two side by side: 6; when the first has taken 20 minutes, the rest takes 4."""
+    seconds = iter([0.0, 1200.0])
+    monkeypatch.setattr(runs.time, "monotonic", lambda: next(seconds))
+    runs.Progress([10, 1, 1], jobs=2).tell(10, "first")
+    assert capsys.readouterr().out.splitlines() == [
+        "3 runs, about 6 minutes",
+        "[1/3] 20 minutes, about 4 left: first",
     ]
 
 
-def test_no_label_leads_out_of_the_folder(commands: list[list[str]], tmp_path: Path) -> None:
-    """Runs are written below --output, whatever the rows are called."""
-    run(tmp_path, "{config: c.yaml, metrics: [a/b], trained: {../x: []}, tested: {../../y: [], /z: []}}")
+def test_a_failed_run_stops_no_other(
+    commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was asked for first fails, what comes after it is complete the next time."""
+    leave_results = runs.train_net
+
+    def train_net(arguments: list[str]) -> None:
+        if "X" not in arguments:
+            raise UserError("a run failed")
+        leave_results(arguments)
+
+    monkeypatch.setattr(runs, "train_net", train_net)
+    with pytest.raises(UserError, match="a run failed"):
+        run(tmp_path, ROWS)
+    assert len(commands) == 4
+    monkeypatch.setattr(runs, "train_net", leave_results)
+    run(tmp_path, ROWS)
+    assert len(commands) == 8
+
+
+def test_nothing_leads_out_of_the_folder(commands: list[list[str]], tmp_path: Path) -> None:
+    """Runs are written below --output, whatever rows and overrides are called."""
+    rows = (
+        "{config: ../c.yaml, metrics: [a/b], trained: {../x: [A, ../../a]}, tested: {../y: [], /z: [B, /../../../b]}}"
+    )
+    run(tmp_path, rows)
     targets = [Path(command[command.index("OUTPUT_DIR") + 1]) for command in commands]
     assert len(targets) == 4 and all(target.resolve().is_relative_to(tmp_path / "out") for target in targets)
 
@@ -138,13 +209,16 @@ def test_no_label_leads_out_of_the_folder(commands: list[list[str]], tmp_path: P
         ("{metrics: [a/b], config: c.yaml, trained: [a]}", "trained must give labels to rows"),
         ("{metrics: [a/b], config: c.yaml, trained: {a: }}", "trained, a: give the name of a configuration"),
         ("{metrics: [a/b], trained: {a: [X, 1]}}", "trained, a: give the name of a configuration"),
+        ("{metrics: [a/b], config: c.yaml, trained: {a: [X]}}", "trained, a: give the name of a configuration"),
+        ("{metrics: [a/b], config: c.yaml, trained: {a: []}, tested: {a: [X]}}", "tested must give at least one"),
+        ("{metrics: [a/b], config: c.yaml, trained: {a: []}, minutes: 0}", "minutes must be how long a training takes"),
     ],
 )
 def test_a_wrong_rows_file_is_one_line(rows: str, message: str, tmp_path: Path) -> None:
     """What means nothing is named, not ignored."""
     (tmp_path / "rows.yaml").write_text(rows)
     with pytest.raises(UserError, match=message) as caught:
-        ablation.read_rows(str(tmp_path / "rows.yaml"))
+        read_rows(str(tmp_path / "rows.yaml"))
     assert "\n" not in str(caught.value)
 
 
@@ -154,7 +228,7 @@ FILES = sorted(path for path in ABLATIONS.glob("*.yaml") if "metrics" in yaml.sa
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_shipped_rows_are_configurations(file: Path) -> None:
     """Every row of every shipped file merges into a configuration, and no two rows are the same."""
-    rows, seen = ablation.read_rows(str(file)), []
+    rows, seen = read_rows(str(file)), []
     for row in (rows.trained | rows.untrained).values():
         for options in rows.tested.values():
             cfg = full_cfg()
@@ -170,7 +244,7 @@ def test_shipped_rows_are_configurations(file: Path) -> None:
 )
 def test_every_row_of_a_paper_is_in_a_file_of_rows(tables: str, count: int) -> None:
     """One configuration per row of the tables, and each is found by the file of its table."""
-    files = [ablation.read_rows(str(file)) for file in FILES]
+    files = [read_rows(str(file)) for file in FILES]
     named = {row.config for rows in files for row in (rows.trained | rows.untrained).values()}
     shipped = {f"configs/ablations/{path.name}" for path in ABLATIONS.glob(tables)}
     assert len(shipped) == count and shipped <= named
@@ -179,7 +253,7 @@ def test_every_row_of_a_paper_is_in_a_file_of_rows(tables: str, count: int) -> N
 @pytest.mark.parametrize("file", [file for file in FILES if file.stem.startswith("amsam")], ids=lambda file: file.stem)
 def test_rows_of_amsam_draw_their_shots_and_see_as_many_as_their_epochs_are(file: Path) -> None:
     """The seed draws the shots; an epoch is half as many iterations as shots; all but Figure 5 have 100 epochs."""
-    rows = ablation.read_rows(str(file))
+    rows = read_rows(str(file))
     assert rows.seed_keys == ["SEED", "DATASETS.SHOTS_SEED"]
     for row in rows.trained.values():
         cfg = full_cfg()

@@ -1,0 +1,1 @@
+"""The parts of `tools/ablation.py` and `tools/ablations.py`."""

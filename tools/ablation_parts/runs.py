@@ -1,0 +1,241 @@
+"""What an ablation trains and tests: as little as its rows need, side by side, and not again what is there.
+
+A training is known by its configuration, its overrides and its seed. Rows that differ only in what testing reads are
+tests of one training, within a table and between tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sam_common.errors import UserError
+from tools.ablation_parts.rows import Rows
+
+TRAIN_NET = Path(__file__).resolve().parents[1] / "train_net.py"
+TEST_KEYS = ("MODEL.POSSAM.ENSEMBLE.", "MODEL.POSSAM.TEST.", "MODEL.PLUG.TEST.")
+"""Beginnings of the keys that no training reads."""
+_TEST_COST = 0.1  # of a training's time
+
+Metrics = dict[str, float]
+Options = tuple[str, ...]
+"""KEY, VALUE, …, in the order of their keys."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained once, however many rows are tests of it; without `trains` it is tested as it is."""
+
+    config: str
+    options: Options
+    seed_keys: tuple[str, ...]
+    seed: int
+    trains: bool
+
+    @property
+    def folder(self) -> str:
+        """Another one for every configuration and seed."""
+        return f"{Path(self.config).stem}-{_name(self.options, self.config)}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A training, and overrides for testing it: none for what it ends with itself."""
+
+    training: Training
+    tests: Options
+
+    @property
+    def folder(self) -> str:
+        return f"{self.training.folder}/tests/{_name(self.tests)}" if self.tests else self.training.folder
+
+
+def _name(options: Options, config: str = "") -> str:
+    """Readable as far as it is short, and no other options have it."""
+    words = "-".join(re.sub(r"\W+", "_", f"{key.rpartition('.')[2]}_{value}") for key, value in _pairs(options))
+    known = hashlib.sha256("\n".join([config, *options]).encode()).hexdigest()
+    return f"{words[:100]}-{known[:8]}".lstrip("-")
+
+
+Plan = dict[Cell, float]
+"""What is to be done, in this order, and how many minutes that takes."""
+
+
+def find_cell(rows: Rows, label: str, tested: str, seed: int) -> Cell:
+    """What a row is with one seed, tested in one way."""
+    trains, row = label in rows.trained, (rows.trained | rows.untrained)[label]
+    config, given = _base(row.config, dict(_pairs(row.options)))
+    tests = {key: value for key, value in given.items() if key.startswith(TEST_KEYS)}
+    options = {key: value for key, value in given.items() if key not in tests}
+    training = Training(config, _options(options), tuple(rows.seed_keys), seed if trains else 0, trains)
+    return Cell(training, _options({**tests, **dict(_pairs(rows.tested[tested]))}))
+
+
+def _base(config: str, given: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """The configuration that a training reads, and overrides: a file that adds to its `_BASE_` what only testing reads
+    is that base, tested in its way."""
+    file = Path(config)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return config, given  # the run itself says what is wrong with it
+    if not isinstance(content, dict):
+        return config, given
+    base = content.pop("_BASE_", None)
+    content.pop("OUTPUT_DIR", None)
+    added = dict(_leaves(content))
+    if not isinstance(base, str) or not all(key.startswith(TEST_KEYS) for key in added):
+        return config, given
+    return _base(os.path.normpath(file.parent / base), {**added, **given})
+
+
+def _leaves(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+def _pairs(words: Sequence[str]) -> Iterable[tuple[str, str]]:
+    return zip(words[::2], words[1::2], strict=True)
+
+
+def _options(given: dict[str, str]) -> Options:
+    return tuple(word for key in sorted(given) for word in (key, given[key]))
+
+
+def make_plan(tables: Sequence[Rows], seeds: int) -> Plan:
+    """All that the tables need, seed after seed, a training before its tests."""
+    plan: Plan = {}
+    for seed in range(seeds):
+        for rows in tables:
+            for label in rows.labels:
+                for tested in rows.tested:
+                    cell = find_cell(rows, label, tested, seed)
+                    if cell.training.trains:
+                        plan.setdefault(Cell(cell.training, ()), rows.minutes)
+                    plan.setdefault(cell, rows.minutes * _TEST_COST)
+    return plan
+
+
+def carry_out(plan: Plan, output: Path, *, jobs: int, device: str = "cpu") -> dict[Cell, Metrics]:
+    """The metrics of every cell of a plan. What is complete is read, everything else is run, `jobs` side by side.
+
+    Raises:
+        UserError: a run failed; first the others are finished.
+    """
+    results = {cell: _results(output / cell.folder) for cell in plan}
+    todo = [cell for cell in plan if not results[cell]]
+    progress = Progress([plan[cell] for cell in todo], jobs)
+    waiting: dict[Training, list[Cell]] = {}
+    for cell in todo:
+        waiting.setdefault(cell.training, []).append(cell)
+
+    def run(cells: list[Cell]) -> None:  # a training and its tests, one after the other
+        for cell in cells:
+            train_net(_arguments(cell, output, device))
+            results[cell] = _results(output / cell.folder)
+            progress.tell(plan[cell], cell.folder)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(run, cells) for cells in waiting.values()]
+        try:
+            wait(futures)
+        except BaseException:  # stopped: what has not begun does not begin
+            pool.shutdown(cancel_futures=True)
+            raise
+    for future in futures:
+        future.result()
+    return results
+
+
+class Progress:
+    """Tells what is done, and how long the rest takes: as long as what was done took, for its share."""
+
+    def __init__(self, minutes: Sequence[float], jobs: int) -> None:
+        self.left, self.of, self.done, self.count = sum(minutes), len(minutes), 0.0, 0
+        self.start, self.lock = time.monotonic(), threading.Lock()
+        if minutes:
+            print(f"{self.of} runs, about {self.left / jobs:.0f} minutes", flush=True)
+
+    def tell(self, minutes: float, name: str) -> None:
+        with self.lock:
+            self.done, self.left, self.count = self.done + minutes, self.left - minutes, self.count + 1
+            passed = (time.monotonic() - self.start) / 60
+            rest = f"about {passed * self.left / self.done:.0f} left"
+            print(f"[{self.count}/{self.of}] {passed:.0f} minutes, {rest}: {name}", flush=True)
+
+
+def _arguments(cell: Cell, output: Path, device: str) -> list[str]:
+    """The command that makes a cell: a training, or a test of its weights."""
+    training, folder = cell.training, output / cell.training.folder
+    mode = "--resume" if training.trains and not cell.tests else "--eval-only"
+    weights = ["MODEL.WEIGHTS", str(_trained_weights(folder))] if training.trains and cell.tests else []
+    seeded = [word for key in training.seed_keys for word in (key, str(training.seed))]
+    keys = [*seeded, "OUTPUT_DIR", str(output / cell.folder), *training.options, *cell.tests, *weights]
+    return ["--config-file", training.config, "--engine", "fabric", mode, "MODEL.DEVICE", device, *keys]
+
+
+def _trained_weights(folder: Path) -> Path:
+    """What the training itself tested: the weights that a validation chose, else the last."""
+    best = folder / "model_best.pth"
+    return best if best.is_file() else folder / "model_final.pth"
+
+
+def train_net(arguments: list[str]) -> None:
+    """Runs tools/train_net.py on one thread; what it prints is in its own log.
+
+    Raises:
+        UserError: it failed; the last line it printed says why.
+    """
+    print(shlex.join(["python", "tools/train_net.py", *arguments]), flush=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, str(TRAIN_NET), *arguments], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        folder = arguments[arguments.index("OUTPUT_DIR") + 1]
+        raise UserError(f"{folder}: the run failed ({last}); the others went on, give the same command again")
+
+
+def _results(folder: Path) -> dict[str, float]:
+    """The metrics of a finished run, by task/metric, of the one data set it evaluated; empty where it has not finished.
+
+    What is no number there is left out.
+    """
+    files = sorted(folder.glob("inference/*/results.json"))
+    if not files:
+        return {}
+    tasks = json.loads(files[0].read_text(encoding="utf-8"))["results"].items()
+    return {f"{task}/{name}": v for task, metrics in tasks for name, v in metrics.items() if v is not None}
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the tools that run ablations share."""
+    parser.add_argument("--seeds", type=int, default=3, help="how many, counted from 0 (3)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (one for each core)")
+    parser.add_argument("--device", default="cpu", help="MODEL.DEVICE of the runs (cpu)")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override every row")
+
+
+def check_run_arguments(args: argparse.Namespace) -> None:
+    for name in ("seeds", "jobs"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} is {getattr(args, name)}; give at least 1")
+    if len(args.opts) % 2:
+        raise UserError(f"overrides come as KEY VALUE pairs, got {len(args.opts)} words: {' '.join(args.opts)}")
