@@ -16,9 +16,7 @@ file is named and passed by. What is there already is kept, so an interrupted ru
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -32,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 from sam_common.data.images import read_class_indices, read_image, write_segment_ids
-from sam_common.data.preparation import convert_all, run, write_label_map
+from sam_common.data.preparation import convert_all, parser_of, run, write_label_map
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
 from sam_common.files import write_text
@@ -224,18 +222,15 @@ def prepare(split: Split, workers: int) -> list[str]:
 
 
 def main() -> list[str]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    root = os.environ.get("DETECTRON2_DATASETS", "datasets")
-    parser.add_argument("--root", type=Path, default=Path(root), help="default: $DETECTRON2_DATASETS or ./datasets")
+    parser = parser_of(__doc__)
     parser.add_argument("--semantic-only", action="store_true", help="label maps alone; needs no annotations_instance/")
-    parser.add_argument("--workers", type=int, default=2, help="threads (2)")
     arguments = parser.parse_args()
     classes = parse_vocabulary(resource("configs/vocabularies/ade20k.txt"))
-    tree = arguments.root.expanduser() / "ADEChallengeData2016"
+    tree = arguments.root / "ADEChallengeData2016"
     broken = []
     for name, folder in SPLITS:
         split = Split(tree, name, folder, classes, arguments.semantic_only)
-        broken += prepare(split, max(arguments.workers, 1))
+        broken += prepare(split, arguments.workers)
     return broken
 
 

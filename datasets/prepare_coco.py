@@ -10,8 +10,6 @@ passed by. What is there already is kept, so an interrupted run is simply starte
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 from sam_common.data import catalog
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.preparation import convert_all, run, write_label_map
+from sam_common.data.preparation import convert_all, parser_of, run, write_label_map
 from sam_common.errors import UserError
 
 VOID = 255
@@ -60,19 +58,15 @@ def prepare(panoptic: DatasetSpec, semantic: DatasetSpec, workers: int) -> list[
 
 
 def main() -> list[str]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    root = os.environ.get("DETECTRON2_DATASETS", "datasets")
-    parser.add_argument("--root", type=Path, default=Path(root), help="default: $DETECTRON2_DATASETS or ./datasets")
-    parser.add_argument("--workers", type=int, default=2, help="threads (2)")
-    arguments = parser.parse_args()
-    catalog.register_builtin(arguments.root.expanduser())
+    arguments = parser_of(__doc__).parse_args()
+    catalog.register_builtin(arguments.root)
     broken = []
     splits = [split for split in ("val", "train") if _has(split)]
     if not splits:
         raise UserError(f"there is no {catalog.get('coco_2017_val_panoptic').files['json']}; see datasets/README.md")
     for split in splits:
         panoptic, semantic = catalog.get(f"coco_2017_{split}_panoptic"), catalog.get(f"coco_2017_{split}_sem_seg")
-        broken += prepare(panoptic, semantic, max(arguments.workers, 1))
+        broken += prepare(panoptic, semantic, arguments.workers)
     return broken
 
 

@@ -18,6 +18,7 @@ from sam_common.data.few_shot_sets import few_shot_specs
 from sam_common.data.generated import generated_specs
 from sam_common.data.image_masks import image_masks_spec
 from sam_common.data.label_maps import label_maps_spec
+from sam_common.data.semantic_sets import semantic_specs
 from sam_common.data.vocabulary_file import parse_vocabulary, with_words
 from sam_common.errors import UserError
 from sam_common.resources import resource
@@ -78,6 +79,7 @@ def register_builtin(root: str | os.PathLike | None = None) -> None:
     for spec in (
         *_coco(root),
         *_ade20k(root),
+        *semantic_specs(root),
         *_kins(root),
         *_cocoa(root),
         *few_shot_specs(root),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sam_common.structures import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,3 +45,10 @@ class DatasetSpec:
     evaluator: str = "panoptic"
     files: Mapping[str, str] = field(default_factory=dict)
     ignore_label: int = 255
+
+
+@functools.cache
+def warn_of_count(name: str, found: int, total: int) -> None:
+    """Says, once however often a data set is read, that it has another number of images than in the papers."""
+    if found != total:
+        logger.warning("data set %s: %d images, the paper's has %d: this split is not the paper's", name, found, total)

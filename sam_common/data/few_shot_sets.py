@@ -9,17 +9,13 @@ A folder that holds another number of images is read all the same; a warning say
 
 from __future__ import annotations
 
-import functools
-import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.dataset_spec import DatasetSpec, warn_of_count
 from sam_common.data.image_masks import image_masks_spec
 from sam_common.structures import Category
-
-logger = logging.getLogger(__name__)
 
 _TIKTOK = "segmentation_full_body_tik_tok_2615_img"
 _ISIC = {"train": ("Training", 2594), "val": ("Validation", 100), "test": ("Test", 1000)}
@@ -56,12 +52,5 @@ def _named(spec: DatasetSpec, word: str) -> DatasetSpec:
 
 
 def _part(name: str, part: slice, total: int, stems: list[str]) -> list[str]:
-    if len(stems) != total:
-        _warn(name, len(stems), total)
+    warn_of_count(name, len(stems), total)
     return stems[part]
-
-
-@functools.cache
-def _warn(name: str, found: int, total: int) -> None:
-    """Once, however often the data set is read."""
-    logger.warning("data set %s: %d images, the paper's has %d: this split is not the paper's", name, found, total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -65,11 +66,38 @@ def convert_all(
     return entries, broken
 
 
-def write_label_map(path: str | os.PathLike, labels: NDArray[np.uint8]) -> None:
-    """Writes class indices [H, W] as a PNG, unless the file is there: it was written whole, or not at all."""
+def write_label_map(path: str | os.PathLike, labels: NDArray[np.uint8 | np.uint16]) -> None:
+    """Writes class indices [H, W] as a PNG, or a compressed TIFF by the suffix `.tif`, unless the file is there.
+
+    A file that is there was written whole.
+    """
     if not os.path.isfile(path):
+        options = {"compression": "tiff_deflate"} if Path(path).suffix == ".tif" else {}
         with atomic_path(path) as temporary:
-            Image.fromarray(labels).save(temporary)
+            Image.fromarray(labels).save(temporary, **options)
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of a split: the first word of each line of a text file.
+
+    Raises:
+        UserError: the file cannot be read, or holds none.
+    """
+    try:
+        names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}; datasets/README.md shows what belongs there") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    if not names:
+        raise UserError(f"{path} holds no names")
+    return names
+
+
+def tell_count(title: str, found: int, total: int) -> None:
+    """Says where a split has another number of images than the official one."""
+    if found != total:
+        print(f"{title}: {found} images, the official split has {total}", file=sys.stderr)
 
 
 def check_splits(specs: Sequence[DatasetSpec]) -> None:
@@ -108,6 +136,20 @@ def link_folder(source: Path, target: Path) -> None:
             target.symlink_to(source.resolve(), target_is_directory=True)
     except OSError as error:
         raise UserError(f"cannot link {target} to {source}: {error.strerror}") from error
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a script that prepares a data set: where the data sets are, and how many threads."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    parser.add_argument(
+        "--root",
+        type=lambda path: Path(path).expanduser(),
+        default=root.expanduser(),
+        help="default: $DETECTRON2_DATASETS or ./datasets",
+    )
+    parser.add_argument("--workers", type=lambda number: max(int(number), 1), default=2, help="threads (2)")
+    return parser
 
 
 def run(main: Callable[[], list[str]]) -> None:

@@ -37,6 +37,11 @@ def test_builtin_names_and_official_trees(tmp_path, monkeypatch):
         "kins_train",
         "cocoa_val",
         "cocoa_cls_val",
+        "ade20k_full_sem_seg_val",
+        "openvocab_pascal_ctx459_sem_seg_val",
+        "openvocab_pascal_ctx59_sem_seg_val",
+        "openvocab_pascal20_sem_seg_val",
+        "openvocab_pascal21_sem_seg_val",
     }
     words = {"coco": str(resource("configs/vocabularies/coco.txt"))}
     words["ade20k"] = str(resource("configs/vocabularies/ade20k.txt"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_common.data import few_shot_sets
+from sam_common.data.dataset_spec import warn_of_count
 from sam_common.data.few_shot_sets import few_shot_specs
 from sam_common.data.image_masks import read_labels
 
@@ -34,7 +34,7 @@ def ids(root: Path, name: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _warn_again() -> None:
-    few_shot_sets._warn.cache_clear()
+    warn_of_count.cache_clear()
 
 
 @pytest.mark.parametrize("nested", [False, True])

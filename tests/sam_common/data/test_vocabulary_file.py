@@ -72,6 +72,30 @@ def test_coco_is_the_official_list(samples: Path) -> None:
     assert without == {"orange", "remote", "light", "net"}  # made clearer: "orange fruit", "tv remote", "lamp"
 
 
+def test_vocabularies_of_semantic_sets() -> None:
+    """The classes of A-847, PC-459, PC-59, PAS-20 and PAS-21: how many, and that the files agree with each other."""
+    ade, context, frequent, voc, with_background = (
+        _shipped(name)
+        for name in ("ade20k_full", "pascal_context459", "pascal_context59", "pascal_voc20", "pascal_voc21")
+    )
+    assert [len(v) for v in (ade, context, frequent, voc, with_background)] == [847, 459, 59, 20, 21]
+    # MaskFormer's order of the 847, by numbers of ADE20K's own files
+    lines = resource("configs/vocabularies/ade20k_full_ids.txt").read_text(encoding="utf-8").splitlines()
+    numbers = [line.split(maxsplit=1) for line in lines if not line.startswith("#")]
+    assert [name for _, name in numbers] == [category.name for category in ade]
+    assert len({number for number, _ in numbers}) == 847
+    assert numbers[11] == ["1831", "person"] and numbers[99][0] == "3144" and numbers[846] == ["3148", "adding machine"]
+    # lines of the official labels.txt of PASCAL-Context, in which the 59 have the order of the 459
+    assert [context[number - 1].name for number in (2, 259, 431, 458, 459)] == [
+        *("aeroplane", "mountain", "unknown", "wood", "wool")
+    ]
+    names = [category.name for category in context]
+    places = [names.index(category.name) + 1 for category in frequent]
+    assert places == sorted(places) and places[:3] + places[-3:] == [2, 9, 18, 445, 454, 458]
+    assert with_background[0].name == "background" and with_background[1].synonyms == voc[0].synonyms
+    assert [category.name for category in with_background[1:]] == [category.name for category in voc]
+
+
 def test_ade20k_seen_from_coco() -> None:
     """The published split: 64 of the 150 classes share a word with COCO's, 86 do not; the shipped list is that."""
     ade = _shipped("ade20k")
