@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check bench ablation-possam ablation-plug ablation-amsam install clean
+.PHONY: demo test check bench ablations ablation-possam ablation-plug ablation-amsam install clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py --output output/demo
 
 test: check
 	$(BIN)/python -m pytest
+
+ablations: $(INSTALLED)  # hours: every table of the three papers; given again, it goes on
+	$(BIN)/python datasets/prepare_generated.py
+	$(BIN)/python tools/ablations.py --output output/ablations --report docs/reproduction.md
 
 ablation-possam: $(INSTALLED)
 	$(BIN)/python datasets/prepare_generated.py

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tools.ablation_parts.rows import Rows
 from tools.ablation_parts.runs import Cell, Metrics, find_cell
@@ -11,7 +11,7 @@ from tools.ablation_parts.runs import Cell, Metrics, find_cell
 _MISSING = "–"
 
 
-def summarise(results: dict[Cell, Metrics], rows: Rows, seeds: int) -> list[list[str]]:
+def summarise(results: Mapping[Cell, Metrics], rows: Rows, seeds: int) -> list[list[str]]:
     """Table rows: row, test, and for each metric `mean ± sd` over seeds (the sample standard deviation)."""
     table = []
     for label in rows.labels:
@@ -21,10 +21,19 @@ def summarise(results: dict[Cell, Metrics], rows: Rows, seeds: int) -> list[list
     return table
 
 
-def values(results: dict[Cell, Metrics], rows: Rows, label: str, tested: str, metric: str, seeds: int) -> list[float]:
-    """A metric of a row with each seed; once where nothing is trained, and not where it is no number."""
-    cells = [find_cell(rows, label, tested, seed) for seed in range(seeds if label in rows.trained else 1)]
-    return [results[cell][metric] for cell in cells if metric in results[cell]]
+def by_seed(
+    results: Mapping[Cell, Metrics], rows: Rows, label: str, tested: str, metric: str, seeds: int
+) -> dict[int, float]:
+    """Seed -> a metric of a row, where it is a number; what is not trained has the same one with every seed."""
+    found = {seed: results[find_cell(rows, label, tested, seed)] for seed in range(seeds)}
+    return {seed: metrics[metric] for seed, metrics in found.items() if metric in metrics}
+
+
+def values(
+    results: Mapping[Cell, Metrics], rows: Rows, label: str, tested: str, metric: str, seeds: int
+) -> list[float]:
+    """A metric of a row with each seed, where it is a number; once where nothing is trained."""
+    return list(by_seed(results, rows, label, tested, metric, seeds if label in rows.trained else 1).values())
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
