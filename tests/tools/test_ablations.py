@@ -108,8 +108,8 @@ def test_the_plan_fits_and_trains_nothing_twice(capsys: pytest.CaptureFixture[st
     """Three seeds take less than three hours of two cores, as their files say.
 
     By hand: PosSAM's tables have 16 rows of which Table 4's last two, the method's own in 5 and 6 and all of Table 7
-    are one training: 9. PLUG's have 8 that train, one twice: 7. AM-SAM's have 4, 14 and 6, of which two are Table 4's in
-    each figure: 20.
+    are one training: 9. PLUG's have 8 that train, one twice: 7. AM-SAM's have 4, 14 and 6, of which two are Table 4's
+    in each figure: 20.
     """
     plan = runs.make_plan([read_table(path).rows for path in ablations.TABLES], seeds=3)
     trainings = {cell.training for cell in plan if cell.training.trains}
