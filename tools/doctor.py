@@ -45,8 +45,6 @@ OPTIONAL = {
     "panopticapi": "only comparing with the reference evaluation needs it: "
     "pip install git+https://github.com/cocodataset/panopticapi.git",
 }
-FAMILIES = ("cocoa", "coco", "ade20k", "kins")
-"""Data sets with a script `datasets/prepare_*.py`, by how their names begin; of two that fit, the first."""
 MODULES = {"opencv-python-headless": "cv2", "segment-anything": "segment_anything", "open_clip_torch": "open_clip"}
 """Package -> what it is imported as, where that is not its name with `_` for `-`."""
 
@@ -148,6 +146,7 @@ def _kernel(device: Any) -> Finding:
 def datasets(cfg: Any) -> Iterator[Finding]:
     """Every data set known by name and those of the configuration: its files, or the first that is missing."""
     from sam_common.data import catalog
+    from sam_common.data.sources import where_to_get
 
     catalog.register_builtin()
     wanted: set[str] = set()
@@ -160,16 +159,7 @@ def datasets(cfg: Any) -> Iterator[Finding]:
         missing = [f"{role} {path}" for role, path in files.items() if not Path(path).exists()]
         first = next(iter(files.values()), "")
         detail = f"no {missing[0]}" if missing else first
-        yield Finding("data sets", name, not missing, detail, _dataset_fix(name) if missing else "", name in wanted)
-
-
-def _dataset_fix(name: str) -> str:
-    if name.startswith("generated"):
-        return "python datasets/prepare_generated.py"
-    for family in FAMILIES:
-        if name.startswith(family):
-            return f"get the official files as datasets/README.md says, then python datasets/prepare_{family}.py"
-    return "correct its entry in DATASETS.REGISTER, or put the file there"
+        yield Finding("data sets", name, not missing, detail, where_to_get(name) if missing else "", name in wanted)
 
 
 def weights(cfg: Any) -> Iterator[Finding]:
@@ -178,7 +168,9 @@ def weights(cfg: Any) -> Iterator[Finding]:
     from sam_common.resources import resource
     from sam_common.weights import OFFICIAL, cache_folder
 
-    wanted = set() if cfg is None else {cfg.MODEL.SAM.WEIGHTS, cfg.MODEL.CLIP.WEIGHTS, cfg.MODEL.WEIGHTS}
+    wanted = set() if cfg is None else {cfg.MODEL.SAM.WEIGHTS, cfg.MODEL.WEIGHTS}
+    if cfg is not None and cfg.MODEL.META_ARCHITECTURE == "PosSAM":  # the others have no CLIP
+        wanted.add(cfg.MODEL.CLIP.WEIGHTS)
     for name in ("tiny_sam", "tiny_clip"):
         path = resource(f"weights/{name}.safetensors")
         yield Finding("weights", f"embedded {name}", True, str(path), needed=True)

@@ -59,6 +59,9 @@ def test_a_configuration_makes_its_parts_needed(tmp_path: Path, capsys: pytest.C
     needed = {name for name, finding in by_name("configs/possam_B.yaml").items() if finding.needed}
     assert {"sam_vit_b", "laion2b_s29b_b131k_ft_soup", "coco_2017_train_panoptic", "ade20k_panoptic_val"} <= needed
     assert "coco_2017_train" not in needed
+    assert {n for n, f in by_name("configs/plug_B_kins.yaml").items() if f.needed and not f.found} == {
+        *("sam_vit_b", "kins_train", "kins_val")  # and no CLIP
+    }
     assert doctor.main(["--config-file", "configs/possam_B.yaml"]) == 1
     assert "!! sam_vit_b" in capsys.readouterr().out
     missing = [f.name for f in doctor.examine("configs/possam_T.yaml") if f.needed and not f.found]
