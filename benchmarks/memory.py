@@ -1,0 +1,346 @@
+"""Peak memory of a training step and of an inference, for every shipped configuration at its real size: JSON lines.
+
+    python benchmarks/memory.py                                   # all of them, on the CPU, small ones first
+    python benchmarks/memory.py --configs possam_B plug_B_kins --output memory.jsonl
+    python benchmarks/memory.py --device cuda                     # was never run on a GPU
+
+Each case is a process of its own, one at a time: a model with random weights, random pixels at the size that the
+configuration asks for, one step or one prediction. `peak` is the most that the process had in memory (Linux: VmHWM), on
+a GPU the most that tensors took there (`torch.cuda.max_memory_allocated`). In MiB it is the sum of
+
+    program       the interpreter and its libraries, before the model is built; 0 on a GPU
+    weights, gradients, optimizer       bytes of these tensors, counted
+    activations   the rest: what waits for the backward pass, and what operators need for themselves
+
+Gradients are there from the beginning, as in every part of an accumulated batch but the first. What one more image (of
+PLUG: object) takes follows from the counts 1 and 2. The words are ADE20K's, their embeddings random: they are computed
+once, before the first step. Official weights take the size of their file more while they are loaded.
+
+On the CPU a case is given no more memory than --limit; one that needs more is a line that says so. With --output, lines
+are added to a file, and what the file holds already is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import resource
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from possam.vocabulary import ClassEmbeddings
+from sam_common.config import CfgNode, build_model, resolve_device
+from sam_common.data.vocabulary_file import parse_vocabulary
+from sam_common.engine.build import build_backward, build_optimizer
+from sam_common.engine.launch import choose_precision
+from sam_common.engine.trainer import UNUSED
+from sam_common.errors import UserError
+from sam_common.structures import Segments, Vocabulary
+from sam_common.tool import ToolParser, run_tool
+from tools.methods import full_cfg, register_all
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+Step = Callable[[list[dict[str, Any]]], None]
+MIB = 2**20
+SPARE = 2**30  # bytes that a case leaves to the rest of the machine
+PICTURE = 480, 640  # height and width, where the configuration gives none
+SEGMENTS = 16  # of a training image of PosSAM
+COUNTS: dict[str, dict[str, tuple[int, ...]]] = {
+    "PosSAM": {"training": (1, 2), "inference": (1,)},  # images; engines test one at a time
+    "PLUG": {"training": (1, 2), "inference": (1, 2)},  # objects of an image
+    "AMSAM": {"training": (1,), "inference": (1,)},  # images of each half of the shots, as it always trains
+}
+"""Method -> mode -> how many go through the model at once."""
+MODES = ("training", "inference")
+KIND = ("config", "mode", "checkpointing", "precision")
+PARTS = ("program", "weights", "gradients", "optimizer", "activations", "peak")
+NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
+"""What errors say then; their types differ."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one process measures.
+
+    Attributes:
+        config: name of a file in configs/, without its ending.
+        mode: "training" | "inference".
+        count: see `COUNTS`.
+        checkpointing: ACTIVATION_CHECKPOINTING of the method.
+        options: KEY VALUE pairs over the configuration.
+    """
+
+    config: str
+    mode: str
+    count: int
+    checkpointing: bool = False
+    device: str = "cpu"
+    threads: int = 1
+    options: tuple[str, ...] = ()
+
+    def cfg(self) -> CfgNode:
+        cfg = read_config(self.config)
+        cfg.merge_from_list(list(self.options))
+        cfg.MODEL.DEVICE = self.device
+        cfg.MODEL.SAM.WEIGHTS = cfg.MODEL.CLIP.WEIGHTS = "random"
+        cfg.MODEL.POSSAM.ACTIVATION_CHECKPOINTING = cfg.MODEL.PLUG.ACTIVATION_CHECKPOINTING = self.checkpointing
+        return cfg
+
+
+def read_config(name: str) -> CfgNode:
+    cfg = full_cfg()
+    cfg.merge_from_file(CONFIGS / f"{name}.yaml")
+    return cfg
+
+
+def measure(case: Case, limit: float) -> dict[str, Any]:
+    """The memory of a case in this process, which has done nothing before.
+
+    Args:
+        limit: bytes that this process may have on a CPU.
+    """
+    cfg, device = case.cfg(), resolve_device(case.device)
+    if device.type == "cpu":
+        resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))
+    torch.set_num_threads(case.threads)
+    torch.manual_seed(0)
+    register_all()
+    dtype = choose_precision(device, cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32")
+    precision = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    program = memory(device, "VmRSS")
+    model = build_model(cfg).to(device).train(case.mode == "training")
+    batch = make_batch(cfg, model, case)
+    step: Step = partial(predict, model, precision)
+    moments: list[Tensor] = []
+    if model.training:
+        optimizer = build_optimizer(cfg, model)
+        step = begin_training(cfg, model, optimizer, precision)
+        moments = [moment for state in optimizer.state.values() for moment in state.values()]
+    parts = {
+        "program": program,
+        "weights": nbytes((*model.parameters(), *model.buffers())),
+        "gradients": nbytes(p.grad for p in model.parameters() if p.grad is not None),
+        "optimizer": nbytes(moments),
+    }
+    forget_peak(device)
+    step(batch)
+    peak = memory(device, "VmHWM")
+    parts |= {"activations": peak - sum(parts.values()), "peak": peak}
+    facts = {"precision": str(dtype).removeprefix("torch."), "torch": torch.__version__}
+    return {**{name: round(value / MIB, 1) for name, value in parts.items()}, **facts}
+
+
+@torch.no_grad()
+def predict(model: nn.Module, precision: torch.autocast, batch: list[dict[str, Any]]) -> None:
+    with precision:
+        model(batch)
+
+
+def begin_training(cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer, precision: torch.autocast) -> Step:
+    """One iteration, as an engine does it; the gradients of an earlier part and the optimizer's moments are there."""
+    device = resolve_device(cfg.MODEL.DEVICE)
+    backward = build_backward(cfg, model, optimizer, device=device, world_size=1)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and name not in getattr(model, UNUSED, ()):
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+
+    def step(batch: list[dict[str, Any]]) -> None:
+        if backward is not None:
+            backward(batch)
+        else:
+            with precision:
+                losses = model(batch)
+            torch.stack(list(losses.values())).sum().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def make_batch(cfg: CfgNode, model: Any, case: Case) -> list[dict[str, Any]]:
+    """A batch of random pixels, with everything that the model asks for in this mode."""
+    method = cfg.MODEL.META_ARCHITECTURE
+    if method == "PosSAM":
+        words = parse_vocabulary(CONFIGS / "vocabularies" / "ade20k.txt")
+        text = random_embeddings(words, model.clip.embed_dim).to(model.device)
+        model.text_embeddings = lambda vocabulary: text
+        return [panoptic_entry(cfg, words) for _ in range(case.count)]
+    if method == "PLUG":
+        return [amodal_entry(case.count)]
+    return [few_shot_entry(level) for level in ((1, 2) if model.training else (1,))]
+
+
+def random_embeddings(vocabulary: Vocabulary, width: int) -> ClassEmbeddings:
+    counts = torch.tensor([len(category.synonyms) for category in vocabulary])
+    index = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    return ClassEmbeddings(F.normalize(torch.randn(len(index), width), dim=-1), index)
+
+
+def panoptic_entry(cfg: CfgNode, vocabulary: Vocabulary) -> dict[str, Any]:
+    """A square that is full, cut into stripes."""
+    side = cfg.INPUT.IMAGE_SIZE
+    of_row = torch.arange(side) * SEGMENTS // side
+    masks = (of_row == torch.arange(SEGMENTS)[:, None])[:, :, None].repeat(1, 1, side)
+    segments = Segments(torch.arange(SEGMENTS) % len(vocabulary), masks)
+    entry = {"image": pixels(side, side), "height": side, "width": side, "file_name": "random", "seed": 0}
+    return entry | {"vocabulary": vocabulary, "segments": segments}
+
+
+def amodal_entry(count: int) -> dict[str, Any]:
+    """A picture of some objects, whose upper half is seen."""
+    height, width = PICTURE
+    amodal = torch.zeros(count, height, width, dtype=torch.bool)
+    amodal[:, height // 4 : height // 2, width // 4 : width // 2] = True
+    visible = amodal.clone()
+    visible[:, height * 3 // 8 :] = False
+    box = torch.tensor([width // 4, height // 4, width // 2, height * 3 // 8], dtype=torch.float32)
+    truth = {"visible_masks": visible, "amodal_masks": amodal, "seeds": list(range(count))}
+    return {"image": pixels(height, width), "boxes": box.repeat(count, 1), **truth}
+
+
+def few_shot_entry(level: int) -> dict[str, Any]:
+    """A picture of one half of the shots."""
+    height, width = PICTURE
+    labels = torch.zeros(height, width, dtype=torch.int64)
+    labels[: height // 2] = 1
+    box = torch.tensor([[0.0, 0.0, width, height // 2]])
+    return {"image": pixels(height, width), "boxes": box, "labels": labels, "level": level}
+
+
+def pixels(height: int, width: int) -> Tensor:
+    return torch.randint(256, (3, height, width), dtype=torch.uint8)
+
+
+def nbytes(tensors: Iterable[Any]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def memory(device: torch.device, field: str) -> int:
+    """Bytes that this process has (`VmRSS`) or had at most (`VmHWM`); those of tensors on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) if field == "VmRSS" else torch.cuda.max_memory_allocated(device)
+    return kibibytes("/proc/self/status", field) * 2**10
+
+
+def forget_peak(device: torch.device) -> None:
+    """From here on a new peak is kept."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def kibibytes(file: str, field: str) -> int:
+    """A number of one of the system's tables.
+
+    Raises:
+        UserError: there is no such table.
+    """
+    try:
+        lines = Path(file).read_text().splitlines()
+    except OSError:
+        raise UserError(f"memory of a CPU is read from {file}, which only Linux has; give --device cuda") from None
+    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1])
+
+
+def outcome(case: Case, limit: float) -> dict[str, Any]:
+    """What a process of its own measured, or the `problem` that there is not enough memory."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        try:
+            return process.submit(measure, case, limit).result()
+        except BrokenProcessPool:
+            return {"problem": "the process was ended: out of memory?"}
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
+                raise
+            return {"problem": "does not fit into " + (f"{limit / MIB:.0f} MiB" if case.device == "cpu" else "the GPU")}
+
+
+def cases(args: argparse.Namespace) -> Iterator[Case]:
+    """Every case that was asked for; small models first."""
+    register_all()
+    configs = {name: read_config(name) for name in args.configs}
+    for name, cfg in sorted(configs.items(), key=lambda item: ("TBLH".index(item[1].MODEL.SAM.SIZE), item[0])):
+        method = cfg.MODEL.META_ARCHITECTURE
+        for mode in args.modes:
+            counts = COUNTS[method][mode] if args.counts is None or method == "AMSAM" else args.counts
+            for checkpointing in (False, True) if mode == "training" and method != "AMSAM" else (False,):
+                for count in counts:
+                    yield Case(name, mode, count, checkpointing, args.device, args.threads, tuple(args.opts))
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """A row for each kind of case, in GiB; what one more image or object takes where two counts were measured."""
+    kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for line in lines:
+        kinds.setdefault(tuple(line[name] for name in KIND), []).append(line)
+    rows = []
+    for kind, measured in kinds.items():
+        first, last = measured[0], measured[-1]
+        more = (last["peak"] - first["peak"]) / (last["count"] - first["count"]) if last is not first else None
+        sizes = [*(first[part] for part in PARTS), more]
+        rows.append([*kind, first["count"], *("" if size is None else f"{size / 2**10:.2f}" for size in sizes)])
+    return tabulate(rows, [*KIND, "count", *PARTS, "one more"], tablefmt="github")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints a JSON line for each case, then one table of all."""
+    every = sorted(path.stem for path in CONFIGS.glob("*.yaml") if not path.stem.endswith("_base"))
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", nargs="+", default=every, choices=every, metavar="NAME", help="files of configs/")
+    parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
+    parser.add_argument("--counts", nargs="+", type=int, help="images or objects at once, ascending (1 2)")
+    parser.add_argument("--device", default="cpu", help="cpu | cuda")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--limit", type=float, help="GiB that a case may have on the CPU (what is free, less 1)")
+    parser.add_argument("--output", type=Path, help="a file of lines, which grows")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="after --: over every configuration")
+    args = parser.parse_args(argv)
+    done = args.output.read_text().splitlines() if args.output is not None and args.output.is_file() else []
+    known = {key(line): line for line in map(json.loads, done)}
+    lines: list[dict[str, Any]] = []
+    progress = tqdm(list(cases(args)), unit="case")
+    for case in progress:
+        progress.set_description(f"{case.config}, {case.mode}, {case.count}")
+        line = known.get(key(asdict(case))) or asdict(case) | outcome(case, room(args))
+        print(json.dumps(line), flush=True)
+        if "problem" in line:
+            continue
+        lines.append(line)
+        if args.output is not None and key(line) not in known:
+            with args.output.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+    print(table(lines))
+
+
+def room(args: argparse.Namespace) -> float:
+    """Bytes that the next case may have: what was asked for, or what the machine has left."""
+    if args.device != "cpu":
+        return math.inf
+    return args.limit * 2**30 if args.limit else kibibytes("/proc/meminfo", "MemAvailable") * 2**10 - SPARE
+
+
+def key(line: dict[str, Any]) -> str:
+    """What was asked for in a line."""
+    return json.dumps([line[field.name] for field in fields(Case)])
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
