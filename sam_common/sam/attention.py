@@ -4,20 +4,32 @@ Source: MViTv2 (Li et al., arXiv 2112.01526, Eq. 4) as ViTDet and SAM use it. Fo
 
     logit = q·k / sqrt(D) + q·R_h[y, j] + q·R_w[x, i]
 
-so the bias of all H·W × H·W pairs is the sum of an H-wide and a W-wide table per query. It is expanded for some rows of
-queries at a time and handed to `scaled_dot_product_attention`; the attention matrix itself never exists.
+so the bias of all H·W × H·W pairs is the sum of an H-wide and a W-wide table per query, and never exists as a whole:
+
+- It is expanded for some rows of queries at a time and handed to `scaled_dot_product_attention`, which makes no
+  attention matrix. This is the faster way as long as no gradient goes through the queries.
+- With a gradient, PyTorch would keep matrix and bias of all pairs for the backward pass. Where these are large, the
+  tables go into queries and keys instead, and the attention needs no bias at all:
+
+      [q / sqrt(D), q·R_h, q·R_w] · [k, one-hot(j), one-hot(i)] = logit
 
 Symbols: N images or windows, H × W their tokens, D the channels of a head; R_h, R_w → `rel_h`, `rel_w`.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MAX_BIAS = 2**24
-"""Elements of the expanded bias that may exist at once: 64 MiB in float32."""
+MAX_BIAS = {"cpu": 2**22, "cuda": 2**26}
+"""Elements of the expanded bias that may exist at once: on a CPU 16 MiB in float32, which malloc hands out again rather
+than ask the system for zeroed pages; on a GPU, whose processors want more queries at once, 128 MiB in bfloat16
+(untested on a GPU)."""
+MAX_KEPT = 2**24
+"""Elements of the bias that may be kept for the backward pass."""
 
 
 def relative_positions(table: Tensor, size: int) -> Tensor:
@@ -38,26 +50,60 @@ def relative_positions(table: Tensor, size: int) -> Tensor:
 
 
 def relative_position_attention(
-    q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, *, max_bias: int = MAX_BIAS
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_h: Tensor,
+    rel_w: Tensor,
+    *,
+    max_bias: int | None = None,
+    max_kept: int = MAX_KEPT,
 ) -> Tensor:
     """softmax(q·k / sqrt(D) + q·R_h + q·R_w) v.
 
     Args:
         q, k, v: [N, heads, H, W, D].
         rel_h: [H, H, D], rel_w: [W, W, D], from `relative_positions`.
-        max_bias: elements of the bias expanded at once; at least one row of queries is.
+        max_bias: elements of the bias expanded at once; at least one row of queries is. None: `MAX_BIAS`.
+        max_kept: elements up to which the bias is kept for a backward pass.
 
     Returns:
         [N, heads, H, W, D].
     """
     N, heads, H, W, _ = q.shape
+    bias_h = torch.einsum("nhywd,yjd->nhywj", q, rel_h)
+    bias_w = torch.einsum("nhywd,wid->nhywi", q, rel_w)
     keys, values = k.flatten(2, 3), v.flatten(2, 3)
-    rows = max(1, max_bias // (N * heads * W * H * W))
+    per_row = N * heads * W * H * W
+    if bias_h.requires_grad and H * per_row > max_kept:
+        return attention_with_positions_inside(q, k, v, bias_h, bias_w)
+    if max_bias is None:
+        max_bias = max_kept if bias_h.requires_grad else MAX_BIAS.get(q.device.type, MAX_BIAS["cpu"])
+    rows = max(1, max_bias // per_row)
     outputs = []
-    for q_rows, rel_rows in zip(q.split(rows, dim=2), rel_h.split(rows), strict=True):
-        bias_h = torch.einsum("nhywd,yjd->nhywj", q_rows, rel_rows)
-        bias_w = torch.einsum("nhywd,wid->nhywi", q_rows, rel_w)
-        bias = bias_h[..., :, None] + bias_w[..., None, :]  # [N, heads, rows, W, H, W]
+    for q_rows, h_rows, w_rows in zip(q.split(rows, 2), bias_h.split(rows, 2), bias_w.split(rows, 2), strict=True):
+        # einsum's results have strides of its own, which the sum would inherit and `flatten` then have to copy.
+        bias = h_rows.contiguous()[..., :, None] + w_rows.contiguous()[..., None, :]  # [N, heads, rows, W, H, W]
         bias = bias.flatten(4, 5).flatten(2, 3)  # [N, heads, rows·W, H·W]
         outputs.append(F.scaled_dot_product_attention(q_rows.flatten(2, 3), keys, values, attn_mask=bias))
     return torch.cat(outputs, dim=2).unflatten(2, (H, W))
+
+
+def attention_with_positions_inside(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
+    """The same attention without a bias: what it keeps for a backward pass grows with the tokens, not with their pairs.
+
+    Args:
+        q, k, v: [N, heads, H, W, D].
+        bias_h: q·R_h [N, heads, H, W, H]; bias_w: q·R_w [N, heads, H, W, W].
+
+    Returns:
+        [N, heads, H, W, D].
+    """
+    H, W, D = q.shape[-3:]
+    rows, columns = (torch.eye(size, dtype=k.dtype, device=k.device) for size in (H, W))
+    position = torch.cat((rows[:, None].expand(H, W, H), columns.expand(H, W, W)), dim=-1)  # one-hot(j), one-hot(i)
+    queries = torch.cat((q / math.sqrt(D), bias_h, bias_w), dim=-1).flatten(2, 3)
+    keys = torch.cat((k, position.expand(*k.shape[:2], -1, -1, -1)), dim=-1).flatten(2, 3)
+    values = F.pad(v, (0, H + W)).flatten(2, 3)  # kernels want one width
+    attended = F.scaled_dot_product_attention(queries, keys, values, scale=1.0)
+    return attended[..., :D].unflatten(2, (H, W))

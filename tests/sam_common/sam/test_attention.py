@@ -53,3 +53,26 @@ def test_chunks_change_nothing(max_bias: int) -> None:
     inputs = random_inputs(2, 3, 4, 5, 8)
     reference = relative_position_attention(*inputs)
     torch.testing.assert_close(relative_position_attention(*inputs, max_bias=max_bias), reference)
+
+
+def test_positions_inside_queries_and_keys_are_the_same_attention() -> None:
+    """Result and gradients of all five inputs, in float64, on maps that are not square."""
+    inputs = [x.double().requires_grad_() for x in random_inputs(2, 3, 4, 5, 8)]
+    direction = torch.randn(2, 3, 4, 5, 8, dtype=torch.float64)
+    kept, inside = (relative_position_attention(*inputs, max_kept=limit) for limit in (10**9, 0))
+    torch.testing.assert_close(inside, kept)
+    expected, found = (torch.autograd.grad(result, inputs, direction) for result in (kept, inside))
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_backward_pass_keeps_nothing_of_all_pairs() -> None:
+    """With positions inside, no kept tensor is as large as the attention matrix; else some are."""
+
+    def largest_kept(limit: int) -> int:
+        inputs, sizes = [x.requires_grad_() for x in random_inputs(1, 1, 16, 16, 8)], [0]
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+            relative_position_attention(*inputs, max_kept=limit)
+        return max(sizes)
+
+    pairs = (16 * 16) ** 2
+    assert largest_kept(0) < pairs <= largest_kept(pairs)
