@@ -1,0 +1,89 @@
+"""docs/claims.md: what it names is there, what it says of configurations is so, no number of a paper is left out."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sam_common.data import catalog
+from tools import ablations, train_net
+from tools.ablation_parts.reproduction import read_table
+from tools.methods import full_cfg
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+STATES = ("exact", "ordering holds", "does not hold", "not resolved", "needs data and weights", "needs a GPU", "quoted")
+WRITTEN = {"docs/reproduction.md"}  # by `make ablations`, which takes hours
+
+
+def claims() -> list[list[str]]:
+    """The cells of every row of the tables of claims."""
+    tables = PAGE.split("| claim | configuration or command | state |\n|---|---|---|\n")[1:]
+    return [row.strip("| ").split(" | ") for table in tables for row in table.split("\n\n")[0].splitlines()]
+
+
+def test_every_file_that_the_page_names_exists() -> None:
+    """Configurations, tests and tools."""
+    named = set(re.findall(r"\b(?:configs|tests|tools|docs)/[\w./]+\.(?:yaml|py|txt|md)\b", PAGE)) - WRITTEN
+    assert len(named) > 35
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
+def test_every_claim_has_a_state_that_the_page_explains() -> None:
+    """What is bold in the last column is one of the states, and there is at least one."""
+    assert len(claims()) > 35
+    for _, _, state in claims():
+        bold = re.findall(r"\*\*(.+?)\*\*", state)
+        assert bold and set(bold) <= set(STATES), state
+    assert set(re.findall(r"\*\*(.+?)\*\*", PAGE.split("## PosSAM")[0])) == set(STATES)
+
+
+def test_every_table_of_a_paper_is_claimed_at_both_sizes() -> None:
+    """Each file of rows at the paper's size, and each on the embedded world."""
+    files = [f"configs/ablations/{path.name}" for path in (ROOT / "configs" / "ablations").glob("*_*[0-9].yaml")]
+    tables = [file for file in files if re.search(r"/(embedded_)?(possam|plug|amsam)_(table|figure)\d\.yaml", file)]
+    assert len(tables) == 2 * len(ablations.TABLES) == 18
+    assert [file for file in tables if file not in PAGE] == []
+
+
+def test_no_number_of_a_paper_is_left_out() -> None:
+    """What the configurations and the pages on the papers quote as theirs is on this page."""
+    quoted = [line for file in (ROOT / "configs").glob("*.yaml") for line in file.read_text().splitlines()]
+    quoted = [line.partition("aper")[2].replace("arXiv 2403.09620", "") for line in quoted if "# Paper" in line]
+    pages = [line for file in (ROOT / "docs" / "papers").glob("*.md") for line in file.read_text().splitlines()]
+    quoted += [line for line in pages if re.match(r"\| (paper|C2F-Seg)", line)]
+    quoted += [value for path in ablations.TABLES for value in read_table(path).printed.values()]
+    numbers = {number for line in quoted for number in re.findall(r"\d+\.\d+", line)}
+    assert len(numbers) > 40
+    assert sorted(number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", PAGE)) == []
+
+
+@pytest.mark.parametrize("command", re.findall(r"^python tools/train_net\.py .*$", PAGE, re.MULTILINE))
+def test_commands_are_of_known_keys_and_data_sets(command: str) -> None:
+    """The configuration merges with its overrides, and every data set is one that the project reads."""
+    arguments = train_net.parse(shlex.split(command)[2:])
+    cfg = full_cfg()
+    cfg.merge_from_file(arguments.config_file)
+    cfg.merge_from_list(arguments.opts)
+    catalog.register_builtin()
+    assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} <= set(catalog.names())
+
+
+def test_settings_are_those_of_the_configurations() -> None:
+    """Each row of the last table, with the file that the row, or one above it, names."""
+    rows = PAGE.split("| configuration | key | value |\n|---|---|---|\n")[1].strip().splitlines()
+    assert len(rows) == 21
+    cfg = full_cfg()
+    for row in rows:
+        file, key, value = (cell.strip(" `") for cell in row.strip("|").split("|"))
+        if file:
+            cfg = full_cfg()
+            cfg.merge_from_file(file)
+        node = cfg
+        for part in key.split("."):
+            node = node[part]
+        assert node == ast.literal_eval(value), row
