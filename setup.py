@@ -29,7 +29,8 @@ setup(
         "sam_common.share.weights": "weights",
     },
     package_data={
-        "sam_common.layers": ["*.cpp"],
+        "sam_common": ["*.cpp"],
+        "sam_common.layers": ["*.cpp", "*.cu"],
         "sam_common.share.configs": ["*.yaml"],
         "sam_common.share.configs.ablations": ["*.yaml"],
         "sam_common.share.configs.vocabularies": ["*.txt"],
