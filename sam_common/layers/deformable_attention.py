@@ -13,18 +13,26 @@ head. x_l(·) samples bilinearly; cell centres lie at half-integers (align_corne
 
 The operator is `torch.ops.detectron2_sam.deformable_attention`, with these kernels, of which the first that fits runs:
 
-    c++      CPU, float32 and float64: deformable_attention.cpp, compiled when first needed (native.py)
+    c++      CPU, float32 and float64: deformable_attention_cpu.py and .cpp, compiled when first needed
+    cuda     NVIDIA GPU, where it was built (build_cuda.py): deformable_attention_cuda.py and .cu; untested on a GPU
+    triton   NVIDIA GPU, where Triton is, as in PyTorch's wheels: deformable_attention_triton.py; untested on a GPU
     pytorch  everything else; its gradient is PyTorch's own through it
 
-Both are deterministic and give one result whatever the number of threads; `kernel_in_use` tells which one runs.
+`kernel_in_use` tells which one runs, and `$DETECTRON2_SAM_KERNELS` chooses (native.py).
+
+On a CPU all are deterministic and give one result whatever the number of threads. On a GPU none is in its backward pass:
+the gradient of the value is summed by atomics, whose order changes, so runs differ by rounding. Under
+`torch.use_deterministic_algorithms(True)` PyTorch's kernel runs there, and PyTorch then says that it is not, by an error or a
+warning; a training that must repeat to the last bit runs on a CPU.
 """
 
 from __future__ import annotations
 
-import ctypes
+import importlib.util
 import math
+import os
 from collections.abc import Sequence
-from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -32,11 +40,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sam_common.layers.native import NoKernel, load
-
-_SOURCE = Path(__file__).with_suffix(".cpp")
-_MAX_POINTS = 64
-"""BLOCK of the C++ source."""
+from sam_common.layers import deformable_attention_cpu, deformable_attention_cuda
+from sam_common.layers.build_cuda import why_no_build
+from sam_common.layers.native import KERNELS_VARIABLE, NoKernel, load
 
 _LIBRARY = torch.library.Library("detectron2_sam", "FRAGMENT")
 # The map sizes are plain numbers (h_0, w_0, h_1, w_1, …): a tensor would have to be read back from the device.
@@ -68,21 +74,36 @@ def deformable_attention(
 
 
 def kernel_in_use(device: torch.device) -> str:
-    """The kernel that a device runs, for a log: `c++`, or `pytorch` and on a CPU why. Compiles what was not yet."""
-    if device.type != "cpu":
-        return "pytorch"
+    """The kernel that a device runs, for a log: its name, or `pytorch` and why. Compiles the CPU's if that was not done."""
     try:
-        load(_SOURCE)
+        return _compiled_kernel(device).NAME
     except NoKernel as reason:
         return f"pytorch ({reason})"
-    return "c++"
 
 
-def _fits(locations: Tensor) -> bool:
-    """Whether the compiled kernel is here and can do this."""
-    if locations.device.type != "cpu" or locations.dtype not in (torch.float32, torch.float64):
-        return False
-    return 0 < locations.shape[-2] <= _MAX_POINTS and kernel_in_use(locations.device) == "c++"
+def _compiled_kernel(device: torch.device) -> ModuleType:
+    """The module with the kernel for a device: `NAME`, `fits`, `forward`, `backward`.
+
+    Raises:
+        NoKernel: there is none but PyTorch's.
+    """
+    asked = os.environ.get(KERNELS_VARIABLE, "")
+    if asked == "pytorch":
+        raise NoKernel(f"{KERNELS_VARIABLE} is pytorch")
+    if device.type == "cpu":
+        load(deformable_attention_cpu.SOURCE)
+        return deformable_attention_cpu
+    if device.type != "cuda" or torch.version.hip:
+        raise NoKernel("the others are for CPUs and NVIDIA GPUs")
+    if torch.are_deterministic_algorithms_enabled():
+        raise NoKernel("torch.use_deterministic_algorithms is set")
+    if asked != "triton" and not why_no_build(device):
+        return deformable_attention_cuda
+    if importlib.util.find_spec("triton") is None:
+        raise NoKernel("Triton is not installed")
+    from sam_common.layers import deformable_attention_triton  # takes a second; only GPUs need it
+
+    return deformable_attention_triton
 
 
 def _pytorch(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
@@ -100,45 +121,34 @@ def _pytorch(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Te
     return output.view(batch, heads * depth, queries).transpose(1, 2).to(value.dtype).contiguous()
 
 
-class _Shape(ctypes.Structure):
-    """`Shape` of the C++ source."""
+def _fits(value: Tensor, locations: Tensor) -> bool:
+    """Whether there is a compiled kernel, which can do this."""
+    try:
+        return _compiled_kernel(locations.device).fits(value, locations)
+    except NoKernel:
+        return False
 
-    _fields_ = tuple((name, ctypes.c_int64) for name in ("B", "S", "H", "D", "N", "L", "P", "threads"))
 
-
-def _run_compiled(direction: str, sizes: Sequence[int], sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
-    """Calls `direction` of the C++ source. Sources end with value, locations, weights; all contiguous, of one dtype."""
-    value, locations, weights = sources[-3:]
-    batch, tokens, heads, depth = value.shape
-    queries, levels, points = locations.shape[1], len(sizes) // 2, locations.shape[4]
+def _check(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> None:
+    """What the pointers are trusted with."""
+    batch, tokens, heads, _ = value.shape
+    expected = (batch, locations.shape[1], heads, len(sizes) // 2, locations.shape[4])
     cells = sum(h * w for h, w in zip(sizes[::2], sizes[1::2], strict=True))
-    expected = (batch, queries, heads, levels, points)  # what the pointers are trusted with
     if min(sizes) < 1 or cells != tokens or weights.shape != expected or locations.shape != (*expected, 2):
         shapes = f"value {tuple(value.shape)}, locations {tuple(locations.shape)}, weights {tuple(weights.shape)}"
         raise ValueError(f"these do not belong together: map sizes {list(sizes)}, {shapes}")
-    function = getattr(load(_SOURCE), f"{direction}_{str(value.dtype).removeprefix('torch.')}")
-    pointers: list[Any] = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (*sources, *targets)]
-    pointers.insert(len(sources) - 2, (ctypes.c_int64 * len(sizes))(*sizes))  # behind value
-    threads = torch.get_num_threads()
-    if function(*pointers, ctypes.byref(_Shape(batch, tokens, heads, depth, queries, levels, points, threads))):
-        raise MemoryError("deformable attention: there is no memory left")
 
 
 def _compiled(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
-    sources = [x.to(locations.dtype).contiguous() for x in (value, locations, weights)]
-    output = sources[0].new_empty(value.shape[0], locations.shape[1], value.shape[2] * value.shape[3])
-    _run_compiled("forward", sizes, sources, [output])
-    return output.to(value.dtype)
+    _check(value, sizes, locations, weights)
+    return _compiled_kernel(locations.device).forward(value, sizes, locations, weights)
 
 
 def _compiled_backward(
     grad: Tensor, value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, ...]:
-    inputs = (value, locations, weights)
-    sources = [x.to(locations.dtype).contiguous() for x in (grad, *inputs)]
-    gradients = [source.new_empty(source.shape) for source in sources[1:]]
-    _run_compiled("backward", sizes, sources, gradients)
-    return tuple(gradient.to(x.dtype) for gradient, x in zip(gradients, inputs, strict=True))
+    _check(value, sizes, locations, weights)
+    return _compiled_kernel(locations.device).backward(grad, value, sizes, locations, weights)
 
 
 class _Compiled(torch.autograd.Function):
@@ -158,7 +168,7 @@ class _Compiled(torch.autograd.Function):
 
 
 def _deformable_attention(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
-    return (_Compiled.apply if _fits(locations) else _pytorch)(value, sizes, locations, weights)
+    return (_Compiled.apply if _fits(value, locations) else _pytorch)(value, sizes, locations, weights)
 
 
 def _fake(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
@@ -171,8 +181,9 @@ def _fake_backward(grad: Tensor, value: Tensor, sizes: Sequence[int], *others: T
 
 _LIBRARY.impl("deformable_attention", _deformable_attention, "CompositeExplicitAutograd")
 _LIBRARY.impl("deformable_attention", _deformable_attention, "Autograd")
-_LIBRARY.impl("compiled_deformable_attention", _compiled, "CPU")
-_LIBRARY.impl("compiled_deformable_attention_backward", _compiled_backward, "CPU")
+for _device in ("CPU", "CUDA"):
+    _LIBRARY.impl("compiled_deformable_attention", _compiled, _device)
+    _LIBRARY.impl("compiled_deformable_attention_backward", _compiled_backward, _device)
 for _name, _fake_kernel in (
     ("deformable_attention", _fake),
     ("compiled_deformable_attention", _fake),

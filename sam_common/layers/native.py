@@ -22,7 +22,7 @@ from sam_common.files import atomic_path
 from sam_common.weights import cache_folder
 
 KERNELS_VARIABLE = "DETECTRON2_SAM_KERNELS"
-"""Set to `pytorch`, nothing is compiled and PyTorch's own operators do everything."""
+"""`pytorch`: nothing is compiled and PyTorch's own operators do everything. `triton`: a CUDA build is passed over."""
 
 COMPILERS = ("c++", "g++", "clang++")
 """Looked for on the PATH, in this order, after `$CXX`."""
@@ -68,7 +68,7 @@ def build(source: Path) -> ctypes.CDLL:
     try:
         if not path.is_file():
             with atomic_path(path) as temporary:
-                _run([compiler, *_FLAGS, str(source), "-o", str(temporary)])
+                run_compiler([compiler, *_FLAGS, str(source), "-o", str(temporary)])
         return ctypes.CDLL(str(path))
     except (UserError, OSError) as error:
         raise NoKernel(" ".join(str(error).split())) from error
@@ -89,11 +89,11 @@ def find_compiler() -> str:
 
 def _fingerprint(compiler: str, source: Path) -> str:
     """Names a build: `-###` prints the version and the commands, `native` spelled out as the machine's own features."""
-    meant = _run([compiler, *_FLAGS, "-###", "-E", "-x", "c++", os.devnull])
+    meant = run_compiler([compiler, *_FLAGS, "-###", "-E", "-x", "c++", os.devnull])
     return hashlib.sha256(source.read_bytes() + f"{platform.machine()}{meant}".encode()).hexdigest()[:16]
 
 
-def _run(command: list[str]) -> str:
+def run_compiler(command: list[str]) -> str:
     """What the compiler says."""
     try:
         done = subprocess.run(
