@@ -49,6 +49,6 @@ def in_turn(peer: Callable[[], Any], ours: Callable[[], Any], *, repeats: int, t
     return {"clock": name, "threads": threads, "repeats": repeats, **times, "ratio": round(theirs / mine, 2)}
 
 
-def tell(case: str, peer: str, measured: dict[str, Any], *, target: float) -> None:
+def tell(case: str, peer: str, measured: dict[str, Any], *, target: float | None = None) -> None:
     """Prints one line; whoever calls it has seen that both give the same."""
     print(json.dumps({"case": case, "peer": peer, "equal": True, **measured, "target": target}), flush=True)

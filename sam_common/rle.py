@@ -13,6 +13,8 @@ import numpy as np
 from pycocotools import mask as codec
 from torch import Tensor
 
+from sam_common import map_kernels
+
 
 def encode_mask(mask: Tensor | np.ndarray) -> dict[str, Any]:
     """A mask [H, W] of bool or 0 and 1 as {"size": [H, W], "counts": str}, which JSON can hold."""
@@ -43,7 +45,7 @@ def encode_labels(labels: Tensor | np.ndarray) -> dict[int, dict[str, Any]]:
     rest = columns.size - ends[last]
     lengths = 2 * (last - first + 1) + (rest > 0)
     numbers = np.insert(counts.ravel(), 2 * (last + 1)[rest > 0], rest[rest > 0])
-    texts = _characters(numbers, lengths)
+    texts = map_kernels.rle_characters(numbers, lengths) or _characters(numbers, lengths)
     size = [int(side) for side in labels.shape]
     return {int(label): {"size": size.copy(), "counts": text} for label, text in zip(owners[first], texts, strict=True)}
 

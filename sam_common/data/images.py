@@ -10,12 +10,14 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from sam_common.data.png import decode_ids, encode_ids
 from sam_common.errors import UserError
 from sam_common.files import atomic_path
 
@@ -68,6 +70,10 @@ def read_segment_ids(path: str | os.PathLike) -> Tensor:
     Raises:
         UserError: the file is missing, truncated, no image or not RGB.
     """
+    with contextlib.suppress(OSError):  # Pillow says what is wrong with it
+        ids = decode_ids(Path(path).read_bytes(), max_pixels=max_pixels())
+        if ids is not None:
+            return torch.from_numpy(ids)
     with _open(path) as image:
         if image.mode != "RGB":
             raise UserError(f"{path}: a panoptic PNG is 8-bit RGB (id = R + 256 G + 65536 B), this one is {image.mode}")
@@ -113,9 +119,8 @@ def write_segment_ids(path: str | os.PathLike, ids: Tensor) -> None:
     ids = ids.cpu()
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= MAX_SEGMENT_ID:
         raise ValueError(f"segment ids must lie in 0..{MAX_SEGMENT_ID}, got {int(ids.min())}..{int(ids.max())}")
-    rgbx = np.ascontiguousarray(ids.numpy(), dtype="<u4").view(np.uint8).reshape(*ids.shape, 4)
     with atomic_path(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(rgbx[..., :3])).save(temporary)
+        temporary.write_bytes(encode_ids(ids.numpy()))
 
 
 def _open(path: str | os.PathLike) -> Image.Image:

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam_common import map_kernels
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.class_groups import GROUPS, class_groups
 from sam_common.evaluation.evaluator import Results, gather
@@ -65,7 +66,7 @@ def best_class(scores: Tensor) -> Tensor:
     """The class of the highest score at every pixel, the first of equal ones: `scores.argmax(dim=0)`, int64 [H, W].
 
     On a CPU that walks through memory in steps of a whole map; here class after class is compared with the best so far,
-    for a block of pixels that stays in the cache.
+    for a block of pixels that stays in the cache: compiled, every score is read once.
 
     Args:
         scores: [C, H, W], floating point.
@@ -77,7 +78,8 @@ def best_class(scores: Tensor) -> Tensor:
     for start in range(0, len(classes), _BLOCK):
         part = pixels[:, start : start + _BLOCK]
         rows = (part if part.dtype in (torch.float32, torch.float64) else part.float()).numpy()
-        classes[start : start + _BLOCK] = torch.from_numpy(_first_highest(rows))
+        best = map_kernels.first_highest(rows)
+        classes[start : start + _BLOCK] = torch.from_numpy(_first_highest(rows) if best is None else best)
     return classes.view(scores.shape[1:])
 
 

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam_common import map_kernels
 from sam_common.data.coco_panoptic import index_segments, index_truth, read_true_ids
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import write_segment_ids
@@ -41,6 +42,30 @@ IOU, TP, FP, FN = range(4)
 """Columns of the counts [C, 4] float64: the sum of IoUs over matched pairs and the three numbers of segments."""
 
 METRICS = ("PQ", "SQ", "RQ")
+
+
+def shared_pixels(
+    record: dict[str, Any], true_ids: Tensor, predicted_ids: Tensor, segments: Sequence[dict[str, Any]]
+) -> Tensor:
+    """`joint_areas` of two maps of ids: those of a record's `segments_info` and those of the predicted segments.
+
+    Args:
+        true_ids, predicted_ids: int32 [H, W], 0 where void.
+
+    Raises:
+        UserError: the annotation has an id that its `segments_info` lacks.
+        ValueError: the prediction has one that `segments` lack.
+    """
+    both = (record["segments_info"], segments)
+    listed = [np.array([0, *(segment["id"] for segment in few)], dtype=np.int32) for few in both]
+    if (areas := map_kernels.joint_areas(true_ids.numpy(), predicted_ids.numpy(), *listed)) is not None:
+        return torch.from_numpy(areas)
+    true_runs, predicted_runs, lengths = joint_runs(true_ids, predicted_ids)
+    truth = index_truth(record, true_runs)
+    predicted, unknown = index_segments(predicted_runs, torch.from_numpy(listed[1][1:]))
+    if len(unknown):
+        raise ValueError(f"the prediction of {record['file_name']} has ids without segments_info: {unknown}")
+    return joint_areas(truth, predicted, len(record["segments_info"]), len(segments), lengths=lengths)
 
 
 def joint_runs(true_ids: Tensor, predicted_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,27 +111,29 @@ def match_segments(
     Returns:
         [C, 4] float64, columns IOU, TP, FP, FN.
     """
-    intersection, on_void = areas[1:, 1:], areas[0, 1:]
-    true_area, predicted_area = areas[1:].sum(1), areas[:, 1:].sum(0)
+    # In NumPy: dozens of operators on a few numbers each, of which PyTorch's take several times as long to call.
+    pixels, true, crowd, found = (x.numpy() for x in (areas, true_classes, is_crowd, predicted_classes))
+    intersection, on_void = pixels[1:, 1:], pixels[0, 1:]
+    true_area, predicted_area = pixels[1:].sum(1), pixels[:, 1:].sum(0)
     union = true_area[:, None] + predicted_area - intersection - on_void
-    same_class = true_classes[:, None] == predicted_classes
-    matched = same_class & ~is_crowd[:, None] & (2 * intersection > union)  # IoU > ½, exact in integers
+    same_class = true[:, None] == found
+    matched = same_class & ~crowd[:, None] & (2 * intersection > union)  # IoU > ½, exact in integers
 
-    on_crowd = torch.zeros_like(on_void)
-    for crowd in is_crowd.nonzero().flatten():
-        on_crowd = torch.where(same_class[crowd], intersection[crowd], on_crowd)
+    on_crowd = np.zeros_like(on_void)
+    for segment in np.flatnonzero(crowd):
+        on_crowd = np.where(same_class[segment], intersection[segment], on_crowd)
     ignored = 2 * (on_void + on_crowd) > predicted_area
 
     false_positive = ~matched.any(0) & ~ignored & (predicted_area > 0)
-    false_negative = ~matched.any(1) & ~is_crowd
-    row, column = matched.nonzero(as_tuple=True)
+    false_negative = ~matched.any(1) & ~crowd
+    row, column = matched.nonzero()
 
-    counts = torch.zeros(num_classes, 4, dtype=torch.float64)
-    counts[:, IOU].index_add_(0, true_classes[row], intersection[row, column].double() / union[row, column])
-    counts[:, TP] = torch.bincount(true_classes[row], minlength=num_classes).double()
-    counts[:, FP] = torch.bincount(predicted_classes[false_positive], minlength=num_classes).double()
-    counts[:, FN] = torch.bincount(true_classes[false_negative], minlength=num_classes).double()
-    return counts
+    counts = np.empty((num_classes, 4))
+    counts[:, IOU] = np.bincount(true[row], intersection[row, column] / union[row, column], num_classes)
+    counts[:, TP] = np.bincount(true[row], minlength=num_classes)
+    counts[:, FP] = np.bincount(found[false_positive], minlength=num_classes)
+    counts[:, FN] = np.bincount(true[false_negative], minlength=num_classes)
+    return torch.from_numpy(counts)
 
 
 def panoptic_quality(counts: Tensor) -> Tensor:
@@ -200,14 +227,8 @@ class PanopticQualityEvaluator:
         if ids.shape != true_ids.shape:
             shapes = f"{tuple(ids.shape)}, not {tuple(true_ids.shape)}"
             raise ValueError(f"the prediction of {record['file_name']} is {shapes}")
-        true_runs, predicted_runs, lengths = joint_runs(true_ids, ids)
-        truth = index_truth(record, true_runs)
-        predicted, unknown = index_segments(predicted_runs, _column(segments, "id").int())
-        if len(unknown):
-            raise ValueError(f"the prediction of {record['file_name']} has ids without segments_info: {unknown}")
-
         true_segments = record["segments_info"]
-        areas = joint_areas(truth, predicted, len(true_segments), len(segments), lengths=lengths)
+        areas = shared_pixels(record, true_ids, ids, segments)
         self._counts += match_segments(
             areas,
             _column(true_segments, "category_id"),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from sam_common.layers.native import KERNELS_VARIABLE
 from sam_common.rle import encode_labels, encode_mask, run_starts
 
 
@@ -24,9 +25,11 @@ def test_small_maps(labels):
     assert found == one_by_one(labels) and list(found) == sorted(found)
 
 
+@pytest.mark.parametrize("kernels", ["", "pytorch"])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
-def test_large_map(dtype):
+def test_large_map(dtype, kernels, monkeypatch):
     """Byte for byte where numbers need up to four characters and differences are negative: blocks, stripes, noise."""
+    monkeypatch.setenv(KERNELS_VARIABLE, kernels)
     labels = torch.arange(60).view(6, 10).repeat_interleave(80, 0).repeat_interleave(64, 1)
     labels[200:300] = torch.randint(0, 60, (100, 640))
     labels[:, 500] = 250

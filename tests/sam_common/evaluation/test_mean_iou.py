@@ -15,6 +15,7 @@ from pycocotools import mask as codec
 
 from sam_common.evaluation.class_groups import class_groups
 from sam_common.evaluation.mean_iou import METRICS, MeanIoUEvaluator, best_class, pixel_counts, summarize
+from sam_common.layers.native import KERNELS_VARIABLE
 from tests.sam_common.evaluation.worlds import VOCABULARY, panoptic_world, predict_semantic, semantic_world
 
 NAN = math.nan
@@ -74,10 +75,12 @@ def test_metrics_equal_the_definitions_on_random_maps():
     assert different == 20
 
 
+@pytest.mark.parametrize("kernels", ["", "pytorch"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_best_class_is_argmax(dtype, monkeypatch):
+def test_best_class_is_argmax(dtype, kernels, monkeypatch):
     """Equality with argmax over several blocks: ties (the first wins), NaN (wins), infinities, strides."""
     monkeypatch.setattr("sam_common.evaluation.mean_iou._BLOCK", 8)
+    monkeypatch.setenv(KERNELS_VARIABLE, kernels)
     scores = torch.randint(-3, 4, (9, 5, 7)).to(dtype)  # few values, so nearly every pixel has a tie
     scores[4, 1], scores[7, 1, 3], scores[0, 2, 2], scores[:, 3, 3] = torch.nan, torch.nan, torch.inf, -torch.inf
     assert torch.equal(best_class(scores), scores.argmax(dim=0))

@@ -22,6 +22,7 @@ from sam_common.evaluation.panoptic_quality import (
     panoptic_quality,
     summarize,
 )
+from sam_common.layers.native import KERNELS_VARIABLE
 from sam_common.structures import Category
 
 VOCABULARY = (
@@ -183,12 +184,14 @@ def _predict(rows, classes):
     return {"panoptic_seg": (torch.tensor(rows, dtype=torch.int32), segments)}
 
 
-def test_evaluator_end_to_end(tmp_path):
+@pytest.mark.parametrize("kernels", ["", "pytorch"])
+def test_evaluator_end_to_end(tmp_path, kernels, monkeypatch):
     """Derived by hand: cat IoU 1; sky IoU 1 and 6/8 in two images, a dog on the crowd is ignored. Files are official.
 
     Image 2 predicts sky everywhere: the crowd's pixels stay in the union, so IoU = 6/8. A second evaluation after
     `reset` gives the same: nothing is left over. The written result is itself a data set, with the original ids.
     """
+    monkeypatch.setenv(KERNELS_VARIABLE, kernels)
     spec = _tiny_dataset(tmp_path)
     evaluator = PanopticQualityEvaluator(spec, output_dir=tmp_path / "out", training_vocabulary=VOCABULARY[:1])
     for _ in range(2):
@@ -219,8 +222,10 @@ def test_evaluator_end_to_end(tmp_path):
     assert quality["classes"][1] | {"PQ": 87.5} == quality["classes"][1] and quality["classes"][1]["tp"] == 2
 
 
-def test_evaluator_refuses_ids_that_no_segment_explains(tmp_path):
+@pytest.mark.parametrize("kernels", ["", "pytorch"])
+def test_evaluator_refuses_ids_that_no_segment_explains(tmp_path, kernels, monkeypatch):
     """Error: a model whose id map and segments disagree is a bug, and named as one."""
+    monkeypatch.setenv(KERNELS_VARIABLE, kernels)
     evaluator = PanopticQualityEvaluator(_tiny_dataset(tmp_path), output_dir=tmp_path / "out")
     with pytest.raises(ValueError, match="ids without segments_info"):
         evaluator.process([{"image_id": 1}], [_predict([[1, 1, 2, 2], [1, 1, 2, 3]], [0, 1])])
