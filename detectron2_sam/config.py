@@ -37,6 +37,15 @@ def add_config(cfg: CfgNode) -> None:
     add_plug_config(ours)
     add_amsam_config(ours)
     _add_missing(cfg, ours)
+    _add_amodal_detector_config(cfg)
+
+
+def _add_amodal_detector_config(cfg: CfgNode) -> None:
+    """Adds `MODEL.AMODAL_DETECTOR`, which only the meta-architecture of that name reads."""
+    keys = cfg.MODEL.AMODAL_DETECTOR = type(cfg)()
+    keys.DETECTOR = "GeneralizedRCNN"  # the META_ARCHITECTURE that all other keys of the file are for
+    keys.PLUG_CONFIG = "configs/plug_H_cocoa.yaml"
+    keys.PLUG_WEIGHTS = ""  # a checkpoint of PLUG | random; "" = MODEL.WEIGHTS of that file
 
 
 def _add_missing(cfg: CfgNode, ours: CfgNode) -> None:

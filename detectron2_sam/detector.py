@@ -67,7 +67,7 @@ class Detectron2Detector:
         cfg.MODEL.DEVICE = str(device)
         self.model = build_model(cfg).eval()
         if weights != "random":
-            _load(self.model, weights)
+            load_detector(self.model, weights)
         self.resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
         self.is_bgr = cfg.INPUT.FORMAT == "BGR"
         self.categories = (
@@ -85,8 +85,12 @@ class Detectron2Detector:
         return Boxes(found.pred_boxes.tensor, found.scores, names)
 
 
-def _load(model: nn.Module, path: str) -> None:
-    """Loads all that a model has from a file that Detectron2 wrote."""
+def load_detector(model: nn.Module, path: str) -> None:
+    """Loads all that a model has from a file that Detectron2 wrote; pickles are read without unpickling them.
+
+    Raises:
+        UserError: there is no path, or the file cannot be read or is of another model.
+    """
     if not path or "://" in path:
         raise UserError(
             f"MODEL.WEIGHTS {path!r}: give the path of a .pth or .pkl file (detectron2:CONFIG.yaml,FILE), or random"

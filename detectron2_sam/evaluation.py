@@ -20,9 +20,11 @@ from detectron2.evaluation import (
 
 from detectron2_sam.compat import has_panopticapi
 from detectron2_sam.datasets import spec_of
+from sam_common.boxes import Boxes
+from sam_common.data.amodal_mapper import AmodalMapper
 from sam_common.engine.build import make_evaluators
 from sam_common.errors import UserError
-from sam_common.evaluation.evaluator import Evaluators
+from sam_common.evaluation.evaluator import Evaluator, Evaluators
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.structures import Instances, Vocabulary
@@ -56,6 +58,9 @@ def build_evaluator(
     if choice not in CHOICES:
         raise UserError(f"TEST.EVALUATORS is {choice!r}; choose {', '.join(CHOICES)}")
     kind = MetadataCatalog.get(name).get("evaluator_type", "")
+    if kind == "amodal":
+        ours = make_evaluators(spec_of(name), output_dir, training_vocabulary)
+        return AmodalEvaluators(name, ours, match_iou=cfg.INPUT.BOXES.MATCH_IOU)
     if choice == "native" or kind in OURS:
         return NativeEvaluators(name, make_evaluators(spec_of(name), output_dir, training_vocabulary))
     ask = cfg.MODEL.POSSAM.TEST
@@ -105,6 +110,33 @@ class NativeEvaluators(Evaluators):
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         super().process(inputs, [_converted(output) for output in outputs])
+
+
+class AmodalEvaluators(NativeEvaluators):
+    """The same, also for a model that finds the objects itself, such as `AmodalDetector`.
+
+    An input that does not say of which objects the boxes are is one of Detectron2's own mapper: the boxes of its
+    `instances` are then matched with the objects, as those of `INPUT.BOXES.SOURCE` are.
+
+    Args:
+        name: of an amodal data set.
+        evaluators: see `Evaluators`.
+        match_iou: the overlap of boxes from which one is of an object.
+    """
+
+    def __init__(self, name: str, evaluators: Sequence[Evaluator], *, match_iou: float) -> None:
+        super().__init__(name, evaluators)
+        self._match = AmodalMapper(training=False, match_iou=match_iou).match
+        self._records = {record["image_id"]: record for record in spec_of(name).load()}
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        super().process([self._matched(*pair) for pair in zip(inputs, outputs, strict=True)], outputs)
+
+    def _matched(self, entry: dict[str, Any], output: dict[str, Any]) -> dict[str, Any]:
+        if "annotation_ids" in entry:
+            return entry
+        boxes = Boxes(output["instances"].pred_boxes.tensor.cpu(), output["instances"].scores.cpu())
+        return {**entry, **self._match(self._records[entry["image_id"]], boxes)}
 
 
 def _converted(output: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,12 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from detectron2_sam.amodal_detector import is_amodal_detector
 from detectron2_sam.checkpoint import Checkpointer
 from detectron2_sam.compat import amp_precision
 from detectron2_sam.config import add_config
 from detectron2_sam.datasets import register_datasets, spec_of
+from detectron2_sam.detector import load_detector
 from detectron2_sam.evaluation import CHOICES as EVALUATOR_CHOICES
 from detectron2_sam.registration import PARTS, register
 from detectron2_sam.trainer import Trainer
@@ -85,6 +87,11 @@ def _check_values(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError(f"TEST.EVALUATORS is {cfg.TEST.EVALUATORS!r}; choose {', '.join(EVALUATOR_CHOICES)}")
     if cfg.DATALOADER.NUM_WORKERS < 0:
         raise UserError(f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}; give at least 0")
+    if is_amodal_detector(cfg) and not args.eval_only:
+        raise UserError(
+            "AmodalDetector is evaluated here: train its detector with Detectron2's own tools/train_net.py, and PLUG "
+            f"with its configuration, {cfg.MODEL.AMODAL_DETECTOR.PLUG_CONFIG}"
+        )
     if args.eval_only and not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty; name a data set to evaluate")
     processes = args.num_gpus * args.num_machines
@@ -121,7 +128,10 @@ def run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, A
         model = Trainer.build_model(cfg)
         if not (cfg.MODEL.WEIGHTS or previous) and trainable_parameters(model):
             logger.warning("MODEL.WEIGHTS is empty: evaluating an untrained model")
-        Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        if is_amodal_detector(cfg):
+            load_detector(model, cfg.MODEL.WEIGHTS)
+        else:
+            Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         return Trainer.test(cfg, model, checkpoint=str(previous or cfg.MODEL.WEIGHTS or "untrained"))
     trainer = Trainer(cfg, config_file=args.config_file)
     trainer.resume_or_load(resume=args.resume)

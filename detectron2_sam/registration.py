@@ -6,6 +6,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 
 import amsam.config
 from detectron2_sam.amodal import PLUG, VanillaSAM
+from detectron2_sam.amodal_detector import AmodalDetector
 from detectron2_sam.datasets import register_datasets
 from detectron2_sam.detector import named_detector
 from detectron2_sam.few_shot import AMSAM, BoxRectangle, PromptedSAM
@@ -15,6 +16,7 @@ from sam_common.errors import UserError
 
 PARTS = (
     *((META_ARCH_REGISTRY, model) for model in (PosSAM, PLUG, VanillaSAM, AMSAM, PromptedSAM, BoxRectangle)),
+    (META_ARCH_REGISTRY, AmodalDetector),
     (BACKBONE_REGISTRY, SamViTBackbone),
     (SEM_SEG_HEADS_REGISTRY, PosSAMHead),
 )

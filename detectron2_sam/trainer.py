@@ -20,7 +20,9 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 
+from detectron2_sam.amodal_detector import is_amodal_detector
 from detectron2_sam.checkpoint import Checkpointer
+from detectron2_sam.clipping import clip_before_steps
 from detectron2_sam.compat import amp_precision, distributed_on, without_cpu_amp
 from detectron2_sam.datasets import spec_of
 from detectron2_sam.evaluation import build_evaluator, evaluator_facts
@@ -131,14 +133,7 @@ class Trainer(DefaultTrainer):
         if isinstance(model, TrainedPart):
             check_training(cfg, model, [spec_of(name) for name in cfg.DATASETS.TRAIN])
         optimizer, plan = build.build_optimizer(cfg, model), build_plan(cfg)
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-        def clip(*_: Any) -> None:  # here, because mixed precision has unscaled the gradients by now
-            norm = nn.utils.clip_grad_norm_(parameters, plan.clip_norm, plan.norm_type)
-            if not norm.isfinite():  # as Detectron2 ends a run whose loss is not; the weights are still good
-                raise FloatingPointError("the gradient is not finite; go on from the last checkpoint with --resume")
-
-        optimizer.register_step_pre_hook(clip)
+        clip_before_steps(optimizer, plan.clip_norm, plan.norm_type)
         device, processes = torch.device(cfg.MODEL.DEVICE), comm.get_world_size()
         backward = build_backward(cfg, model, optimizer, device=device, world_size=processes)
         if backward is not None:  # for `__init__`; made here, since it may give parameters a rate of their own
@@ -166,6 +161,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> BatchLoader:
+        if is_amodal_detector(cfg):  # which takes images as its detector does
+            return BatchLoader(super().build_test_loader(cfg, dataset_name))
         records, mapper = test_set(cfg, spec_of(dataset_name))
         loader = build_detection_test_loader(
             MappedRecords(records, mapper, seed=0),

@@ -75,7 +75,7 @@ class AmodalMapper:
         if self.training:
             return item | self._training_item(image, record, seed)
         found = self.box_source(record, image) if self.box_source is not None else None
-        boxes = self._true_boxes(record, seed) if found is None else self._match(record, found)
+        boxes = self._true_boxes(record, seed) if found is None else self.match(record, found)
         return item | {"image": image} | boxes
 
     def _training_item(self, image: Tensor, record: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -111,7 +111,8 @@ class AmodalMapper:
             boxes[index] = jitter_boxes(boxes[index : index + 1], self.jitter, generator, size)[0]
         return boxes
 
-    def _match(self, record: dict[str, Any], found: Boxes) -> dict[str, Any]:
+    def match(self, record: dict[str, Any], found: Boxes) -> dict[str, Any]:
+        """What the model input says of boxes that were found: which object of the record each is of."""
         entries = record["annotations"]
         if found.masks is None:
             overlap = box_iou(found.boxes, boxes_of(entries, "visible_bbox"))

@@ -11,7 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 
 import detectron2_sam
 from amsam.config import build_bilevel_step
-from detectron2_sam import amodal, few_shot, modeling, registration
+from detectron2_sam import amodal, amodal_detector, few_shot, modeling, registration
 from sam_common import config
 from sam_common.errors import UserError
 from tests.detectron2_sam.conftest import HERE
@@ -43,6 +43,7 @@ def test_registering_twice_is_registering_once() -> None:
     detectron2_sam.register()
     assert META_ARCH_REGISTRY.get("PosSAM") is modeling.PosSAM
     assert META_ARCH_REGISTRY.get("PLUG") is amodal.PLUG and META_ARCH_REGISTRY.get("VanillaSAM") is amodal.VanillaSAM
+    assert META_ARCH_REGISTRY.get("AmodalDetector") is amodal_detector.AmodalDetector
     for model in (few_shot.AMSAM, few_shot.PromptedSAM, few_shot.BoxRectangle):
         assert META_ARCH_REGISTRY.get(model.__name__) is model and model.__name__ in config.META_ARCHITECTURES
     assert config.BACKWARDS["AMSAM"] is build_bilevel_step
