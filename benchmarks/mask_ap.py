@@ -3,7 +3,7 @@
     pip install "detectron2-sam[fast]"     # faster-coco-eval, which the evaluator prefers where it is installed
     python benchmarks/mask_ap.py
 
-Ours is what the evaluator calls once all images have gone by: truth and detections are in memory, masks encoded, as both
+Ours is what the evaluator calls at its end: truth and detections are in memory, masks encoded, as both
 take them. The line names the library that judged; with pycocotools on both sides the ratio says that nothing is added.
 Truth: 10 things in each image; detections: those moved a little, and 40 others, of random classes and scores.
 """
