@@ -37,6 +37,7 @@ remarks: [This is a remark.]
         ({0: 3.0, 1: 9.0}, {0: 2.0, 1: 8.0}, "holds"),  # seeds differ by 6, the rows of a seed by 1
         ({0: 3.0, 2: 0.0}, {0: 2.0, 1: 8.0}, "holds"),  # seed 0 is all that both have
         ({0: 2.0, 1: 2.0}, {0: 2.0, 1: 2.0}, "not resolved"),
+        ({0: 2.04}, {0: 2.0}, "not resolved"),  # both are printed as 2.0
         ({}, {0: 2.0}, "not run"),
     ],
 )
@@ -69,7 +70,7 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert text.endswith(
         f"""## Paper, Table 1: things
 
-`{tmp_path}/table.yaml`; at the paper's size `configs/ablations/real.yaml`.
+`{tmp_path}/table.yaml` on `c.yaml`; at the paper's size `configs/ablations/real.yaml`.
 
 | row | paper: M, large | M | N |
 | --- | --- | --: | --: |

@@ -3,7 +3,7 @@ and whether what it concludes holds.
 
 A conclusion is an ordering of two rows, "better > worse", in the table's first metric. Rows with the same seed see the
 same images in the same order, so differences are taken seed by seed: d ± s, mean and sample standard deviation. It
-*holds* where d > s, *does not hold* where d < -s, and is *not resolved* between.
+*holds* where d > s, *does not hold* where d < -s, and is *not resolved* between, and where d rounds to 0.0.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tools.ablation_parts.runs import Cell, Metrics
 from tools.ablation_parts.tables import as_markdown, by_seed, column_names, mean_and_deviation, values
 
 HOLDS, FAILS, OPEN, MISSING = "holds", "does not hold", "not resolved", "not run"
+_ROUNDING = 0.05  # what is printed has one digit
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def judge(better: Mapping[int, float], worse: Mapping[int, float]) -> tuple[str,
     if not differences:
         return MISSING, []
     mean, spread = statistics.mean(differences), statistics.stdev(differences) if len(differences) > 1 else 0.0
-    if abs(mean) <= spread or mean == 0:
+    if abs(mean) <= max(spread, _ROUNDING):
         return OPEN, differences
     return HOLDS if mean > 0 else FAILS, differences
 
@@ -102,7 +103,8 @@ def write_section(table: Table, results: Mapping[Cell, Metrics], seeds: int) -> 
         )
         verdicts[verdict] += 1
         points.append(f"- {better} > {worse}: **{verdict}**{_signed(differences)}")
-    text = [f"## {table.title}", f"`{table.file}`; at the paper's size `{table.of}`.", as_markdown(lines)]
+    configs = " and ".join(f"`{config}`" for config in dict.fromkeys(row.config for row in rows.trained.values()))
+    text = [f"## {table.title}", f"`{table.file}` on {configs}; at the paper's size `{table.of}`.", as_markdown(lines)]
     text += ["\n".join(points)] if points else []
     return "\n\n".join([*text, *table.remarks]), verdicts
 
@@ -130,7 +132,7 @@ _COUNTED = ((HOLDS, "hold"), (FAILS, "do not hold"), (OPEN, "are not resolved"),
 
 _HEAD = """# The papers' ablations on the embedded world
 
-Written by `{command}`. Numbers are means over {seeds} seeds ± the sample standard deviation.
+Written by `{command}`. Numbers are means over the seeds ± the sample standard deviation; seeds: {seeds}.
 
 **They say nothing about photographs.** The encoders are the tiny ones that ship with the project, the scenes are drawn,
 the trainings are short ([the world](architecture.md#the-generated-world), [the models](../weights/README.md)). No
@@ -142,6 +144,7 @@ others. The numbers of the other rows are not in the texts that this project was
 differ. The orderings are what the papers argue for: that each part of a method helps, and that its choices are best.
 
 An ordering *holds* where its better row is ahead by more than the standard deviation of the difference over the seeds,
-*does not hold* where it is behind by more, and is *not resolved* between. Differences are in the first metric.
+*does not hold* where it is behind by more, and is *not resolved* between, and where both print the same. Differences
+are in the first metric.
 
 {count}"""
