@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -66,6 +67,11 @@ def read_rows(path: str, more: Sequence[str] = ()) -> Rows:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is no plain YAML: {' '.join(str(error).split())}") from error
+    return parse_rows(content, file, more)
+
+
+def parse_rows(content: Any, file: Path, more: Sequence[str] = ()) -> Rows:
+    """What `read_rows` makes of the content of `file`."""
     about = ("title", "of", "paper", "orderings", "remarks")
     known = {"config", "metrics", "trained", "untrained", "tested", "variants", "seed_keys", "minutes", *about}
     if not (isinstance(content, dict) and set(content) <= known):

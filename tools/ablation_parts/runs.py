@@ -140,7 +140,7 @@ def carry_out(plan: Plan, output: Path, *, jobs: int, device: str = "cpu") -> di
     Raises:
         UserError: a run failed; first the others are finished.
     """
-    results = {cell: _results(output / cell.folder) for cell in plan}
+    results = {cell: read_results(output / cell.folder) for cell in plan}
     todo = [cell for cell in plan if not results[cell]]
     progress = Progress([plan[cell] for cell in todo], jobs)
     waiting: dict[Training, list[Cell]] = {}
@@ -149,8 +149,8 @@ def carry_out(plan: Plan, output: Path, *, jobs: int, device: str = "cpu") -> di
 
     def run(cells: list[Cell]) -> None:  # a training and its tests, one after the other
         for cell in cells:
-            train_net(_arguments(cell, output, device))
-            results[cell] = _results(output / cell.folder)
+            train_net(arguments_of(cell, output, device))
+            results[cell] = read_results(output / cell.folder)
             progress.tell(plan[cell], cell.folder)
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -182,17 +182,17 @@ class Progress:
             print(f"[{self.count}/{self.of}] {passed:.0f} minutes, {rest}: {name}", flush=True)
 
 
-def _arguments(cell: Cell, output: Path, device: str) -> list[str]:
-    """The command that makes a cell: a training, or a test of its weights."""
+def arguments_of(cell: Cell, output: Path, device: str, flags: Sequence[str] = ()) -> list[str]:
+    """What `tools/train_net.py` is given to make a cell, a training or a test of its weights; `flags` as well."""
     training, folder = cell.training, output / cell.training.folder
     mode = "--resume" if training.trains and not cell.tests else "--eval-only"
-    weights = ["MODEL.WEIGHTS", str(_trained_weights(folder))] if training.trains and cell.tests else []
+    weights = ["MODEL.WEIGHTS", str(trained_weights(folder))] if training.trains and cell.tests else []
     seeded = [word for key in training.seed_keys for word in (key, str(training.seed))]
     keys = [*seeded, "OUTPUT_DIR", str(output / cell.folder), *training.options, *cell.tests, *weights]
-    return ["--config-file", training.config, "--engine", "fabric", mode, "MODEL.DEVICE", device, *keys]
+    return ["--config-file", training.config, "--engine", "fabric", mode, *flags, "MODEL.DEVICE", device, *keys]
 
 
-def _trained_weights(folder: Path) -> Path:
+def trained_weights(folder: Path) -> Path:
     """What the training itself tested: the weights that a validation chose, else the last."""
     best = folder / "model_best.pth"
     return best if best.is_file() else folder / "model_final.pth"
@@ -213,7 +213,7 @@ def train_net(arguments: list[str]) -> None:
         raise UserError(f"{folder}: the run failed ({last}); the others went on, give the same command again")
 
 
-def _results(folder: Path) -> dict[str, float]:
+def read_results(folder: Path) -> dict[str, float]:
     """The metrics of a finished run, by task/metric, of the one data set it evaluated; empty where it has not finished.
 
     What is no number there is left out.
