@@ -142,7 +142,7 @@ class MaskAPEvaluator:
         """Forgets all images."""
         rank, size = rank_and_size()
         self._numbers = itertools.count(rank + 1, size)  # ids of the truth's annotations, distinct over ranks
-        self._images: list[dict[str, Any]] = []
+        self._images: list[int | str] = []
         self._results.clear()
         self._truth.clear()
 
@@ -154,12 +154,11 @@ class MaskAPEvaluator:
         """
         for item, output in zip(inputs, outputs, strict=True):
             record = self._records[item["image_id"]]
-            size = {"height": record["height"], "width": record["width"]}
-            if tuple(output["instances"].image_size) != tuple(size.values()):
+            if tuple(output["instances"].image_size) != (record["height"], record["width"]):
                 raise ValueError(
                     f"the instances of {record['file_name']} are of {output['instances'].image_size} pixels"
                 )
-            self._images.append({"id": record["image_id"], "file_name": record["file_name"], **size})
+            self._images.append(record["image_id"])
             instances = read_instances(record, self.vocabulary)
             self._truth.append({"id": number, **entry} for entry, number in zip(instances, self._numbers, strict=False))
             self._results.append(self._encode(record, output["instances"].to("cpu")))
@@ -169,7 +168,11 @@ class MaskAPEvaluator:
 
         AP_seen and AP_unseen are the means of those classes' AP.
         """
-        images = [image for part in gather(self._images) for image in part]
+        records = [self._records[image] for part in gather(self._images) for image in part]
+        images = [
+            {"id": record["image_id"], **{key: record[key] for key in ("file_name", "height", "width")}}
+            for record in records
+        ]
         things = [category for category in self.vocabulary if category.is_thing]
         categories = [{"id": category.id, "name": category.name} for category in things]
         self._results.join()

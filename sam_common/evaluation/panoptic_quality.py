@@ -34,6 +34,7 @@ from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import write_segment_ids
 from sam_common.evaluation.class_groups import GROUPS, class_groups
 from sam_common.evaluation.evaluator import Results, gather, is_main_process
+from sam_common.evaluation.result_file import ResultFile
 from sam_common.files import write_text
 from sam_common.rle import run_starts
 from sam_common.structures import Vocabulary
@@ -166,7 +167,7 @@ def summarize(counts: Tensor, vocabulary: Vocabulary, groups: dict[str, Tensor])
 
 
 class PanopticQualityEvaluator:
-    """Compares `panoptic_seg` with the ground truth, image by image; keeps the counts and the segments' classes only.
+    """Compares `panoptic_seg` with the ground truth, image by image; keeps counts and the images' ids only.
 
     Writes into `output_dir`: `predictions/*.png` and `predictions.json` with the data set's own category ids, together
     a COCO panoptic data set; `panoptic_quality.json` with the results, the numbers per class and the rules they follow.
@@ -195,12 +196,14 @@ class PanopticQualityEvaluator:
         self.output_dir = Path(output_dir)
         self.groups = class_groups(self.vocabulary, training_vocabulary)
         self._records = {record["image_id"]: record for record in spec.load()}
+        self._predictions = ResultFile(self.output_dir / "predictions.json")
         self.reset()
 
     def reset(self) -> None:
         """Forgets all images."""
         self._counts = torch.zeros(len(self.vocabulary), 4, dtype=torch.float64)
-        self._annotations: list[dict[str, Any]] = []
+        self._images: list[int | str] = []
+        self._predictions.clear()
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         """Counts and writes one batch.
@@ -215,11 +218,11 @@ class PanopticQualityEvaluator:
     def evaluate(self) -> Results:
         """`{"panoptic_seg": metrics}` as `summarize` names them, over all ranks."""
         counts = torch.stack(gather(self._counts)).sum(0)
-        annotations = [annotation for part in gather(self._annotations) for annotation in part]
+        images = [image for part in gather(self._images) for image in part]
         metrics = summarize(counts, self.vocabulary, self.groups)
+        self._predictions.join(self._head(images), key="annotations")
         if is_main_process():
-            self._write_predictions(annotations)
-            self._write_quality(counts, metrics, len(annotations))
+            self._write_quality(counts, metrics, len(images))
         return {"panoptic_seg": metrics}
 
     def _process_image(self, record: dict[str, Any], ids: Tensor, segments: list[dict[str, Any]]) -> None:
@@ -239,22 +242,19 @@ class PanopticQualityEvaluator:
         png = Path(record["pan_seg_file_name"]).relative_to(self.spec.files["panoptic"]).with_suffix(".png")
         write_segment_ids(self.output_dir / "predictions" / png, ids)
         predicted_areas = areas[:, 1:].sum(0).tolist()
-        self._annotations.append(
-            {
-                "image_id": record["image_id"],
-                "file_name": png.as_posix(),
-                "segments_info": [
-                    {"id": int(s["id"]), "category_id": self.vocabulary[s["category_id"]].id, "area": area}
-                    for s, area in zip(segments, predicted_areas, strict=True)
-                    if area
-                ],
-            }
-        )
+        found = [
+            {"id": int(s["id"]), "category_id": self.vocabulary[s["category_id"]].id, "area": area}
+            for s, area in zip(segments, predicted_areas, strict=True)
+            if area
+        ]
+        annotation = {"image_id": record["image_id"], "file_name": png.as_posix(), "segments_info": found}
+        self._predictions.append([annotation])
+        self._images.append(record["image_id"])
 
-    def _write_predictions(self, annotations: list[dict[str, Any]]) -> None:
+    def _head(self, image_ids: Sequence[int | str]) -> dict[str, Any]:
+        """`predictions.json` but for its annotations."""
         images = []
-        for annotation in annotations:
-            record = self._records[annotation["image_id"]]
+        for record in (self._records[image_id] for image_id in image_ids):
             file_name = Path(record["file_name"]).relative_to(self.spec.files["images"]).as_posix()
             size = {"height": record["height"], "width": record["width"]}
             images.append({"id": record["image_id"], "file_name": file_name} | size)
@@ -262,8 +262,7 @@ class PanopticQualityEvaluator:
             {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "synonyms": list(c.synonyms)}
             for c in self.vocabulary
         ]
-        content = {"images": images, "annotations": annotations, "categories": categories}
-        write_text(self.output_dir / "predictions.json", json.dumps(content))
+        return {"images": images, "categories": categories}
 
     def _write_quality(self, counts: Tensor, metrics: dict[str, float], num_images: int) -> None:
         seen = self.groups.get("seen")
