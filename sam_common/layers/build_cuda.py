@@ -6,8 +6,8 @@
 It is kept in the same cache as what is compiled for the CPU, one file for each capability; once built it needs no nvcc.
 Without it GPUs run the kernel in Triton. **Untested on a GPU**: it was compiled, and its arithmetic checked on a CPU.
 
-Like the CPU's kernel it is plain functions over pointers, called through ctypes (native.py says why). A CUDA runtime of its
-own is linked in and works in the context that PyTorch has made, so nvcc need not be of the version of PyTorch's CUDA.
+Like the CPU's kernel it is plain functions over pointers, called through ctypes (native.py says why). A CUDA runtime of
+its own is linked in and works in the context that PyTorch has made: nvcc may be of another version than PyTorch's CUDA.
 """
 
 from __future__ import annotations
@@ -102,15 +102,19 @@ def find_nvcc() -> str:
     Raises:
         NoKernel: there is none.
     """
-    homes = [os.environ.get("CUDA_HOME", ""), "PATH", "/usr/local/cuda", *map(str, _pip_folders())]
-    for home in homes:
-        found = shutil.which("nvcc") if home == "PATH" else shutil.which("nvcc", path=str(Path(home, "bin")))
-        if home and found:
+    for place in _places():
+        if place and (found := shutil.which("nvcc", path=place)):
             return found
     raise NoKernel(
         "no nvcc in $CUDA_HOME, on the PATH or in /usr/local/cuda; install NVIDIA's CUDA toolkit, or what fits PyTorch "
         f'here: pip install "nvidia-cuda-nvcc=={torch.version.cuda or "13.0"}.*"'
     )
+
+
+def _places() -> list[str]:
+    """Folders to look into, each as a PATH."""
+    home, folders = os.environ.get("CUDA_HOME", ""), [Path("/usr/local/cuda"), *_pip_folders()]
+    return [home and str(Path(home, "bin")), os.environ.get("PATH", ""), *(str(folder / "bin") for folder in folders)]
 
 
 def _pip_folders() -> list[Path]:

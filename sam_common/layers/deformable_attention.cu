@@ -22,15 +22,15 @@
 #define BOTH inline
 #endif
 
-namespace {
-
 constexpr int MAX_LEVELS = 8;
 
-struct Shape {
+struct Shape {  // outside of the namespace: nvcc does not export functions of types within
   int64_t B, S, N;
   int32_t H, D, L, P, device;
   int32_t sizes[2 * MAX_LEVELS];  // (h, w) of each map
 };
+
+namespace {
 
 template <typename T, int V>
 struct alignas(V * sizeof(T)) Pack {

@@ -20,10 +20,10 @@ The operator is `torch.ops.detectron2_sam.deformable_attention`, with these kern
 
 `kernel_in_use` tells which one runs, and `$DETECTRON2_SAM_KERNELS` chooses (native.py).
 
-On a CPU all are deterministic and give one result whatever the number of threads. On a GPU none is in its backward pass:
-the gradient of the value is summed by atomics, whose order changes, so runs differ by rounding. Under
-`torch.use_deterministic_algorithms(True)` PyTorch's kernel runs there, and PyTorch then says that it is not, by an error or a
-warning; a training that must repeat to the last bit runs on a CPU.
+On a CPU all are deterministic and give one result whatever the number of threads. On a GPU none is in its backward
+pass: the gradient of the value is summed by atomics, whose order changes, so runs differ by rounding. Under
+`torch.use_deterministic_algorithms(True)` PyTorch's kernel runs there, and PyTorch says that it is not either, by an
+error or a warning; a training that must repeat to the last bit runs on a CPU.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def deformable_attention(
 
 
 def kernel_in_use(device: torch.device) -> str:
-    """The kernel that a device runs, for a log: its name, or `pytorch` and why. Compiles the CPU's if that was not done."""
+    """The kernel that a device runs, for a log: its name, or `pytorch` and why. The CPU's is compiled if need be."""
     try:
         return _compiled_kernel(device).NAME
     except NoKernel as reason:

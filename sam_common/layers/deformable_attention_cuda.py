@@ -3,8 +3,9 @@
 **Untested on a GPU.** What was seen: nvcc makes code of it for compute capability 8.0 and 9.0, and the same functions,
 compiled for a CPU, give the right results and gradients (tests/sam_common/test_deformable_attention_cuda.py).
 
-Sums are in float32, or float64 where something is. The gradient of `value` is summed by atomics and therefore differs from
-run to run by rounding. Runs in PyTorch's current stream and waits for nothing. Shapes as in `deformable_attention`.
+Sums are in float32, or float64 where something is. The gradient of `value` is summed by atomics and therefore differs
+from run to run by rounding. Runs in PyTorch's current stream and waits for nothing. Shapes as in
+`deformable_attention`.
 """
 
 from __future__ import annotations
