@@ -17,6 +17,7 @@ from sam_common.data import catalog
 from sam_common.data.coco_json import words_from_name
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import upright_size
+from sam_common.data.label_maps import ignore_label
 from sam_common.errors import UserError
 from sam_common.structures import Category, Vocabulary
 
@@ -28,7 +29,10 @@ class SpecMetadata(Metadata):
         if not key.startswith("_") and "thing_classes" not in self.__dict__:
             try:
                 spec = catalog.get(self.name)
-                classes = class_metadata(spec.load_vocabulary(), semantic=spec.evaluator == "semantic")
+                vocabulary = spec.load_vocabulary()
+                classes = class_metadata(vocabulary, semantic=spec.evaluator == "semantic")
+                if spec.evaluator == "semantic":  # 65535 where there are more classes than a byte can tell
+                    classes["ignore_label"] = ignore_label(len(vocabulary))
                 if spec.evaluator == "masks":  # label 0, which no vocabulary lists, is drawn too
                     classes["stuff_classes"] = ["background", *classes["thing_classes"]]
                 self.__dict__.update(classes)
@@ -69,7 +73,9 @@ def register_datasets(entries: Iterable[Mapping[str, Any]] = ()) -> None:
 def _file_metadata(spec: DatasetSpec) -> dict[str, Any]:
     """What is known of a data set without reading its files."""
     files = spec.files
-    common: dict[str, Any] = {"image_root": files.get("images"), "ignore_label": spec.ignore_label}
+    common: dict[str, Any] = {"image_root": files.get("images")}
+    if spec.evaluator != "semantic":
+        common["ignore_label"] = spec.ignore_label
     by_kind: dict[str, dict[str, Any]] = {
         "panoptic": {
             "evaluator_type": "coco_panoptic_seg",

@@ -80,7 +80,34 @@ def test_mean_iou_equals_detectron2_on_random_predictions(tmp_path: Path, forget
     assert [{key: value for key, value in entry.items() if key != "image_id"} for entry in written] == entries
 
 
-def test_mask_ap_equals_detectron2_on_random_predictions(tmp_path: Path, forget: str) -> None:
+def test_mean_iou_equals_detectron2_on_many_classes(tmp_path: Path, forget: str) -> None:
+    """300 classes, so maps of 16 bits and 65535 where there is none: mIoU, its mean by frequency, and accuracies."""
+    random, names = np.random.default_rng(2), [f"class{number}" for number in range(300)]
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    truth = random.integers(0, 300, (40, 50))
+    predicted = np.where(random.random(truth.shape) < 0.5, truth, random.integers(0, 300, truth.shape))
+    truth[:4] = 65535
+    Image.new("RGB", (50, 40)).save(tmp_path / "images" / "0.jpg")
+    Image.fromarray(truth.astype(np.uint16)).save(tmp_path / "labels" / "0.png")
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    spec = label_maps_spec(
+        forget, images=tmp_path / "images", labels=tmp_path / "labels", classes=tmp_path / "classes.txt"
+    )
+    catalog.register(spec)
+    register_datasets()
+    results = []
+    for evaluator in (SemSegEvaluator(forget), MeanIoUEvaluator(spec, output_dir=tmp_path / "ours")):
+        evaluator.reset()
+        evaluator.process(spec.load(), [predict_semantic(torch.from_numpy(predicted), len(names))])
+        results.append(evaluator.evaluate()["sem_seg"])
+    expected, found = results
+    for key in ("mIoU", "fwIoU", "mACC", "pACC", "IoU-class299"):
+        assert found[key] == pytest.approx(expected[key], abs=1e-9) and 1 < found[key] < 99
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["pycocotools", "its own C++"])
+def test_mask_ap_equals_detectron2_on_random_predictions(tmp_path: Path, forget: str, fast: bool) -> None:
     """All its metrics to 1e-9, per class too, for boxes and masks, with crowds and an image without instances."""
     random = np.random.default_rng(1)
     annotations, outputs = [], []
@@ -111,7 +138,7 @@ def test_mask_ap_equals_detectron2_on_random_predictions(tmp_path: Path, forget:
     spec = coco_instance_spec(forget, json_file=tmp_path / "truth.json", images=tmp_path / "images")
     catalog.register(spec)
     register_datasets()
-    theirs = COCOEvaluator(forget, tasks=("bbox", "segm"), output_dir=str(tmp_path / "theirs"), use_fast_impl=False)
+    theirs = COCOEvaluator(forget, tasks=("bbox", "segm"), output_dir=str(tmp_path / "theirs"), use_fast_impl=fast)
     ours = NativeEvaluators(forget, [MaskAPEvaluator(spec, output_dir=tmp_path / "ours")])
     for evaluator in (theirs, ours):
         evaluator.reset()
