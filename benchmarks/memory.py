@@ -5,7 +5,7 @@
     python benchmarks/memory.py --device cuda                     # was never run on a GPU
 
 Each case is a process of its own, one at a time: a model with random weights, random pixels at the size that the
-configuration asks for, one step or one prediction. `peak` is the most that the process had in memory (Linux: VmHWM), on
+configuration asks for, one step or one prediction. `peak` is the most that the process had in memory (VmHWM of Linux), on
 a GPU the most that tensors took there (`torch.cuda.max_memory_allocated`). In MiB it is the sum of
 
     program       the interpreter and its libraries, before the model is built; 0 on a GPU
@@ -23,6 +23,8 @@ are added to a file, and what the file holds already is not measured again.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import math
 import multiprocessing
@@ -240,10 +242,12 @@ def memory(device: torch.device, field: str) -> int:
 
 
 def forget_peak(device: torch.device) -> None:
-    """From here on a new peak is kept."""
+    """From here on a new peak is kept; what the building of the model has freed goes back to the system first."""
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
+        ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
 
 
