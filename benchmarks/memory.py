@@ -5,7 +5,7 @@
     python benchmarks/memory.py --device cuda                     # was never run on a GPU
 
 Each case is a process of its own, one at a time: a model with random weights, random pixels at the size that the
-configuration asks for, one step or one prediction. `peak` is the most that the process had in memory (VmHWM of Linux), on
+configuration asks for, one step or one prediction. `peak` is the most that the process had in memory (Linux: VmHWM), on
 a GPU the most that tensors took there (`torch.cuda.max_memory_allocated`). In MiB it is the sum of
 
     program       the interpreter and its libraries, before the model is built; 0 on a GPU
