@@ -18,6 +18,7 @@ setup(
         "sam_common.sam",
         "sam_common.share.configs",
         "sam_common.share.configs.ablations",
+        "sam_common.share.configs.reproduction",
         "sam_common.share.configs.vocabularies",
         "sam_common.share.weights",
     ],
@@ -25,6 +26,7 @@ setup(
     package_dir={
         "sam_common.share.configs": "configs",
         "sam_common.share.configs.ablations": "configs/ablations",
+        "sam_common.share.configs.reproduction": "configs/reproduction",
         "sam_common.share.configs.vocabularies": "configs/vocabularies",
         "sam_common.share.weights": "weights",
     },
@@ -33,6 +35,7 @@ setup(
         "sam_common.layers": ["*.cpp", "*.cu"],
         "sam_common.share.configs": ["*.yaml"],
         "sam_common.share.configs.ablations": ["*.yaml"],
+        "sam_common.share.configs.reproduction": ["*.yaml"],
         "sam_common.share.configs.vocabularies": ["*.txt"],
         "sam_common.share.weights": ["*.safetensors", "README.md"],
     },

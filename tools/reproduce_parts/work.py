@@ -1,0 +1,90 @@
+"""What is to be run for a table, what of it this machine lacks, and running what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sam_common.errors import UserError
+from tools import doctor
+from tools.ablation_parts import runs
+from tools.ablation_parts.runs import Cell, Metrics, Options, arguments_of, make_plan, read_results, trained_weights
+from tools.methods import full_cfg
+from tools.reproduce_parts.table import Table
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that ends with a test, or a test.
+
+    Attributes:
+        cell: what is trained and tested.
+        arguments: what `tools/train_net.py` is given.
+        lacks: the data sets and official weights that it needs and that are not here.
+        training, folder: where its training, and what it finds itself, goes.
+    """
+
+    cell: Cell
+    arguments: list[str]
+    lacks: Sequence[doctor.Finding]
+    training: Path
+    folder: Path
+
+    def results(self) -> Metrics:
+        """Its metrics; empty where it is not done."""
+        return read_results(self.folder)
+
+    def is_possible(self) -> bool:
+        """Whether nothing is missing, weights to test included."""
+        needs_weights = bool(self.cell.tests) and self.cell.training.trains
+        return not self.lacks and (not needs_weights or _is_trained(self.training))
+
+
+def plan(table: Table, seeds: int, output: Path, *, device: str, flags: Sequence[str]) -> list[Run]:
+    """Everything that a table needs, a training before its tests.
+
+    Raises:
+        UserError: a configuration cannot be read, or names an unknown data set.
+    """
+    planned = []
+    lacking: dict[tuple[str, Options, bool], list[doctor.Finding]] = {}  # the same for every seed
+    for cell in make_plan([table.rows], seeds):
+        training, folder = output / cell.training.folder, output / cell.folder
+        arguments = arguments_of(cell, output, device, flags)
+        only_tests = bool(cell.tests) or not cell.training.trains or _is_trained(training)
+        if only_tests and "--resume" in arguments:  # weights that were trained elsewhere, say
+            arguments[arguments.index("--resume")] = "--eval-only"
+            arguments += ["MODEL.WEIGHTS", str(trained_weights(training))]
+        asked = cell.training.config, (*cell.training.options, *cell.tests), only_tests
+        if asked not in lacking:
+            lacking[asked] = _lacking(*asked)
+        planned.append(Run(cell, arguments, lacking[asked], training, folder))
+    return planned
+
+
+def _is_trained(folder: Path) -> bool:
+    return (folder / "model_final.pth").is_file()
+
+
+def _lacking(config: str, options: Options, only_tests: bool) -> list[doctor.Finding]:
+    """A test needs no training data. A detector's weights are not looked for: they are downloaded when first used."""
+    cfg = full_cfg()
+    cfg.merge_from_file(config)
+    cfg.merge_from_list(list(options))
+    if only_tests:
+        cfg.DATASETS.TRAIN = ()
+    found = [*doctor.datasets(cfg), *doctor.weights(cfg)]
+    return [finding for finding in found if finding.needed and not finding.found]
+
+
+def run_what_can_be(planned: Sequence[Run]) -> list[UserError]:
+    """Runs one after the other what is not done and possible; returns what failed."""
+    failures = []
+    for run in planned:
+        if not run.results() and run.is_possible():
+            try:
+                runs.train_net(run.arguments)
+            except UserError as error:
+                failures.append(error)
+    return failures
