@@ -178,7 +178,7 @@ class Progress:
         with self.lock:
             self.done, self.left, self.count = self.done + minutes, self.left - minutes, self.count + 1
             passed = (time.monotonic() - self.start) / 60
-            rest = f"about {passed * self.left / self.done:.0f} left"
+            rest = f"about {passed * max(self.left, 0.0) / self.done:.0f} left"
             print(f"[{self.count}/{self.of}] {passed:.0f} minutes, {rest}: {name}", flush=True)
 
 
