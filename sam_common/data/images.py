@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from sam_common.files import atomic_path
 MAX_SEGMENT_ID = 256**3 - 1
 
 _EXIF_ORIENTATION = 0x0112
+
+_PILLOWS_CAP = threading.Lock()
 
 MAX_PIXELS = 150_000_000
 """Images with more pixels are refused before they are decoded: 12,000 × 12,000 still is read, at about 2 GB."""
@@ -153,9 +156,13 @@ def _check_pixels(path: str | os.PathLike, image: Image.Image) -> None:
 
 @contextlib.contextmanager
 def _without_pillows_cap() -> Iterator[None]:
-    """Ours is stated and can be raised; Pillow's warns at half of its own and refuses without saying how to go on."""
-    cap, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = cap
+    """Ours is stated and can be raised; Pillow's warns at half of its own and refuses without saying how to go on.
+
+    One thread at a time: Pillow's cap is one for all of them.
+    """
+    with _PILLOWS_CAP:
+        cap, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = cap

@@ -54,7 +54,10 @@ def evaluate(
                 break
             evaluator.process(batch, model(batch))
     model.train(training)
-    return None if any(gather(stopped())) else evaluator.evaluate()
+    if any(gather(stopped())):
+        evaluator.reset()
+        return None
+    return evaluator.evaluate()
 
 
 def flatten(results: dict[str, Results]) -> dict[str, float]:

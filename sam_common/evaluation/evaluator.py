@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol, TypeVar
 
 from torch import distributed
@@ -42,6 +43,9 @@ class Evaluator(Judge, Protocol):
 class Evaluators:
     """Judges each thing that a model makes by the evaluator that looks at it; what no evaluator looks at is left.
 
+    They work while the model makes the next batch, each in a thread of its own, one batch at a time: so each sees the
+    batches in their order, and beside what the model is at there is one batch of outputs in memory.
+
     Args:
         name: of the data set, for messages.
         evaluators: what the truth of the data set can judge.
@@ -49,6 +53,8 @@ class Evaluators:
 
     def __init__(self, name: str, evaluators: Sequence[Evaluator]) -> None:
         self.name, self.evaluators = name, evaluators
+        self._threads = ThreadPoolExecutor(len(evaluators), "evaluator")
+        self._under_way: list[Future[None]] = []
         self._reset_own()
 
     def _reset_own(self) -> None:
@@ -56,26 +62,41 @@ class Evaluators:
         self._num_images = 0
 
     def reset(self) -> None:
-        """Forgets all images."""
+        """Forgets all images, and what went wrong with them."""
+        wait(self._under_way)
+        self._under_way = []
         self._reset_own()
         for evaluator in self.evaluators:
             evaluator.reset()
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Takes in a batch.
+        """Takes in a batch, as soon as the one before is judged; it must not be changed afterwards.
 
         Raises:
-            UserError: the truth of the data set can judge nothing that the model makes.
+            UserError: the truth of the data set can judge nothing that the model makes; or what an evaluator says of
+                the batch before, with the name of the image.
         """
         made_by_all = set.intersection(*(set(output) for output in outputs))
         used = served(self.name, self.evaluators, made_by_all)
-        for evaluator in used:
-            evaluator.process(inputs, outputs)
+        self._finish()
+        self._under_way = [self._threads.submit(evaluator.process, inputs, outputs) for evaluator in used]
         self._made |= {evaluator.judges[0] for evaluator in used}
         self._num_images += len(inputs)
 
+    def _finish(self) -> None:
+        """Waits for the batch that is under way. Of several errors the first evaluator's is raised."""
+        done, self._under_way = self._under_way, []
+        wait(done)
+        for future in done:
+            future.result()
+
     def evaluate(self) -> Results:
-        """The results of all evaluators that had something to judge, on any rank."""
+        """The results of all evaluators that had something to judge, on any rank.
+
+        Raises:
+            UserError: what an evaluator says of the last batch.
+        """
+        self._finish()
         results: Results = {}
         for evaluator in self._used():
             results |= evaluator.evaluate()

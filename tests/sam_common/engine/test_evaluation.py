@@ -40,13 +40,13 @@ def test_evaluation_leaves_the_model_in_its_mode_and_keeps_no_gradient() -> None
 
 
 def test_a_stopped_evaluation_has_no_result() -> None:
-    """Half of the images are not the data set; the mode comes back all the same."""
+    """Half of the images are not the data set: the evaluator forgets them. The mode comes back all the same."""
     answers = iter([False, False, True, True])
-    model = StandIn()
+    model, judge = StandIn(), evaluator()
     outcome = evaluate(
-        model, BATCHES, evaluator(), name="x", autocast=contextlib.nullcontext(), stopped=lambda: next(answers)
+        model, BATCHES, judge, name="x", autocast=contextlib.nullcontext(), stopped=lambda: next(answers)
     )
-    assert outcome is None and model.training
+    assert outcome is None and model.training and judge.values == []
 
 
 def test_copypaste_has_three_lines_per_task_and_no_single_classes() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -125,6 +127,71 @@ def test_a_truth_that_serves_nothing_is_one_line(tmp_path):
         "data set tiny has truth for sem_seg but the model makes panoptic_seg: switch one of the former on in its "
         "configuration, or name another data set in DATASETS.TEST"
     )
+
+
+class Recorder:
+    """An evaluator that notes what it is given, once it may."""
+
+    rules: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, name: str, complaint: str = "") -> None:
+        self.judges, self.complaint, self.may, self.busy = (name,), complaint, threading.Event(), threading.Lock()
+        self.seen: list[int] = []
+
+    def reset(self) -> None:
+        self.seen = []
+
+    def process(self, inputs, outputs) -> None:
+        assert self.busy.acquire(blocking=False), "two batches at once"
+        try:
+            assert self.may.wait(100)
+            self.seen += [item["image_id"] for item in inputs]
+            if self.complaint:
+                raise UserError(f"{self.complaint} of image {inputs[0]['image_id']}")
+        finally:
+            self.busy.release()
+
+    def evaluate(self):
+        return {self.judges[0]: {"n": float(len(self.seen))}}
+
+
+def both(first: Recorder, second: Recorder) -> Evaluators:
+    return Evaluators("recorded", [first, second])
+
+
+MADE = [{"a": 1, "b": 2}]
+
+
+def test_a_batch_is_judged_beside_the_next_one():
+    """`process` comes back while evaluators are busy; each gets the batches in their order, one at a time."""
+    slow, fast = Recorder("a"), Recorder("b")
+    fast.may.set()
+    evaluators = both(slow, fast)
+    evaluators.process([{"image_id": 0}], MADE)
+    assert slow.seen == []
+    slow.may.set()
+    for image in range(1, 50):
+        evaluators.process([{"image_id": image}], MADE)
+        assert slow.seen[:image] == fast.seen[:image] == list(range(image))  # all before this one are judged
+    assert evaluators.evaluate() == {"a": {"n": 50.0}, "b": {"n": 50.0}}
+    assert slow.seen == fast.seen == list(range(50))
+
+
+def test_what_an_evaluator_complains_of_is_raised():
+    """Error: with the next batch or at the end, the first evaluator's of several; `reset` forgets it."""
+    first, second = Recorder("a", "the mask"), Recorder("b", "the box")
+    first.may.set()
+    second.may.set()
+    evaluators = both(first, second)
+    evaluators.process([{"image_id": 7}], MADE)
+    with pytest.raises(UserError, match="^the mask of image 7$"):
+        evaluators.process([{"image_id": 8}], MADE)
+    evaluators.process([{"image_id": 9}], [{"b": 2}])
+    with pytest.raises(UserError, match="^the box of image 9$"):
+        evaluators.evaluate()
+    evaluators.process([{"image_id": 10}], MADE)
+    evaluators.reset()
+    assert first.seen == second.seen == [] and evaluators.evaluate() == {}
 
 
 def test_truth_against_itself_on_real_images(samples, tmp_path):
