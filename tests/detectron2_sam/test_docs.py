@@ -14,6 +14,7 @@ from detectron2.modeling import build_model
 
 import detectron2_sam
 from detectron2_sam import vocabulary_of
+from detectron2_sam.compat import stock_config
 from sam_common import detectors
 from sam_common.data import catalog
 from tests.detectron2_sam.conftest import HERE
@@ -44,16 +45,22 @@ def test_the_guide_runs_from_top_to_bottom(world: Path, monkeypatch: pytest.Monk
     DetectionCheckpointer(completer, str(world / "output" / "demo" / "plug")).save("model_final")
     (world / "output" / "amsam_T").mkdir()
     DetectionCheckpointer(build_model(guide_cfg("amsam_T")), str(world / "output" / "amsam_T")).save("model_best")
+    stock = get_cfg()
+    stock.merge_from_file(str(stock_config("COCO-Detection/retinanet_R_50_FPN_1x.yaml")))
+    stock.MODEL.DEVICE, stock.MODEL.WEIGHTS = "cpu", ""
+    DetectionCheckpointer(build_model(stock), str(world)).save("detector")
     (world / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(world)
 
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "detectron2.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 10
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)
     assert (world / "drawn.png").is_file()
     assert names["whole"].pred_masks.shape == names["whole"].pred_visible_masks.shape == (1, 64, 64)
+    assert len(names["detected"].pred_amodal_masks) == len(names["detected"])
+    assert names["results"]["amodal"]["n_missed"] >= 0
     assert names["labels"].shape == (64, 64) and names["drawn"].get_image().shape == (64, 64, 3)
     assert "retinanet" in detectors._MAKERS
-    assert type(names["model"]).__name__ == "GeneralizedRCNN"
+    assert type(names["model"]).__name__ == "PosSAM" and names["model"].head.decoder.query_features.num_embeddings == 50
