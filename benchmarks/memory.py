@@ -29,6 +29,7 @@ import json
 import math
 import multiprocessing
 import resource
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -72,6 +73,7 @@ COUNTS: dict[str, dict[str, tuple[int, ...]]] = {
 MODES = ("training", "inference")
 KIND = ("config", "mode", "checkpointing", "precision")
 PARTS = ("program", "weights", "gradients", "optimizer", "activations", "peak")
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
 """What errors say then; their types differ."""
 
@@ -119,6 +121,7 @@ def measure(case: Case, limit: float) -> dict[str, Any]:
     """
     cfg, device = case.cfg(), resolve_device(case.device)
     if device.type == "cpu":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # does not outlive the process that asked for it
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))
     torch.set_num_threads(case.threads)
     torch.manual_seed(0)
