@@ -134,12 +134,15 @@ def devices() -> Iterator[Finding]:
 
 
 def _kernel(device: Any) -> Finding:
-    """Which deformable attention a device runs; a CPU without a compiler still runs one."""
+    """Which deformable attention a device runs; without a compiler or Triton there still is one."""
     from sam_common.layers.deformable_attention import kernel_in_use
 
     kernel = kernel_in_use(device)
-    slow = device.type == "cpu" and kernel != "c++"
-    fix = "for a faster one install a C++ compiler, such as g++ (optional)" if slow else ""
+    slow = kernel.startswith("pytorch")
+    wanted = "a C++ compiler, such as g++" if device.type == "cpu" else "triton>=3.3"
+    fix = f"for a faster one install {wanted} (optional)" if slow else ""
+    if device.type == "cuda" and not slow:
+        kernel += "; not yet run on a GPU: to compare, set DETECTRON2_SAM_KERNELS=pytorch"
     return Finding("kernels", f"deformable attention, {device.type}", not slow, kernel, fix)
 
 

@@ -60,7 +60,7 @@ def why_no_build(device: torch.device) -> str:
 @cache
 def _loaded(path: Path) -> ctypes.CDLL | NoKernel:
     if not path.is_file():
-        return NoKernel(f"no CUDA build; for one: {COMMAND}")
+        return NoKernel(f"no CUDA build, which {COMMAND} makes")
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:

@@ -28,10 +28,12 @@ error or a warning; a training that must repeat to the last bit runs on a CPU.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
 import os
 from collections.abc import Sequence
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -74,11 +76,12 @@ def deformable_attention(
 
 
 def kernel_in_use(device: torch.device) -> str:
-    """The kernel that a device runs, for a log: its name, or `pytorch` and why. The CPU's is compiled if need be."""
+    """The kernel that a device runs, for a log: its name, and why it is no better one. Compiles the CPU's."""
     try:
-        return _compiled_kernel(device).NAME
+        kernel = _compiled_kernel(device)
     except NoKernel as reason:
         return f"pytorch ({reason})"
+    return f"triton ({_why_not_cuda(device)})" if kernel.NAME == "triton" else kernel.NAME
 
 
 def _compiled_kernel(device: torch.device) -> ModuleType:
@@ -87,8 +90,7 @@ def _compiled_kernel(device: torch.device) -> ModuleType:
     Raises:
         NoKernel: there is none but PyTorch's.
     """
-    asked = os.environ.get(KERNELS_VARIABLE, "")
-    if asked == "pytorch":
+    if os.environ.get(KERNELS_VARIABLE, "") == "pytorch":
         raise NoKernel(f"{KERNELS_VARIABLE} is pytorch")
     if device.type == "cpu":
         load(deformable_attention_cpu.SOURCE)
@@ -97,10 +99,10 @@ def _compiled_kernel(device: torch.device) -> ModuleType:
         raise NoKernel("the others are for CPUs and NVIDIA GPUs")
     if torch.are_deterministic_algorithms_enabled():
         raise NoKernel("torch.use_deterministic_algorithms is set")
-    if asked != "triton" and not why_no_build(device):
+    if not _why_not_cuda(device):
         return deformable_attention_cuda
-    if importlib.util.find_spec("triton") is None:
-        raise NoKernel("Triton is not installed")
+    if reason := _why_not_triton():
+        raise NoKernel(reason)
     from sam_common.layers import deformable_attention_triton  # takes a second; only GPUs need it
 
     return deformable_attention_triton
@@ -119,6 +121,23 @@ def _pytorch(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Te
         sampled = F.grid_sample(maps[level].unflatten(-1, shape), grids[:, level], align_corners=False)
         output = output + (sampled * rows[:, level]).sum(2)  # [B·heads, D, P, N] -> [B·heads, D, N]
     return output.view(batch, heads * depth, queries).transpose(1, 2).to(value.dtype).contiguous()
+
+
+def _why_not_cuda(device: torch.device) -> str:
+    """Why the CUDA build does not run on this GPU; "" where it does."""
+    if os.environ.get(KERNELS_VARIABLE, "") == "triton":
+        return f"{KERNELS_VARIABLE} is triton"
+    return why_no_build(device)
+
+
+@cache
+def _why_not_triton() -> str:
+    """Why Triton cannot be used; "" where it can. Kernels take tuples from 3.3 on."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    version = importlib.import_module("triton").__version__
+    old = tuple(map(int, version.split(".")[:2])) < (3, 3)
+    return f"Triton {version} is older than 3.3, which PyTorch has from 2.7 on" if old else ""
 
 
 def _fits(value: Tensor, locations: Tensor) -> bool:

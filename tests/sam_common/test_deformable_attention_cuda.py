@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+import types
 
 import pytest
 import torch
@@ -101,7 +102,7 @@ def test_built_and_then_loaded_without_nvcc(monkeypatch, capsys):
         assert all(getattr(library, f"{way}_{str(dtype)[6:]}") for way in ("forward", "backward"))
     assert attention.kernel_in_use(GPU) == "cuda"
     monkeypatch.setenv(KERNELS_VARIABLE, "triton")
-    assert attention.kernel_in_use(GPU) != "cuda"
+    assert not attention.kernel_in_use(GPU).startswith("cuda")
 
 
 def test_without_nvcc_or_a_gpu_it_says_so_in_a_line(tmp_path, monkeypatch, capsys):
@@ -127,7 +128,7 @@ def test_who_is_chosen(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert "no CUDA build" in build_cuda.why_no_build(GPU) and build_cuda.COMMAND in build_cuda.why_no_build(GPU)
     with monkeypatch.context() as patch:
-        patch.setattr(attention.importlib.util, "find_spec", lambda name: None)
+        patch.setattr(attention, "_why_not_triton", lambda: "Triton is not installed")
         assert attention.kernel_in_use(GPU) == "pytorch (Triton is not installed)"
     with monkeypatch.context() as patch:
         patch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
@@ -136,13 +137,26 @@ def test_who_is_chosen(monkeypatch):
         patch.setenv(KERNELS_VARIABLE, "pytorch")
         assert attention.kernel_in_use(GPU).startswith("pytorch (DETECTRON2")
     assert attention.kernel_in_use(torch.device("mps")).startswith("pytorch")
-    pytest.importorskip("triton", reason="Triton is not installed: that it is chosen is NOT tested")
-    assert attention.kernel_in_use(GPU) == "triton"
+    with monkeypatch.context() as patch:
+        patch.setattr(attention, "_why_not_triton", lambda: "")
+        pytest.importorskip("triton", reason="Triton is not installed: that it is chosen is NOT tested")
+        assert attention.kernel_in_use(GPU) == f"triton ({build_cuda.why_no_build(GPU)})"
+        patch.setenv(KERNELS_VARIABLE, "triton")
+        assert attention.kernel_in_use(GPU) == "triton (DETECTRON2_SAM_KERNELS is triton)"
+
+
+@pytest.mark.parametrize(("version", "usable"), [("3.2.0", False), ("3.3.0+git1", True), ("3.10.1", True)])
+def test_old_triton(version, usable, monkeypatch):
+    """Case table: from 3.3 on; 3.10 is newer."""
+    module = types.SimpleNamespace(__version__=version)
+    monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: module)
+    monkeypatch.setattr(attention.importlib, "import_module", lambda name: module)
+    assert (attention._why_not_triton.__wrapped__() == "") is usable
 
 
 def test_traced_for_a_gpu(monkeypatch):
     """Shapes, dtypes and device of the result and the gradients, with tensors that only claim to be on a GPU."""
-    pytest.importorskip("triton", reason="Triton is not installed: tracing for a GPU is NOT tested")
+    pytest.importorskip("triton", minversion="3.3", reason="Triton is not installed: tracing for a GPU is NOT tested")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     with FakeTensorMode():
         value = torch.empty(2, 26, 2, 4, device="cuda", dtype=torch.bfloat16, requires_grad=True)

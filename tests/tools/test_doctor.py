@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from sam_common.weights import OFFICIAL
 from tools import doctor
@@ -52,6 +53,17 @@ def test_data_sets_and_weights_are_looked_for_where_they_belong(tmp_path: Path) 
     assert found["generated_train_panoptic"].fix == "python datasets/prepare_generated.py"
     assert OFFICIAL["sam_vit_h"].url in found["sam_vit_h"].fix and "sam_vit_h_4b8939.pth" in found["sam_vit_h"].fix
     assert "https://huggingface.co/laion/" in found["laion2b_s29b_b131k_ft_soup"].fix
+
+
+def test_the_kernel_of_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case table: one that was not tried on a GPU says so; PyTorch's comes with what makes it faster."""
+    used = "sam_common.layers.deformable_attention.kernel_in_use"
+    monkeypatch.setattr(used, lambda device: "triton (no CUDA build)")
+    finding = doctor._kernel(torch.device("cuda"))
+    assert finding.found and finding.detail.startswith("triton (no CUDA build); not yet run on a GPU")
+    monkeypatch.setattr(used, lambda device: "pytorch (Triton is not installed)")
+    finding = doctor._kernel(torch.device("cuda"))
+    assert not finding.found and not finding.needed and "triton>=3.3" in finding.fix
 
 
 def test_a_configuration_makes_its_parts_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
