@@ -138,6 +138,20 @@ def test_tables_have_the_rows_of_the_papers(path: str) -> None:
             assert {key: str(whole[label][key]) for key in changing} == {key: str(full[name][key]) for key in changing}
 
 
+def test_the_report_in_the_docs_is_of_these_tables() -> None:
+    """Every table, row and ordering that is run now is in it, and no other ordering."""
+    report = Path(__file__).resolve().parents[2] / "docs" / "reproduction.md"
+    if not report.is_file():
+        pytest.skip("`make ablations` has not been run")
+    sections = {text.partition("\n")[0]: text for text in report.read_text(encoding="utf-8").split("\n## ")[1:]}
+    tables = {table.title: table for table in map(read_table, ablations.TABLES)}
+    assert sections.keys() == tables.keys()
+    for title, table in tables.items():
+        assert all(f"\n| {label} | " in sections[title] for label in table.rows.labels)
+        judged = [line[2:].partition(": **")[0] for line in sections[title].splitlines() if line.startswith("- ")]
+        assert judged == [" > ".join(ordering) for ordering in table.orderings]
+
+
 def _read(row: Row) -> dict[str, object]:
     """What tells a row from others: its keys of the model and of the boxes, and how many epochs it trains."""
     cfg = full_cfg()
