@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import plug_branches
 from plug.parallel_lora import ParallelEncoder, ParallelLora
 from sam_common.sam import build_image_encoder
 from sam_common.sam.image_encoder import ImageEncoder
@@ -90,3 +91,11 @@ def test_a_shared_layer_is_one_that_repeats_its_input() -> None:
     once.load_state_dict(twice.state_dict())
     tokens = torch.randn(3, 4, 5, 6)
     torch.testing.assert_close(once(tokens), twice(tokens.repeat(2, 1, 1, 1)))
+
+
+def test_both_branches_are_two_passes_of_segment_anything_with_lora_beside() -> None:
+    """What the benchmark checks before it times: embeddings, and the gradients of all A and B."""
+    official, passes, ours = plug_branches.build("T")
+    images = torch.randn(2, 3, 128, 128)
+    for peer in (official, passes):
+        plug_branches.check(peer, ours, images)
