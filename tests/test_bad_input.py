@@ -274,8 +274,13 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    targets = {"pictures": (Image.Image, "save"), "texts": (Path, "write_text")}
-    return lambda kind: monkeypatch.setattr(*targets[kind], fail)
+    targets = {"pictures": [(Image.Image, "save"), (Path, "write_bytes")], "texts": [(Path, "write_text")]}
+
+    def fill(kind: str) -> None:
+        for owner, method in targets[kind]:
+            monkeypatch.setattr(owner, method, fail)
+
+    return fill
 
 
 @pytest.mark.parametrize("kind", ["pictures", "texts"])
@@ -288,8 +293,8 @@ def test_full_disk_during_results(tmp_path: Path, full_disk: Callable[[str], Non
         evaluator.process([{"image_id": 1}], [{"panoptic_seg": (torch.ones(8, 12, dtype=torch.int32), segments)}])
         evaluator.evaluate()
     one_line(error)
-    left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert [path.suffix for path in left] == ([".png"] if kind == "texts" else [])
+    left = {path.suffix for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert left == ({".png", ".json"} if kind == "texts" else set())
 
 
 @pytest.mark.parametrize("kind", ["pictures", "texts"])
