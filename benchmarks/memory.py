@@ -16,8 +16,9 @@ Gradients are there from the beginning, as in every part of an accumulated batch
 PLUG: object) takes follows from the counts 1 and 2. The words are ADE20K's, their embeddings random: they are computed
 once, before the first step. Official weights take the size of their file more while they are loaded.
 
-On the CPU a case is given no more memory than --limit; one that needs more is a line that says so. With --output, lines
-are added to a file, and what the file holds already is not measured again.
+Configurations that differ in their data alone are measured once; `also` names the others. On the CPU a case is given no
+more memory than --limit; one that needs more is a line that says so. With --output, lines are added to a file, and what
+the file holds already is not measured again.
 """
 
 from __future__ import annotations
@@ -280,12 +281,23 @@ def outcome(case: Case, limit: float) -> dict[str, Any]:
             return {"problem": "does not fit into " + (f"{limit / MIB:.0f} MiB" if case.device == "cpu" else "the GPU")}
 
 
-def cases(args: argparse.Namespace) -> Iterator[Case]:
-    """Every case that was asked for; small models first."""
+def twins(names: Iterable[str]) -> dict[str, list[str]]:
+    """Of the configurations that need the same memory the first one -> the others; small models first.
+
+    They have the same model, input and precision: some differ in the data and the length of the training alone.
+    """
     register_all()
-    configs = {name: read_config(name) for name in args.configs}
-    for name, cfg in sorted(configs.items(), key=lambda item: ("TBLH".index(item[1].MODEL.SAM.SIZE), item[0])):
-        method = cfg.MODEL.META_ARCHITECTURE
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name in sorted(names, key=lambda name: ("TBLH".index(read_config(name).MODEL.SAM.SIZE), name)):
+        cfg = read_config(name)
+        found.setdefault((cfg.MODEL.dump(), cfg.INPUT.dump(), cfg.SOLVER.AMP.dump()), []).append(name)
+    return {first: others for first, *others in found.values()}
+
+
+def cases(args: argparse.Namespace, names: Iterable[str]) -> Iterator[Case]:
+    """Every case that was asked for of these configurations."""
+    for name in names:
+        method = read_config(name).MODEL.META_ARCHITECTURE
         for mode in args.modes:
             counts = COUNTS[method][mode] if args.counts is None or method == "AMSAM" else args.counts
             for checkpointing in (False, True) if mode == "training" and method != "AMSAM" else (False,):
@@ -303,7 +315,14 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         first, last = measured[0], measured[-1]
         more = (last["peak"] - first["peak"]) / (last["count"] - first["count"]) if last is not first else None
         sizes = [*(first[part] for part in PARTS), more]
-        rows.append([*kind, first["count"], *("" if size is None else f"{size / 2**10:.2f}" for size in sizes)])
+        rows.append(
+            [
+                ", ".join([first["config"], *first["also"]]),
+                *kind[1:],
+                first["count"],
+                *("" if size is None else f"{size / 2**10:.2f}" for size in sizes),
+            ]
+        )
     return tabulate(rows, [*KIND, "count", *PARTS, "one more"], tablefmt="github")
 
 
@@ -323,10 +342,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     done = args.output.read_text().splitlines() if args.output is not None and args.output.is_file() else []
     known = {key(line): line for line in map(json.loads, done)}
     lines: list[dict[str, Any]] = []
-    progress = tqdm(list(cases(args)), unit="case")
+    also = twins(args.configs)
+    progress = tqdm(list(cases(args, also)), unit="case")
     for case in progress:
         progress.set_description(f"{case.config}, {case.mode}, {case.count}")
         line = known.get(key(asdict(case))) or asdict(case) | outcome(case, room(args))
+        line |= {"also": also[case.config]}
         print(json.dumps(line), flush=True)
         if "problem" in line:
             continue

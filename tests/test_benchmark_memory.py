@@ -32,6 +32,12 @@ def test_too_little_memory_is_told() -> None:
     assert memory.outcome(case, 2 * GIB) == {"problem": "does not fit into 2048 MiB"}
 
 
+def test_what_differs_in_data_alone_is_measured_once() -> None:
+    """KINS and COCOA train the same PLUG, with other batches; its sizes differ, and small ones come first."""
+    found = memory.twins(["plug_B_kins", "plug_H_cocoa", "plug_B_cocoa", "plug_T_kins"])
+    assert list(found.items()) == [("plug_T_kins", []), ("plug_B_cocoa", ["plug_B_kins"]), ("plug_H_cocoa", [])]
+
+
 def test_what_is_known_is_not_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
