@@ -123,7 +123,7 @@ def _pip_folders() -> list[Path]:
     return [
         folder
         for place in (spec.submodule_search_locations or [] if spec else [])
-        for folder in Path(place).glob("cu*")
+        for folder in Path(place).glob("cu[0-9]*")
     ]
 
 
