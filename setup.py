@@ -18,6 +18,7 @@ setup(
         "sam_common.sam",
         "sam_common.share.configs",
         "sam_common.share.configs.ablations",
+        "sam_common.share.configs.detectron2",
         "sam_common.share.configs.reproduction",
         "sam_common.share.configs.vocabularies",
         "sam_common.share.weights",
@@ -26,6 +27,7 @@ setup(
     package_dir={
         "sam_common.share.configs": "configs",
         "sam_common.share.configs.ablations": "configs/ablations",
+        "sam_common.share.configs.detectron2": "configs/detectron2",
         "sam_common.share.configs.reproduction": "configs/reproduction",
         "sam_common.share.configs.vocabularies": "configs/vocabularies",
         "sam_common.share.weights": "weights",
@@ -35,6 +37,7 @@ setup(
         "sam_common.layers": ["*.cpp", "*.cu"],
         "sam_common.share.configs": ["*.yaml"],
         "sam_common.share.configs.ablations": ["*.yaml"],
+        "sam_common.share.configs.detectron2": ["*.yaml"],
         "sam_common.share.configs.reproduction": ["*.yaml"],
         "sam_common.share.configs.vocabularies": ["*.txt"],
         "sam_common.share.weights": ["*.safetensors", "README.md"],
