@@ -113,7 +113,7 @@ def with_gradients(attention: Attention, shapes: Tensor, arguments: list[Tensor]
 
 
 def check(peer: Attention, size: str, shapes: Tensor, dtype: torch.dtype, device: torch.device) -> None:
-    """Raises unless results and gradients agree, to a share of the largest: 1e-9 in float64, 1e-4 in float32, else 2e-2."""
+    """Raises unless results and gradients agree to a share of the largest: float64 1e-9, float32 1e-4, below 2e-2."""
     for precision, tolerance, stride in ((torch.float64, 1e-9, 7), (torch.float32, 1e-4, 1), (dtype, 2e-2, 1)):
         arguments = inputs(size, precision, device, stride=stride)
         pairs = zip(
