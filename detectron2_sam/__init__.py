@@ -24,8 +24,16 @@ except ModuleNotFoundError as error:
 
 from detectron2_sam.amodal_detector import whole_objects
 from detectron2_sam.config import add_config
-from detectron2_sam.datasets import metadata_of, vocabulary_of
+from detectron2_sam.datasets import metadata_of, register_visible_parts, vocabulary_of
 from detectron2_sam.detector import register_box_detector
 from detectron2_sam.registration import register
 
-__all__ = ["add_config", "metadata_of", "register", "register_box_detector", "vocabulary_of", "whole_objects"]
+__all__ = [
+    "add_config",
+    "metadata_of",
+    "register",
+    "register_box_detector",
+    "register_visible_parts",
+    "vocabulary_of",
+    "whole_objects",
+]

@@ -95,6 +95,36 @@ def _load(name: str) -> list[dict[str, Any]]:
     return catalog.get(name).load()
 
 
+def register_visible_parts(name: str) -> str:
+    """Enters in Detectron2's catalogs what is seen of the objects of an amodal data set, and gives the new name.
+
+    It is an instance data set: a detector that trains on it finds the boxes that PLUG asks for. `INPUT.MASK_FORMAT` is
+    to be bitmask. Called again, it changes nothing.
+
+    Raises:
+        UserError: the name is unknown, or its classes cannot be read.
+    """
+    visible, classes = f"{name}_visible", vocabulary_of(name)
+    if visible not in DatasetCatalog:
+        DatasetCatalog.register(visible, partial(_visible_records, name))
+        MetadataCatalog.get(visible).set(thing_classes=[category.name for category in classes], evaluator_type="coco")
+    return visible
+
+
+def _visible_records(name: str) -> list[dict[str, Any]]:
+    seen = {"bbox": "visible_bbox", "segmentation": "visible_segmentation"}
+    same = ("bbox_mode", "category_id", "iscrowd")
+    return [
+        {
+            **record,
+            "annotations": [
+                {key: entry[seen.get(key, key)] for key in (*seen, *same)} for entry in record["annotations"]
+            ],
+        }
+        for record in spec_of(name).load()
+    ]
+
+
 def spec_of(name: str) -> DatasetSpec:
     """The spec of a data set that Detectron2's catalog knows; ours where it is the same files.
 

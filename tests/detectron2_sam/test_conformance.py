@@ -16,6 +16,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, load_sem_seg
+from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import BitMasks
 from PIL import Image
 from pycocotools import mask as rle
@@ -25,6 +26,7 @@ import detectron2_sam
 from detectron2_sam.datasets import load_standard_records, register_datasets, spec_of
 from detectron2_sam.trainer import Trainer
 from sam_common.data import catalog
+from sam_common.data.amodal import boxes_of, read_amodal
 from sam_common.data.coco_masks import decode_segmentation
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.generated.worms import write_worms
@@ -35,7 +37,7 @@ from sam_common.engine.build_data import test_set as mapped_test_set
 from tests.detectron2_sam.helpers import small_cfg
 from tests.detectron2_sam.test_engines import assert_same
 
-PANOPTIC = "generated_test_panoptic"
+PANOPTIC, AMODAL = "generated_test_panoptic", "generated_test_amodal"
 INSTANCE, SEMANTIC, THEIRS = "scene_instances", "scene_labels", "as_detectron2_reads"
 
 
@@ -119,7 +121,7 @@ def test_both_engines_feed_the_same(kind: str, scenes: Path, world: Path) -> Non
     """Every kind of truth: the order of the images, what is drawn for each, and every entry, to the last bit."""
     if kind == "amodal":
         options = ("INPUT.BOXES.JITTER_TRAIN", 0.1, "SOLVER.IMS_PER_BATCH", 2)
-        assert_same_batches(cfg_of("plug_T", world, *options), "generated_test_amodal")
+        assert_same_batches(cfg_of("plug_T", world, *options), AMODAL)
         return
     if kind == "masks":
         write_worms(world / "worms", seed=0, first_index=0, count=6, size=64)
@@ -174,6 +176,29 @@ def test_detectron2s_own_mapper_takes_our_records(scenes: Path) -> None:
     for record in DatasetCatalog.get(SEMANTIC):
         labels: Tensor = mapper(record)["sem_seg"]
         assert torch.equal(labels.masked_fill(labels == 255, -1), read_label_map(record))
+
+
+def test_a_detector_learns_the_visible_parts(world: Path) -> None:
+    """The instance data set that Detectron2's mapper and evaluator take: boxes and masks of what is seen, not of the
+    whole, and the classes; asked for twice, it is there once."""
+    name = detectron2_sam.register_visible_parts(AMODAL)
+    assert name == detectron2_sam.register_visible_parts(AMODAL) == f"{AMODAL}_visible"
+    try:
+        mapper = DatasetMapper(
+            True, augmentations=[], image_format="BGR", use_instance_mask=True, instance_mask_format="bitmask"
+        )
+        hidden = 0
+        for seen, record in zip(DatasetCatalog.get(name), catalog.get(AMODAL).load(), strict=True):
+            found = mapper(seen)["instances"]
+            amodal, visible = read_amodal(record)
+            assert torch.equal(found.gt_masks.tensor, visible)
+            assert torch.equal(found.gt_boxes.tensor, boxes_of(record["annotations"], "visible_bbox"))
+            hidden += int((amodal & ~visible).sum())
+        assert hidden and MetadataCatalog.get(name).thing_classes == MetadataCatalog.get(AMODAL).thing_classes
+        assert COCOEvaluator(name, output_dir=str(world / "converted"))._coco_api.getAnnIds()
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 def test_one_model_scores_the_same_by_both(scenes: Path, world: Path) -> None:
