@@ -8,10 +8,10 @@ numbers beside the paper's.
     python tools/reproduce.py --table amsam-2 INPUT.BOXES.SOURCE ultralytics:yolov8n.pt
 
 A table is a file of configs/reproduction/; trailing KEY VALUE override every run. Each run is a `tools/train_net.py`
-command that is printed, and is not begun before all its data sets and official weights are here. What is complete is
-not run again and what was interrupted goes on, so the same command can be given again; tables share trainings. Where
-the folder of a training has a model_final.pth, brought from another machine say, it is only tested. The comparison is
-printed and written to OUTPUT/TABLE.md.
+command that is printed, and is not begun before all its data sets are here; official weights it downloads itself. What
+is complete is not run again and what was interrupted goes on, so the same command can be given again; tables share
+trainings. Where the folder of a training has a model_final.pth, brought from another machine say, it is only tested.
+The comparison is printed and written to OUTPUT/TABLE.md.
 
 Exit status: 0 the table is complete, or only --plan or --list was asked for; 1 it is not; 2 a mistake in what was
 given.
@@ -65,17 +65,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def tell(planned: Sequence[Run]) -> None:
     """The command of every run, and once each thing that is missing, with where to get it."""
-    marks = {run.cell: "done" if run.results() else "lacks" if run.lacks else "run" for run in planned}
+    marks = {run.cell: "done" if run.results() else "lacks" if run.waits() else "run" for run in planned}
     for run in planned:
         print(f"{marks[run.cell]:>5}  {shlex.join(['python', 'tools/train_net.py', *run.arguments])}")
     counts = [(list(marks.values()).count(mark), what) for mark, what in _COUNTED.items()]
     print(f"\n{len(planned)} runs: {', '.join(f'{count} {what}' for count, what in counts if count)}")
-    missing = {finding.name: finding for run in planned if marks[run.cell] == "lacks" for finding in run.lacks}
+    missing = {finding.name: finding for run in planned if marks[run.cell] != "done" for finding in run.lacks}
     if missing:
         print("missing:", *missing.values(), sep="\n")
 
 
-_COUNTED = {"done": "are done", "run": "can be run", "lacks": "lack something"}
+_COUNTED = {"done": "are done", "run": "can be run", "lacks": "wait for what is missing"}
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -116,14 +116,14 @@ def test_a_table_from_nothing_to_its_numbers(root: Path, commands: list[list[str
     trained is tested; with all of them, both seeds are trained and tested on both, and nothing is run twice."""
     assert start(root, *OPTIONS) == 1
     said = capsys.readouterr().out
-    assert commands == [] and "6 runs: 6 lack something" in said
+    assert commands == [] and "6 runs: 6 wait for what is missing" in said
     assert "→ python datasets/prepare_generated.py" in said and "| the box, worms | 12.30 | – | 4.5 | – |" in said
 
     draw(root, "test")
     assert start(root, *OPTIONS) == 1
     said = capsys.readouterr().out
     assert ["--eval-only" in command for command in commands] == [True]
-    assert "1 can be run, 5 lack something" in said
+    assert "1 can be run, 5 wait for what is missing" in said
 
     draw(root, "train")
     assert start(root, *OPTIONS) == 0
@@ -160,6 +160,21 @@ def test_weights_from_elsewhere_are_only_tested(root: Path, commands: list[list[
     assert start(root, "--seeds", "1", *OPTIONS) == 0
     assert len(commands) == 2 and all("--eval-only" in command for command in commands)
     assert commands[0][-2:] == ["MODEL.WEIGHTS", str(folder / "model_final.pth")]
+
+
+def test_official_weights_are_downloaded_by_the_run(root: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """They are told as missing, and do not keep a run from beginning; a file of one's own that is not there does."""
+    draw(root, "train")
+    draw(root, "test")
+    given: list[list[str]] = []
+    monkeypatch.setattr(runs, "train_net", given.append)
+    size_b = ("MODEL.SAM.SIZE", "B", "MODEL.SAM.WEIGHTS", "sam_vit_b")
+    assert start(root, "--plan", *size_b) == 0
+    said = capsys.readouterr().out
+    assert "6 runs: 6 can be run" in said and "!! sam_vit_b" in said and "https://dl.fbaipublicfiles.com" in said
+    assert start(root, *size_b) == 1 and len(given) == 4  # all but the tests of weights, which nobody trained here
+    assert start(root, "--plan", "MODEL.SAM.WEIGHTS", str(root / "gone.pth")) == 0
+    assert "6 runs: 6 wait for what is missing" in capsys.readouterr().out
 
 
 def test_a_run_that_fails_does_not_stop_the_others(root: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

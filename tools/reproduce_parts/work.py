@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from possam.clip_encoder import official_clips
 from sam_common.errors import UserError
+from sam_common.weights import OFFICIAL
 from tools import doctor
 from tools.ablation_parts import runs
 from tools.ablation_parts.runs import Cell, Metrics, Options, arguments_of, make_plan, read_results, trained_weights
@@ -21,7 +23,7 @@ class Run:
     Attributes:
         cell: what is trained and tested.
         arguments: what `tools/train_net.py` is given.
-        lacks: the data sets and official weights that it needs and that are not here.
+        lacks: the data sets and official weights that it needs and that are not here. The weights it downloads itself.
         training, folder: where its training, and what it finds itself, goes.
     """
 
@@ -35,10 +37,14 @@ class Run:
         """Its metrics; empty where it is not done."""
         return read_results(self.folder)
 
+    def waits(self) -> bool:
+        """Whether something is missing that somebody has to get."""
+        return any(finding.name not in {*OFFICIAL, *official_clips()} for finding in self.lacks)
+
     def is_possible(self) -> bool:
-        """Whether nothing is missing, weights to test included."""
-        needs_weights = bool(self.cell.tests) and self.cell.training.trains
-        return not self.lacks and (not needs_weights or _is_trained(self.training))
+        """Whether it need not wait, neither for data nor for a training whose weights it tests."""
+        tests_weights = bool(self.cell.tests) and self.cell.training.trains
+        return not self.waits() and (not tests_weights or _is_trained(self.training))
 
 
 def plan(table: Table, seeds: int, output: Path, *, device: str, flags: Sequence[str]) -> list[Run]:
