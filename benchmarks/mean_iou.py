@@ -3,7 +3,8 @@
     python benchmarks/mean_iou.py
 
 The peer is that evaluator's arithmetic written out here, since Detectron2 is on no registry: the argmax over the
-leading axis and a confusion matrix of all pixels. Writing predictions to disk is left out of both.
+leading axis and a confusion matrix of all pixels. Writing predictions to disk is left out of both. `reading_ms` is what
+adding up all scores takes, which reads each of them once: the floor.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from benchmarks.scenes import class_scores, segment_map
 from benchmarks.side_by_side import in_turn, tell
+from sam_common import map_kernels
 from sam_common.evaluation.mean_iou import best_class, pixel_counts
 
 HEIGHT, WIDTH = 512, 683  # ADE20K's usual size
@@ -54,6 +56,8 @@ def main() -> None:
         if not np.array_equal(peer(), ours()):
             raise SystemExit("the counts differ")
         measured = in_turn(peer, ours, repeats=args.repeats, threads=args.threads)
+        reading = in_turn(scores.sum, ours, repeats=args.repeats, threads=args.threads)
+        measured |= {"reading_ms": reading["peer_ms"], "kernel": map_kernels.kernel_in_use()}
         tell(
             f"mIoU from scores, {num_classes} classes", "the plain PyTorch and NumPy formulation", measured, target=6.0
         )

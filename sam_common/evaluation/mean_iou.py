@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def best_class(scores: Tensor) -> Tensor:
     """The class of the highest score at every pixel, the first of equal ones: `scores.argmax(dim=0)`, int64 [H, W].
 
     On a CPU that walks through memory in steps of a whole map; here class after class is compared with the best so far,
-    for a block of pixels that stays in the cache: compiled, every score is read once.
+    for a block of pixels that stays in the cache: compiled, every score is read once. Blocks are shared out to as many
+    threads as PyTorch uses.
 
     Args:
         scores: [C, H, W], floating point.
@@ -75,11 +77,16 @@ def best_class(scores: Tensor) -> Tensor:
         return scores.argmax(dim=0)
     pixels = scores.flatten(1)
     classes = torch.empty(pixels.shape[1], dtype=torch.int64)
-    for start in range(0, len(classes), _BLOCK):
+
+    def fill(start: int) -> None:
         part = pixels[:, start : start + _BLOCK]
         rows = (part if part.dtype in (torch.float32, torch.float64) else part.float()).numpy()
         best = map_kernels.first_highest(rows)
         classes[start : start + _BLOCK] = torch.from_numpy(_first_highest(rows) if best is None else best)
+
+    starts = range(0, len(classes), _BLOCK)
+    with ThreadPoolExecutor(min(torch.get_num_threads(), len(starts))) as pool:
+        list(pool.map(fill, starts))  # raises what went wrong
     return classes.view(scores.shape[1:])
 
 
