@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sam_common.data import catalog
 from tools import ablations, train_net
@@ -51,12 +52,14 @@ def test_every_table_of_a_paper_is_claimed_at_both_sizes() -> None:
 
 
 def test_no_number_of_a_paper_is_left_out() -> None:
-    """What the configurations and the pages on the papers quote as theirs is on this page."""
+    """What the configurations, the tables to reproduce and the pages on the papers quote as theirs is on this page."""
     quoted = [line for file in (ROOT / "configs").glob("*.yaml") for line in file.read_text().splitlines()]
     quoted = [line.partition("aper")[2].replace("arXiv 2403.09620", "") for line in quoted if "# Paper" in line]
     pages = [line for file in (ROOT / "docs" / "papers").glob("*.md") for line in file.read_text().splitlines()]
     quoted += [line for line in pages if re.match(r"\| (paper|C2F-Seg)", line)]
     quoted += [value for path in ablations.TABLES for value in read_table(path).printed.values()]
+    for file in (ROOT / "configs" / "reproduction").glob("*.yaml"):
+        quoted += [str(row) for row in yaml.safe_load(file.read_text()).get("paper", {}).values()]
     numbers = {number for line in quoted for number in re.findall(r"\d+\.\d+", line)}
     assert len(numbers) > 40
     assert sorted(number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", PAGE)) == []
