@@ -20,8 +20,9 @@ from sam_common.errors import UserError
 class AmodalDetector(nn.Module):
     """A detector, and PLUG on the boxes that it finds.
 
-    Inputs, outputs, losses and the state are the detector's own: what trains, tests, saves and loads it goes on to,
-    and PLUG, which brings its weights, is neither trained nor saved. In evaluation an output has besides
+    Inputs, outputs, losses and the state dictionary are the detector's own, so whatever trains, tests, saves or loads
+    the detector does so with this. PLUG brings its weights; it is neither trained nor saved. In evaluation an output
+    has besides
 
         amodal: `AmodalInstances` of PLUG, in the order of `instances`;
         instances: the detector's `Instances` [N] of the size that was asked for, with
@@ -87,8 +88,8 @@ class AmodalDetector(nn.Module):
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """The detector's, under its own names: a file of either is a file of the other."""
-        return self.detector.state_dict(*args, **kwargs)
+        """The detector's, so a file of either is a file of the other; as part of another module, all of it."""
+        return super().state_dict(*args, **kwargs) if args or kwargs else self.detector.state_dict()
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         return self.detector.load_state_dict(*args, **kwargs)

@@ -174,8 +174,8 @@ def test_what_trains_and_is_saved_is_the_detector(tmp_path: Path, plug_config: P
     assert model.state_dict().keys() == stock.state_dict().keys()
     model.load_state_dict(torch.load(tmp_path / "detector.pth", weights_only=True)["model"])
     assert_same(dict(model.state_dict()), dict(stock.state_dict()))
-    wrapped = nn.ModuleDict({"inner": model}).state_dict()  # as a distributed model holds it
-    assert wrapped.keys() == {f"inner.{name}" for name in stock.state_dict()}
+    wrapped = nn.ModuleDict({"inner": model})  # part of something else: all of it, both ways
+    wrapped.load_state_dict(wrapped.state_dict())
 
     before = {name: value.clone() for name, value in model.completer.state_dict().items()}
     masks = torch.zeros(1, 64, 64, dtype=torch.bool)
