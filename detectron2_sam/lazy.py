@@ -51,7 +51,10 @@ def vocabulary(name: str) -> Vocabulary:
 
 
 def train_loader(name: str, mapper: Mapper, *, batch_size: int, seed: int = 0, num_workers: int = 4) -> BatchLoader:
-    """This process's endless batches of a data set; `batch_size` images over all processes."""
+    """This process's endless batches of a data set; `batch_size` images over all processes.
+
+    They begin with the first in a run that goes on too, as Detectron2's own sampler does under its LazyConfig tool.
+    """
     register_datasets()
     split = {"rank": comm.get_rank(), "world_size": comm.get_world_size()}
     records = spec_of(name).load()
