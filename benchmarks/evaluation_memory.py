@@ -6,8 +6,8 @@
 
 Each evaluator runs in a process of its own, which is fed the predictions of images it has truth for on disk, like a
 model's, and reads its resident memory every 250 images. A line says how many bytes an image adds from the first tenth
-on (a straight line through what was read), and what `evaluate` takes at the end: COCO's evaluation of masks holds all
-detections at once. The records of the data set are there from the beginning.
+on (a straight line through what was read), and the peak of `evaluate` at the end: COCO's evaluation of masks holds all
+detections at once, here 11 of each image. The records of the data set are there from the beginning. Linux only.
 """
 
 from __future__ import annotations
@@ -136,14 +136,14 @@ CASES = {
 }
 
 
-def resident() -> int:
-    """Bytes of this process that are in memory (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+def memory(entry: str) -> int:
+    """Bytes of this process: `VmRSS` in memory now, `VmHWM` at most so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{entry}:")))
 
 
 def measure(name: str, images: int, every: int, folder: Path) -> Iterator[tuple[int, int]]:
-    """Runs one evaluator; (images so far, bytes), the last after `evaluate`."""
+    """Runs one evaluator; (images so far, bytes), last the peak of `evaluate`."""
     case = CASES[name]
     scenes = [segment_map(HEIGHT, WIDTH, SEGMENTS, seed=seed) for seed in range(SCENES)]
     truths = [case.truth(labels, folder / "truth" / f"{k}.png") for k, labels in enumerate(scenes)]
@@ -157,14 +157,14 @@ def measure(name: str, images: int, every: int, folder: Path) -> Iterator[tuple[
         "generated", lambda: records, lambda: VOCABULARY[: 1 if name == "few_shot" else None], files=files
     )
     evaluator = case.evaluator(spec, output_dir=folder / "out")
-    yield 0, resident()
+    yield 0, memory("VmRSS")
     for number in range(images):
         item, output = case.prediction(scenes[number % SCENES])
         evaluator.process([{"image_id": number} | item], [output])
         if (number + 1) % every == 0:
-            yield number + 1, resident()
+            yield number + 1, memory("VmRSS")
     evaluator.evaluate()
-    yield images, resident()
+    yield images, memory("VmHWM")
 
 
 def run(name: str, images: int, every: int) -> None:
@@ -180,7 +180,7 @@ def run(name: str, images: int, every: int) -> None:
         "bytes_per_image": round(slope),
         "start_mib": round(points[0][1] / MIB, 1),
         "end_mib": round(points[-1][1] / MIB, 1),
-        "after_evaluate_mib": round(end[1] / MIB, 1),
+        "evaluate_mib": round(end[1] / MIB, 1),
         "evaluate_bytes_per_image": round((end[1] - points[-1][1]) / images),
         "every": every,
         "mib": [round(size / MIB, 1) for _, size in points],
@@ -201,14 +201,14 @@ def main() -> int:
         run(args.only, args.images, args.every)
         return 0
     sizes = ["--images", str(args.images), "--every", str(args.every)]
-    curves: dict[str, list[float]] = {}
+    lines: dict[str, dict[str, Any]] = {}
     for name in tqdm(args.evaluators, leave=False, disable=None):
         command = [sys.executable, __file__, "--only", name, *sizes]
         printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         print(printed, end="", flush=True)
-        curves[name] = json.loads(printed.splitlines()[-1])["mib"]
+        lines[name] = json.loads(printed.splitlines()[-1])
     if args.output:
-        draw(args.output, curves, args.every)
+        draw(args.output, lines, args.every)
     return 0
 
 
@@ -217,15 +217,17 @@ SIZE, MARGIN = (900, 420), (70, 50)
 """Width and height of the drawing, and what is left free at its left and its bottom, pixels."""
 
 
-def draw(path: Path, curves: dict[str, list[float]], every: int) -> None:
-    """The curves, MiB over images, from zero up."""
+def draw(path: Path, lines: dict[str, dict[str, Any]], every: int) -> None:
+    """MiB above those before the first image, over images; a dot where `evaluate` takes it."""
     picture = np.full((SIZE[1], SIZE[0], 3), 255, dtype=np.uint8)
-    last = every * max(len(curve) - 1 for curve in curves.values())
-    x_ticks = round_ticks(0.0, float(last))
-    y_ticks = round_ticks(0.0, 1.1 * max(max(curve) for curve in curves.values()))
+    curves = {
+        name: [size - line["mib"][0] for size in (*line["mib"], line["evaluate_mib"])] for name, line in lines.items()
+    }
+    x_ticks = round_ticks(0.0, float(every * max(len(curve) - 2 for curve in curves.values())))
+    y_ticks = round_ticks(0.0, max(max(curve) for curve in curves.values()))
 
     def place(x: float, y: float) -> tuple[int, int]:
-        wide, high = SIZE[0] - MARGIN[0] - 130, SIZE[1] - MARGIN[1] - 20
+        wide, high = SIZE[0] - MARGIN[0] - 150, SIZE[1] - MARGIN[1] - 30
         return round(MARGIN[0] + wide * x / x_ticks[-1]), round(SIZE[1] - MARGIN[1] - high * y / y_ticks[-1])
 
     def write(text: str, at: tuple[int, int], color: tuple[int, ...] = (90, 90, 90)) -> None:
@@ -237,13 +239,17 @@ def draw(path: Path, curves: dict[str, list[float]], every: int) -> None:
     for tick in x_ticks:
         write(f"{tick:g}", (place(tick, 0)[0] - 14, SIZE[1] - MARGIN[1] + 20))
     write("images", (SIZE[0] // 2 - 60, SIZE[1] - 10))
-    write("MiB resident", (10, 14))
-    ends: list[int] = []
-    for (name, curve), color in sorted(zip(curves.items(), COLORS, strict=False), key=lambda entry: -entry[0][1][-1]):
+    write("MiB more than before the first image; dots: the evaluation at the end", (10, 14))
+    lowest = SIZE[1]
+    for (name, (*curve, end)), color in sorted(
+        zip(curves.items(), COLORS, strict=False), key=lambda entry: entry[0][1][-1]
+    ):
         points = np.array([place(every * index, size) for index, size in enumerate(curve)], dtype=np.int32)
         cv2.polylines(picture, [points], False, color, 2, cv2.LINE_AA)
-        ends.append(max(int(points[-1][1]), ends[-1] + 16 if ends else 0))
-        write(name, (int(points[-1][0]) + 8, ends[-1] + 4), color)
+        dot = place(every * (len(curve) - 1), end)
+        cv2.circle(picture, dot, 4, color, -1, cv2.LINE_AA)
+        lowest = min(lowest - 16, dot[1] + 4)
+        write(f"{name} {end:.0f}", (dot[0] + 10, lowest), color)
     with atomic_path(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
 
