@@ -100,11 +100,16 @@ def build_completer(config_file: str, weights: str) -> plug.plug.PLUG:
 
     Args:
         config_file: a path, or the name of a shipped one.
-        weights: a checkpoint, in the place of the file's `MODEL.WEIGHTS`; `random`: untrained.
+        weights: a checkpoint of its training; `random`: untrained.
 
     Raises:
-        UserError: the file or the weights cannot be used, or there are no weights.
+        UserError: there are no weights, or they or the file cannot be used.
     """
+    if not weights:
+        raise UserError(
+            f"PLUG ({config_file}) has no weights: give the model_final.pth of its training as "
+            "MODEL.AMODAL_DETECTOR.PLUG_WEIGHTS, or random"
+        )
     predictor = AmodalPredictor.from_config(config_file, weights=weights, options=["MODEL.DEVICE", "cpu"])
     return cast(plug.plug.PLUG, predictor.model)
 

@@ -45,7 +45,7 @@ def _add_amodal_detector_config(cfg: CfgNode) -> None:
     keys = cfg.MODEL.AMODAL_DETECTOR = type(cfg)()
     keys.DETECTOR = "GeneralizedRCNN"  # the META_ARCHITECTURE that all other keys of the file are for
     keys.PLUG_CONFIG = "configs/plug_H_cocoa.yaml"
-    keys.PLUG_WEIGHTS = ""  # a checkpoint of PLUG | random; "" = MODEL.WEIGHTS of that file
+    keys.PLUG_WEIGHTS = ""  # a checkpoint of its training | random
 
 
 def _add_missing(cfg: CfgNode, ours: CfgNode) -> None:

@@ -66,8 +66,7 @@ class Detectron2Detector:
         cfg.defrost()
         cfg.MODEL.DEVICE = str(device)
         self.model = build_model(cfg).eval()
-        if weights != "random":
-            load_detector(self.model, weights)
+        load_detector(self.model, weights)
         self.resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
         self.is_bgr = cfg.INPUT.FORMAT == "BGR"
         self.categories = (
@@ -88,9 +87,14 @@ class Detectron2Detector:
 def load_detector(model: nn.Module, path: str) -> None:
     """Loads all that a model has from a file that Detectron2 wrote; pickles are read without unpickling them.
 
+    Args:
+        path: a .pth or a .pkl; `random` leaves the model as it is.
+
     Raises:
         UserError: there is no path, or the file cannot be read or is of another model.
     """
+    if path == "random":
+        return
     if not path or "://" in path:
         raise UserError(
             f"MODEL.WEIGHTS {path!r}: give the path of a .pth or .pkl file (detectron2:CONFIG.yaml,FILE), or random"

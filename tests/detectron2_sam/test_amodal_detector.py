@@ -257,12 +257,14 @@ def test_it_scores_what_plug_scores_with_its_boxes(
 
 
 @pytest.mark.parametrize("name", ["AmodalDetector", "NoSuchNet"])
-def test_a_detector_is_asked_for(name: str, plug_config: Path) -> None:
-    """Error: itself, or a name that is in no registry, in one line."""
+def test_a_detector_and_weights_are_asked_for(name: str, plug_config: Path) -> None:
+    """Error: itself, or a name that is in no registry; a PLUG without weights. In one line."""
     cfg = amodal(stock_cfg(RETINANET), plug_config)
     cfg.MODEL.AMODAL_DETECTOR.DETECTOR = name
     with pytest.raises(UserError, match=rf"DETECTOR is '{name}'; give the META_ARCHITECTURE of a detector"):
         build_model(cfg)
+    with pytest.raises(UserError, match=r"plug\.yaml\) has no weights: .* MODEL\.AMODAL_DETECTOR\.PLUG_WEIGHTS"):
+        build_completer(str(plug_config), "")
 
 
 def test_the_shipped_file_is_the_stock_detectors() -> None:
