@@ -10,6 +10,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,31 @@ from tools.methods import full_cfg, register_all
 STAGE = "stage: "
 
 
-def staged(owner: Any, method: str, name: str) -> None:
-    """Names the time that a method of an object takes."""
+def in_profile(name: str) -> AbstractContextManager[Any]:
+    """Names a span of time for the profiler."""
+    return record_function(STAGE + name)
+
+
+def staged(owner: Any, method: str, name: str, span: Callable[[str], AbstractContextManager[Any]] = in_profile) -> None:
+    """Names the time that a method of an object takes: every call happens within `span(name)`."""
     call: Callable[..., Any] = getattr(owner, method)
 
     def named(*args: Any, **kwargs: Any) -> Any:
-        with record_function(STAGE + name):
+        with span(name):
             return call(*args, **kwargs)
 
     setattr(owner, method, named)
+
+
+def possam_stages(model: PosSAM) -> list[tuple[Any, str, str]]:
+    """Object, method and name of the stages of a forward pass; an indented one is part of the next."""
+    return [
+        (model.backbone, "forward", "SAM encoder and pyramid"),
+        (model.clip, "features", "CLIP encoder"),
+        (model.head.pixel_decoder, "forward", "  pixel decoder, in the head"),
+        (model.head, "forward", "head"),
+        (model, "postprocess", "post-processing"),
+    ]
 
 
 def train(model: PosSAM, cfg: CfgNode, steps: int) -> None:
@@ -50,12 +67,12 @@ def train(model: PosSAM, cfg: CfgNode, steps: int) -> None:
     optimizer = build_optimizer(cfg, model)
     batches = iter(build_batches(cfg, rank=0, world_size=1)(0))
     for _ in range(steps):
-        with record_function(f"{STAGE}data"):
+        with in_profile("data"):
             batch = next(batches)
         losses = model(batch)
-        with record_function(f"{STAGE}backward"):
+        with in_profile("backward"):
             sum(losses.values()).backward()  # type: ignore[union-attr]
-        with record_function(f"{STAGE}optimizer"):
+        with in_profile("optimizer"):
             optimizer.step()
             optimizer.zero_grad()
 
@@ -67,12 +84,12 @@ def evaluate(model: PosSAM, cfg: CfgNode, images: int, evaluators: list[Evaluato
     records, mapper = test_set(cfg, catalog.get(cfg.DATASETS.TEST[0]))
     batches = iter(build_test_loader(records[:images], mapper))
     for _ in range(images):
-        with record_function(f"{STAGE}data"):
+        with in_profile("data"):
             batch = next(batches)
         outputs = model(batch)
         for evaluator in evaluators:
             if evaluator.judges[0] in outputs[0]:  # type: ignore[index]
-                with record_function(f"{STAGE}{type(evaluator).__name__}"):
+                with in_profile(type(evaluator).__name__):
                     evaluator.process(batch, outputs)  # type: ignore[arg-type]
 
 
@@ -108,12 +125,8 @@ def main() -> None:
     register_datasets(cfg)
     torch.manual_seed(0)
     model = build_possam(cfg)
-    staged(model.backbone, "forward", "SAM encoder and pyramid")
-    staged(model.clip, "features", "CLIP encoder")
-    staged(model.head.pixel_decoder, "forward", "  pixel decoder, in the head")
-    staged(model.head, "forward", "head")
-    staged(model.criterion, "forward", "criterion")
-    staged(model, "postprocess", "post-processing")
+    for stage in (*possam_stages(model), (model.criterion, "forward", "criterion")):
+        staged(*stage)
     train(model, cfg, 1)  # what happens once
     show(
         f"training, {args.steps} steps of {cfg.SOLVER.IMS_PER_BATCH} images",

@@ -1,0 +1,182 @@
+"""Images a second, peak memory and the share of each stage, from pixels to masks of the image's size: JSON lines.
+
+    python benchmarks/end_to_end.py                              # CPU, one thread, the tiny configurations
+    python benchmarks/end_to_end.py --device cuda --save \\
+        --configs possam_B possam_L possam_H plug_B_cocoa plug_L_cocoa plug_H_cocoa      # untested: no GPU was at hand
+
+Each configuration runs at its real size in a process of its own, with random weights and random pixels, as an engine
+evaluates it: one image at a time (of PLUG: --objects of one image), in the precision of its SOLVER.AMP, post-processing
+included. The words are ADE20K's, their embeddings random, since they are computed once.
+
+A run ends when the device has finished. The speed is that of the median run; the stages are then measured in runs of
+their own, in which every stage waits for the device, so on a GPU nothing overlaps there. Memory is what the process has
+at most, on a GPU what tensors take at most. --save writes the lines to benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+import plug.plug
+from benchmarks.memory import MIB, Case, forget_peak, make_batch, memory, predict
+from benchmarks.where_time_goes import possam_stages, staged
+from sam_common.config import build_model, resolve_device
+from sam_common.engine.launch import choose_precision
+from sam_common.files import write_text
+from sam_common.layers.deformable_attention import kernel_in_use
+from sam_common.tool import ToolParser, run_tool
+from tools.methods import register_all
+
+RESULTS = Path(__file__).resolve().parent / "results"
+TARGETS = {"possam_B": 80, "possam_L": 55, "possam_H": 35}
+"""Images a second of PosSAM on an H200."""
+
+
+class Stopwatch:
+    """Seconds of each stage.
+
+    Args:
+        finish: waits until the device has done what it was given.
+    """
+
+    def __init__(self, finish: Callable[[], None]) -> None:
+        self.finish = finish
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self.finish()
+        start = time.perf_counter()
+        yield
+        self.finish()
+        self.seconds[name] += time.perf_counter() - start
+
+
+def stages(model: Any) -> list[tuple[Any, str, str]]:
+    """Object, method and name of the stages of a model's forward pass."""
+    if not isinstance(model, plug.plug.PLUG):
+        return possam_stages(model)
+    return [
+        (model, "crops", "crops"),
+        (model.encoder, "forward", "SAM encoder, two branches"),
+        *((decoder, "forward", "mask decoders") for decoder in model.decoders),
+        (model.refine, "forward", "refinement"),
+        (plug.plug, "uncrop", "masks back into the image"),
+    ]
+
+
+def measure(case: Case, runs: int) -> dict[str, Any]:
+    """One configuration, in this process."""
+    cfg, device = case.cfg(), resolve_device(case.device)
+    torch.set_num_threads(case.threads)
+    torch.manual_seed(0)
+    register_all()
+    dtype = choose_precision(device, cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32")
+    precision = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    model = build_model(cfg).to(device).eval()
+    batch = make_batch(cfg, model, case)
+    watch = Stopwatch(torch.cuda.synchronize if device.type == "cuda" else lambda: None)
+
+    def run() -> None:
+        with watch("whole"):
+            predict(model, precision, batch)
+
+    for _ in range(2):  # what happens once
+        run()
+    forget_peak(device)
+    seconds = median_seconds(run, watch, runs)
+    peak = memory(device, "VmHWM")
+    return {
+        "images_per_second": float(f"{1 / seconds:.4g}"),
+        "milliseconds": float(f"{1e3 * seconds:.4g}"),
+        "peak_mib": round(peak / MIB, 1),
+        "stages": shares(model, run, watch, runs),
+        "precision": str(dtype).removeprefix("torch."),
+        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "deformable_attention": kernel_in_use(device),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda},
+    }
+
+
+def cpu_name() -> str:
+    """What Linux calls it, elsewhere its kind."""
+    table = Path("/proc/cpuinfo")
+    lines = table.read_text().splitlines() if table.is_file() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def median_seconds(run: Callable[[], None], watch: Stopwatch, runs: int) -> float:
+    """What a run takes."""
+    taken = []
+    for _ in range(runs):
+        watch.seconds.clear()
+        run()
+        taken.append(watch.seconds["whole"])
+    return statistics.median(taken)
+
+
+def shares(model: nn.Module, run: Callable[[], None], watch: Stopwatch, runs: int) -> dict[str, float]:
+    """Stage -> its part of the time; one whose name is indented is part of another."""
+    for stage in stages(model):
+        staged(*stage, span=watch)
+    watch.seconds.clear()
+    for _ in range(runs):
+        run()
+    whole = watch.seconds.pop("whole")
+    found = {name: seconds / whole for name, seconds in watch.seconds.items()}
+    found["the rest"] = 1 - sum(share for name, share in found.items() if not name.startswith(" "))
+    return {name: round(share, 3) for name, share in found.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints a line for each configuration."""
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--configs", nargs="+", default=["possam_T", "plug_T"], metavar="NAME", help="files of configs/"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu | cuda")
+    parser.add_argument("--objects", type=int, default=4, help="of PLUG's image")
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--save", nargs="?", type=Path, const=RESULTS, metavar="FOLDER", help=f"({RESULTS.name})")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="after --: over every configuration")
+    args = parser.parse_args(argv)
+    resolve_device(args.device)
+    command = shlex.join(["python", "benchmarks/end_to_end.py", *(sys.argv[1:] if argv is None else argv)])
+    lines = []
+    for config in args.configs:
+        count = args.objects if config.startswith("plug") else 1
+        case = Case(config, "inference", count, device=args.device, threads=args.threads, options=tuple(args.opts))
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            measured = process.submit(measure, case, args.runs).result()
+        facts = {"case": f"{config}, end to end", "count": count, "device": args.device, "threads": args.threads}
+        goal = {"images_per_second_wanted": TARGETS[config]} if args.device == "cuda" and config in TARGETS else {}
+        lines.append({**facts, **measured, **goal, "command": command})
+        print(json.dumps(lines[-1]), flush=True)
+    if args.save is not None:
+        machine = "-".join("".join(c if c.isalnum() else " " for c in lines[0]["machine"]).lower().split())
+        path = args.save / f"end_to_end-{machine}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
+        write_text(path, json.dumps(lines, indent=1) + "\n")
+        print(f"written: {path}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
