@@ -89,9 +89,12 @@ def moved(truth: dict[str, Any], labels: Tensor, folder: Path) -> dict[str, Any]
 
 
 def write_with_pillow(path: Path, ids: Tensor) -> None:
-    """A panoptic PNG as panopticapi's `id2rgb` and Pillow make it."""
-    channels = [(ids // 256**k % 256).numpy().astype(np.uint8) for k in range(3)]
-    Image.fromarray(np.stack(channels, axis=-1)).save(path)
+    """A panoptic PNG as Detectron2's evaluator makes it: channel by channel, and Pillow's defaults."""
+    rest, pixels = ids.numpy().copy(), np.empty((*ids.shape, 3), dtype=np.uint8)
+    for channel in range(3):
+        pixels[..., channel] = rest % 256
+        rest //= 256
+    Image.fromarray(pixels).save(path)
 
 
 def column(record: dict[str, Any], key: str) -> Tensor:
