@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
-#include <limits>
 #include <new>
 #include <vector>
 
@@ -13,7 +11,7 @@ namespace {
 
 constexpr int64_t BLOCK = 2048;  // pixels whose best classes so far stay in the cache
 
-// The place of each id in a list: a table that is at most half full, searched from where the id's hash points.
+// The place of each id in a list: a table that is at most an eighth full, searched from where the id's hash points.
 class Places {
  public:
   Places(const int32_t* ids, int64_t count) {
@@ -147,7 +145,7 @@ int32_t joint_areas(const int32_t* truth, const int32_t* predicted, int64_t pixe
       return true;
     };
     for (; at + 32 <= pixels; at += 32) {
-      uint32_t changes = 0;  // a bit for each pixel: compilers compare many at once
+      uint32_t changes = 0;  // a bit for each pixel, which compilers make of many at once
       for (int64_t k = 0; k < 32; ++k) changes |= uint32_t(changed(at + k)) << k;
       for (; changes; changes &= changes - 1)
         if (!end_run(at + __builtin_ctz(changes))) return 1;

@@ -71,8 +71,10 @@ def test_the_same_encodings_without_it(labels):
 
 def test_characters_of_large_numbers():
     """Equality at the ends of what five bits a character hold, and nothing at all."""
-    numbers, lengths = np.array([0, 15, 16, 31, 2**29, 0, 2**30 - 1, 5, 1], np.int64), np.array([8, 1], np.int64)
+    numbers, lengths = np.array([0, 15, 16, 31, 2**29, 0, 2**31 - 1, 5, 1], np.int64), np.array([8, 1], np.int64)
     assert map_kernels.rle_characters(numbers, lengths) == rle._characters(numbers, lengths)
     assert map_kernels.rle_characters(numbers[:0], lengths[:0]) == []
+    with pytest.raises(ValueError, match="must lie in"):
+        map_kernels.rle_characters(numbers + 2**31, lengths)
     with pytest.raises(ValueError, match="add up"):
         map_kernels.rle_characters(numbers, lengths[:1])
