@@ -42,6 +42,8 @@ OPTIONAL = {
     "detectron2": "only --engine detectron2 needs it: docs/detectron2.md",
     "transformers": "only detectors transformers:NAME need it: pip install 'transformers>=4.51'",
     "ultralytics": "only detectors ultralytics:FILE.pt need it; it is AGPL-3.0: pip install 'ultralytics>=8.3'",
+    "faster_coco_eval": "computes mask AP sooner: pip install 'faster-coco-eval>=1.6'",
+    "zlib_ng": "reads panoptic PNGs sooner: pip install 'zlib-ng>=0.5'",
     "panopticapi": "only comparing with the reference evaluation needs it: "
     "pip install git+https://github.com/cocodataset/panopticapi.git",
 }
@@ -114,9 +116,10 @@ def engines() -> Iterator[Finding]:
 
 
 def devices() -> Iterator[Finding]:
-    """GPUs with what they compute in, the CPU, and the deformable attention that runs."""
+    """GPUs with what they compute in, the CPU, and the kernels that run."""
     import torch
 
+    from sam_common import map_kernels
     from sam_common.engine.launch import choose_precision
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -131,6 +134,9 @@ def devices() -> Iterator[Finding]:
     cpu = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads; trains in float32, in bf16 if asked to"
     yield Finding("devices", "cpu", True, cpu)
     yield from (_kernel(torch.device(kind)) for kind in ("cpu", *(["cuda"] if gpus else [])))
+    maps = map_kernels.kernel_in_use()
+    fix = "" if maps == "c++" else "for a faster one install a C++ compiler, such as g++ (optional)"
+    yield Finding("kernels", "passes over maps, cpu", maps == "c++", maps, fix)
 
 
 def _kernel(device: Any) -> Finding:
