@@ -144,6 +144,16 @@ def test_rows_that_differ_in_testing_alone_share_a_training(commands: list[list[
     assert "| base | 5.0 ± 7.1 |" in table and "| clip | 7.0 ± 7.1 |" in table
 
 
+@pytest.mark.parametrize("content", ["_BASE_: c.yaml", "_BASE_: [", "_BASE_: [c.yaml]", "- 1", "X: 1"])
+def test_a_configuration_that_is_none_is_left_to_its_run(
+    content: str, commands: list[list[str]], tmp_path: Path
+) -> None:
+    """A file that leads back to itself, or is no configuration with one base, is handed on as it was named."""
+    (tmp_path / "c.yaml").write_text(content)
+    run(tmp_path, f"{{metrics: [a/b], trained: {{a: {tmp_path}/c.yaml}}}}")
+    assert [command[1] for command in commands] == [f"{tmp_path}/c.yaml"] * 2
+
+
 def test_overrides_are_of_every_row(commands: list[list[str]], tmp_path: Path) -> None:
     """They come last, so they win over the row's own; other overrides are other runs."""
     rows = "{config: c.yaml, metrics: [a/b], trained: {a: [X, 1, Y, 2]}, untrained: {z: []}}"

@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from sam_common.config import find_config
 from sam_common.errors import UserError
 from tools.ablation_parts.rows import Rows
 
@@ -89,19 +90,22 @@ def find_cell(rows: Rows, label: str, tested: str, seed: int) -> Cell:
 def _base(config: str, given: dict[str, str]) -> tuple[str, dict[str, str]]:
     """The configuration that a training reads, and overrides: a file that adds to its `_BASE_` what only testing reads
     is that base, tested in its way."""
-    file = Path(config)
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return config, given  # the run itself says what is wrong with it
-    if not isinstance(content, dict):
-        return config, given
-    base = content.pop("_BASE_", None)
-    content.pop("OUTPUT_DIR", None)
-    added = dict(_leaves(content))
-    if not isinstance(base, str) or not all(key.startswith(TEST_KEYS) for key in added):
-        return config, given
-    return _base(os.path.normpath(file.parent / base), {**added, **given})
+    met: set[str] = set()
+    while config not in met:  # what leads back to itself, or cannot be read, its run says itself
+        met.add(config)
+        try:
+            file = find_config(config)
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (UserError, OSError, yaml.YAMLError, UnicodeDecodeError):
+            break
+        if not isinstance(content, dict) or not isinstance(base := content.pop("_BASE_", None), str):
+            break
+        content.pop("OUTPUT_DIR", None)
+        added = dict(_leaves(content))
+        if not all(key.startswith(TEST_KEYS) for key in added):
+            break
+        config, given = os.path.normpath(file.parent / base), {**added, **given}
+    return config, given
 
 
 def _leaves(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
