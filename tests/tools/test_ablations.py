@@ -11,7 +11,7 @@ from sam_common.config import CfgNode
 from sam_common.errors import UserError
 from tools import ablations
 from tools.ablation_parts import runs
-from tools.ablation_parts.reproduction import judge, read_table
+from tools.ablation_parts.reproduction import judge, read_table, write_section
 from tools.ablation_parts.rows import Row, read_rows
 from tools.methods import full_cfg
 
@@ -87,6 +87,17 @@ This is a remark.
     )
 
 
+def test_orderings_may_be_judged_in_several_metrics(tmp_path: Path) -> None:
+    """Each has a verdict of its own, with its name."""
+    (tmp_path / "table.yaml").write_text(TABLE + "judged: [task/M, task/N]")
+    table = read_table(str(tmp_path / "table.yaml"))
+    cells = {runs.find_cell(table.rows, label, "", 0): label for label in table.rows.labels}
+    results = {cell: {"task/M": float(label[0]), "task/N": -float(label[0])} for cell, label in cells.items()}
+    text, verdicts = write_section(table, results, 1)
+    assert "- 2 more > 1 nothing, M: **holds**, +1.0\n- 2 more > 1 nothing, N: **does not hold**, -1.0\n" in text
+    assert verdicts == {"holds": 3, "does not hold": 3}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -95,6 +106,7 @@ This is a remark.
         ("3 most > 2 more", "3 most > 4 all", "BETTER > WORSE, not '3 most > 4 all'"),
         ("3 most > 2 more", "3 most", "BETTER > WORSE, not '3 most'"),
         ("rows: {3 most:", "rows: {most:", "must be labels of rows, most is none"),
+        ("remarks:", "judged: [task/O]\nremarks:", "must be among the metrics, not task/O"),
     ],
 )
 def test_a_wrong_table_is_one_line(old: str, new: str, message: str, tmp_path: Path) -> None:
@@ -149,7 +161,8 @@ def test_the_report_in_the_docs_is_of_these_tables() -> None:
     for title, table in tables.items():
         assert all(f"\n| {label} | " in sections[title] for label in table.rows.labels)
         judged = [line[2:].partition(": **")[0] for line in sections[title].splitlines() if line.startswith("- ")]
-        assert judged == [" > ".join(ordering) for ordering in table.orderings]
+        names = [f", {metric.partition('/')[2]}" for metric in table.judged] if len(table.judged) > 1 else [""]
+        assert judged == [" > ".join(ordering) + name for ordering in table.orderings for name in names]
 
 
 def _read(row: Row) -> dict[str, object]:

@@ -1,9 +1,10 @@
 """The report of `tools/ablations.py`: for each table of a paper its rows as they came out here, what the paper prints,
 and whether what it concludes holds.
 
-A conclusion is an ordering of two rows, "better > worse", in the table's first metric. Rows with the same seed see the
-same images in the same order, so differences are taken seed by seed: d ± s, mean and sample standard deviation. It
-*holds* where d > s, *does not hold* where d < -s, and is *not resolved* between, and where d rounds to 0.0.
+A conclusion is an ordering of two rows, "better > worse", in the first metric or those that the table names. Rows with
+the same seed see the same images in the same order, so differences are taken seed by seed: d ± s, mean and sample
+standard deviation. It *holds* where d > s, *does not hold* where d < -s, and is *not resolved* between, and where d
+rounds to 0.0.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from sam_common.errors import UserError
 from tools.ablation_parts.rows import Rows, read_rows
@@ -34,6 +36,7 @@ class Table:
         column: what `printed` is of.
         printed: label -> what the paper has, where that is known.
         orderings: (better, worse) labels.
+        judged: the metrics in which they are.
         remarks: sentences that are added.
     """
 
@@ -44,6 +47,7 @@ class Table:
     column: str
     printed: Mapping[str, str]
     orderings: Sequence[tuple[str, str]]
+    judged: Sequence[str]
     remarks: Sequence[str]
 
 
@@ -66,8 +70,11 @@ def read_table(path: str, more: Sequence[str] = ()) -> Table:
     printed = {str(label): str(value) for label, value in paper.get("rows", {}).items()}
     if strange := printed.keys() - set(rows.labels):
         raise UserError(f"{path}: the paper's rows must be labels of rows, {', '.join(strange)} is none")
+    judged = [str(metric) for metric in about.get("judged", rows.metrics[:1])]
+    if not set(judged) <= set(rows.metrics):
+        raise UserError(f"{path}: what is judged must be among the metrics, not {', '.join(judged)}")
     column, remarks = str(paper.get("column", "")), list(about.get("remarks", []))
-    return Table(path, rows, about["title"], about["of"], column, printed, orderings, remarks)
+    return Table(path, rows, about["title"], about["of"], column, printed, orderings, judged, remarks)
 
 
 def judge(better: Mapping[int, float], worse: Mapping[int, float]) -> tuple[str, list[float]]:
@@ -97,12 +104,13 @@ def write_section(table: Table, results: Mapping[Cell, Metrics], seeds: int) -> 
         lines.append([label, *printed, *map(mean_and_deviation, numbers)])
     verdicts: Counter[str] = Counter()
     points = []
-    for better, worse in table.orderings:
+    for (better, worse), metric in product(table.orderings, table.judged):
         verdict, differences = judge(
-            *(by_seed(results, rows, label, tested, rows.metrics[0], seeds) for label in (better, worse))
+            *(by_seed(results, rows, label, tested, metric, seeds) for label in (better, worse))
         )
         verdicts[verdict] += 1
-        points.append(f"- {better} > {worse}: **{verdict}**{_signed(differences)}")
+        where = f", {column_names(rows.metrics)[rows.metrics.index(metric)]}" if len(table.judged) > 1 else ""
+        points.append(f"- {better} > {worse}{where}: **{verdict}**{_signed(differences)}")
     configs = " and ".join(f"`{config}`" for config in dict.fromkeys(row.config for row in rows.trained.values()))
     text = [f"## {table.title}", f"`{table.file}` on {configs}; at the paper's size `{table.of}`.", as_markdown(lines)]
     text += ["\n".join(points)] if points else []
@@ -145,6 +153,6 @@ differ. The orderings are what the papers argue for: that each part of a method 
 
 An ordering *holds* where its better row is ahead by more than the standard deviation of the difference over the seeds,
 *does not hold* where it is behind by more, and is *not resolved* between, and where both print the same. Differences
-are in the first metric.
+are in the first metric where no other is named.
 
 {count}"""
