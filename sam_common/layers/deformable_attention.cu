@@ -3,13 +3,13 @@
 //
 // B images, S tokens (map after map, row-major), H heads, D channels per head, N queries, L maps, P points per map:
 //     value [B, S, H, D] of T      locations [B, N, H, L, P, 2] and weights [B, N, H, L, P] of A, which sums are of too
-//     output [B, N, H, D] of T     gradients: of value in A, so that few are lost in adding; the others as what they are of
+//     output [B, N, H, D] of T     gradients, all of A
 //
-// `lanes` threads are one head of one query; each has V channels side by side, which it reads with one load of 16 bytes,
-// and then those lanes·V further, if there are more. The backward pass adds the three sums over channels by shuffles and the gradient
-// of value by atomics, four at once where the GPU can (9.0).
+// `lanes` threads are one head of one query; each has a pack of V channels side by side, which it reads with one load of
+// 16 bytes, and then the pack lanes·V further on, if there are more. The backward pass adds the three sums over channels
+// by shuffles, and the gradient of value by atomics, four sums at once where the GPU can (9.0).
 //
-// Compiled without nvcc, the same functions run on a CPU, one thread and one lane after the other: for tests of the arithmetic.
+// Compiled without nvcc the same functions run on a CPU, one lane after the other: for tests of the arithmetic.
 
 #include <cmath>
 #include <cstdint>
@@ -86,12 +86,22 @@ BOTH void add(A* target, A share, const A (&values)[V]) {
 #endif
 }
 
+// Each head of each query has a power of two of lanes: as many as there are packs, and as a warp has at most.
+BOTH int count_lanes(int packs) {
+  int lanes = 1;
+  while (2 * lanes <= packs && lanes < 32) lanes *= 2;
+  return lanes;
+}
+
+// Writes the sum of what the lanes have.
 template <typename A>
-BOTH A sum_over_lanes(A x, [[maybe_unused]] int lanes) {
+BOTH void write_sum(A* target, A part, int lane, [[maybe_unused]] int lanes, bool real) {
 #ifdef __CUDA_ARCH__
-  for (int other = lanes / 2; other > 0; other /= 2) x += __shfl_xor_sync(0xffffffffu, x, other);
+  for (int other = lanes / 2; other > 0; other /= 2) part += __shfl_xor_sync(0xffffffffu, part, other);
+  if (real && lane == 0) *target = part;
+#else
+  if (real) *target = lane == 0 ? part : *target + part;
 #endif
-  return x;
 }
 
 // One lane of row `row`, that is head row % H of query row / H, of image b.
@@ -165,14 +175,9 @@ BOTH void backward(const Shape& s, int64_t b, int32_t row, int lane, int lanes, 
           if (corner.inside && real) add<A, V>(grad_value + place, sample.weight * corner.across * corner.down, g);
         }
       }
-      by_weight = sum_over_lanes(by_weight, lanes);
-      by_x = sum_over_lanes(by_x, lanes);
-      by_y = sum_over_lanes(by_y, lanes);
-      if (real && lane == 0) {
-        grad_weights[at] = by_weight;
-        grad_locations[2 * at] = sample.weight * A(w) * by_x;
-        grad_locations[2 * at + 1] = sample.weight * A(h) * by_y;
-      }
+      write_sum(grad_weights + at, by_weight, lane, lanes, real);
+      write_sum(grad_locations + 2 * at, sample.weight * A(w) * by_x, lane, lanes, real);
+      write_sum(grad_locations + 2 * at + 1, sample.weight * A(h) * by_y, lane, lanes, real);
     }
     map += int64_t(h) * w * stride;
   }
@@ -180,34 +185,36 @@ BOTH void backward(const Shape& s, int64_t b, int32_t row, int lane, int lanes, 
 
 #ifdef __CUDACC__
 
-constexpr int BLOCK = 256, WARP = 32;
+constexpr int BLOCK = 256;
 
 template <typename T, typename A, int V>
-__global__ void __launch_bounds__(BLOCK) forward_kernel(const __grid_constant__ Shape s, int lanes, const T* value, const A* locations,
-                                                        const A* weights, T* output) {
+__global__ void __launch_bounds__(BLOCK)
+    forward_kernel(const __grid_constant__ Shape s, int lanes, const T* value, const A* locations, const A* weights,
+                   T* output) {
   const int64_t row = (int64_t(blockIdx.x) * BLOCK + threadIdx.x) / lanes;
   if (row < s.N * s.H)
     forward<T, A, V>(s, blockIdx.y, int32_t(row), threadIdx.x % lanes, lanes, value, locations, weights, output);
 }
 
 template <typename T, typename A, int V>
-__global__ void __launch_bounds__(BLOCK) backward_kernel(const __grid_constant__ Shape s, int lanes, const T* grad, const T* value,
-                                                         const A* locations, const A* weights, A* grad_value,
-                                                         A* grad_locations, A* grad_weights) {
+__global__ void __launch_bounds__(BLOCK)
+    backward_kernel(const __grid_constant__ Shape s, int lanes, const T* grad, const T* value, const A* locations,
+                    const A* weights, A* grad_value, A* grad_locations, A* grad_weights) {
   const int64_t row = (int64_t(blockIdx.x) * BLOCK + threadIdx.x) / lanes;
   const bool real = row < s.N * s.H;
   backward<T, A, V>(s, blockIdx.y, real ? int32_t(row) : 0, threadIdx.x % lanes, lanes, real, grad, value, locations,
                     weights, grad_value, grad_locations, grad_weights);
 }
 
-// Hands `kernel` (forward or backward) its grid: a power of two of lanes, as many as there are packs and a warp has.
+// Runs `kernel`, forward or backward.
 template <typename... Parameters, typename... Arguments>
-int launch(void (*kernel)(const Shape, int, Parameters...), const Shape& s, int packs, void* stream, Arguments... arguments) {
-  int lanes = 1;
-  while (2 * lanes <= packs && lanes < WARP) lanes *= 2;
+int launch(void (*kernel)(const Shape, int, Parameters...), const Shape& s, int packs, void* stream,
+           Arguments... arguments) {
+  const int lanes = count_lanes(packs);
   const int64_t blocks = (s.N * s.H * lanes + BLOCK - 1) / BLOCK;
   if (const cudaError_t error = cudaSetDevice(s.device)) return int(error);
-  kernel<<<dim3(unsigned(blocks), unsigned(s.B)), BLOCK, 0, static_cast<cudaStream_t>(stream)>>>(s, lanes, arguments...);
+  const dim3 grid(blocks, s.B);
+  kernel<<<grid, BLOCK, 0, static_cast<cudaStream_t>(stream)>>>(s, lanes, arguments...);
   return int(cudaGetLastError());
 }
 
@@ -238,28 +245,32 @@ int run_backward(const T* grad, const T* value, const A* locations, const A* wei
 
 #else
 
+// One lane after the other.
 template <typename Task>
-int each_row(const Shape& s, const Task& task) {
+int each_lane(const Shape& s, int packs, const Task& task) {
+  const int lanes = count_lanes(packs);
   for (int64_t b = 0; b < s.B; ++b)
-    for (int32_t row = 0; row < s.N * s.H; ++row) task(b, row);
+    for (int32_t row = 0; row < s.N * s.H; ++row)
+      for (int lane = 0; lane < lanes; ++lane) task(b, row, lane, lanes);
   return 0;
 }
 
 template <typename T, typename A>
 int run_forward(const T* value, const A* locations, const A* weights, T* output, const Shape& s, void*) {
-  constexpr int V = 16 / sizeof(T);
-  return each_row(s, [&](int64_t b, int32_t row) {
-    (s.D % V ? forward<T, A, 1> : forward<T, A, V>)(s, b, row, 0, 1, value, locations, weights, output);
+  const int V = s.D % (16 / sizeof(T)) ? 1 : 16 / sizeof(T);
+  return each_lane(s, s.D / V, [&](int64_t b, int32_t row, int lane, int lanes) {
+    (V == 1 ? forward<T, A, 1> : forward<T, A, 16 / sizeof(T)>)(s, b, row, lane, lanes, value, locations, weights,
+                                                                output);
   });
 }
 
 template <typename T, typename A>
 int run_backward(const T* grad, const T* value, const A* locations, const A* weights, A* grad_value, A* grad_locations,
                  A* grad_weights, const Shape& s, void*) {
-  constexpr int V = 16 / sizeof(T);
-  return each_row(s, [&](int64_t b, int32_t row) {
-    (s.D % V ? backward<T, A, 1> : backward<T, A, V>)(s, b, row, 0, 1, true, grad, value, locations, weights,
-                                                      grad_value, grad_locations, grad_weights);
+  const int V = s.D % (16 / sizeof(T)) ? 1 : 16 / sizeof(T);
+  return each_lane(s, s.D / V, [&](int64_t b, int32_t row, int lane, int lanes) {
+    (V == 1 ? backward<T, A, 1> : backward<T, A, 16 / sizeof(T)>)(s, b, row, lane, lanes, true, grad, value, locations,
+                                                                  weights, grad_value, grad_locations, grad_weights);
   });
 }
 

@@ -36,7 +36,7 @@ def _cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def on_cpu(tmp_path_factory):
-    """The source as a C++ compiler reads it: the same functions, one thread and one lane after the other."""
+    """The source as a C++ compiler reads it: the same functions, one lane after the other."""
     path = tmp_path_factory.mktemp("host") / "host.so"
     flags = ["-x", "c++", "-std=c++17", "-O1", "-shared", "-fPIC"]
     subprocess.run([COMPILER, *flags, build_cuda.SOURCE, "-o", path], check=True, capture_output=True)
@@ -46,6 +46,7 @@ def on_cpu(tmp_path_factory):
 CASES = {  # dtype of value, map sizes, heads, points, channels
     "float64": (torch.float64, [(7, 3), (1, 9)], 2, 4, 16),
     "float32": (torch.float32, [(2, 3), (4, 5)], 2, 4, 32),
+    "three packs, two lanes": (torch.float64, [(3, 4)], 1, 2, 6),
     "one cell, odd widths": (torch.float32, [(1, 1), (5, 3), (2, 1)], 3, 5, 7),
     "as many maps as it takes": (torch.float64, [(2, 2)] * 8, 1, 1, 2),
 }
