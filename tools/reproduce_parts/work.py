@@ -87,8 +87,9 @@ def _lacking(config: str, options: Options, only_tests: bool) -> list[doctor.Fin
 def run_what_can_be(planned: Sequence[Run]) -> list[UserError]:
     """Runs one after the other what is not done and possible; returns what failed."""
     failures = []
-    for run in planned:
+    for number, run in enumerate(planned, start=1):
         if not run.results() and run.is_possible():
+            print(f"\n[{number}/{len(planned)}] its log.txt is in {run.folder}", flush=True)
             try:
                 runs.train_net(run.arguments)
             except UserError as error:
