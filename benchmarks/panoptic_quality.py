@@ -3,10 +3,10 @@
     BENCH_PEERS=clones python benchmarks/panoptic_quality.py      # with clones/panopticapi, the peer itself
     DETECTRON2_SAM_SAMPLES=samples python …                       # COCO's own annotations too: samples/coco_panoptic
 
-Four cases: the prediction in memory (the peer reads it from a PNG, which is how it takes one); the same with what
+Five cases: the prediction in memory (the peer reads it from a PNG, which is how it takes one); the same with what
 Detectron2's evaluator does before that, writing the PNG, on the peer's side, and on ours without files and with our
-result files; and both from PNG, for which the line also says how many times ours takes what Pillow takes to decode the
-two. The prediction is the truth moved by a few pixels; truth comes from files as Pillow writes them, or COCO's own.
+result files; and both from PNG, beside the peer and beside Pillow's decoding of the two alone (there the ratio is how
+many times as long ours takes). The prediction is the truth moved by a few pixels; truth comes from files as Pillow writes them, or COCO's own.
 Without the peer ours runs against the same formulation written out here: `np.unique` over pairs of ids.
 """
 
@@ -191,11 +191,10 @@ def compare(case: str, truth: dict[str, Any], prediction: dict[str, Any]) -> Non
     tell(f"{case}, prediction in memory", name, in_turn(theirs, in_memory, repeats=50) | told, target=5.0)
     tell(f"{case}, Detectron2's chain", chained, in_turn(chain, in_memory, repeats=20) | told, target=7.0)
     tell(f"{case}, Detectron2's chain, our files written", chained, in_turn(chain, with_files, repeats=20) | told)
-    both = in_turn(theirs, from_files, repeats=50) | told
-    decoding = in_turn(decode, from_files, repeats=50)
-    both["times_decoding"] = round(decoding["ours_ms"] / decoding["peer_ms"], 2)
-    both["decoding_ms"] = decoding["peer_ms"]
-    tell(f"{case}, both from PNG (target: at most 1.3 times decoding)", name, both, target=1.3)
+    tell(f"{case}, both from PNG", name, in_turn(theirs, from_files, repeats=50) | told)
+    decoding = in_turn(decode, from_files, repeats=50) | told
+    decoding["ratio"] = round(decoding["ours_ms"] / decoding["peer_ms"], 2)
+    tell(f"{case}, both from PNG, times decoding (at most)", "Pillow decoding both", decoding, target=1.3)
 
 
 def main() -> None:

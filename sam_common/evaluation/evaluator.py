@@ -44,7 +44,8 @@ class Evaluators:
     """Judges each thing that a model makes by the evaluator that looks at it; what no evaluator looks at is left.
 
     They work while the model makes the next batch, each in a thread of its own, one batch at a time: so each sees the
-    batches in their order, and beside what the model is at there is one batch of outputs in memory.
+    batches in their order, and beside what the model is at there is one batch of outputs in memory. Those on a GPU are
+    copied by these threads, on its default stream as the model's: untested on a GPU.
 
     Args:
         name: of the data set, for messages.
