@@ -6,8 +6,9 @@
 Five cases: the prediction in memory (the peer reads it from a PNG, which is how it takes one); the same with what
 Detectron2's evaluator does before that, writing the PNG, on the peer's side, and on ours without files and with our
 result files; and both from PNG, beside the peer and beside Pillow's decoding of the two alone (there the ratio is how
-many times as long ours takes). The prediction is the truth moved by a few pixels; truth comes from files as Pillow writes them, or COCO's own.
-Without the peer ours runs against the same formulation written out here: `np.unique` over pairs of ids.
+many times as long ours takes). The prediction is the truth moved by a few pixels; truth comes from files as Pillow
+writes them, or COCO's own. Without the peer ours runs against the same formulation written out here: `np.unique` over
+pairs of ids.
 """
 
 from __future__ import annotations
