@@ -93,6 +93,7 @@ def build(capability: tuple[int, int]) -> Path:
             run_compiler([nvcc, *_FLAGS, "-gencode", target, *_pip_libraries(nvcc), str(SOURCE), "-o", str(temporary)])
     except NoKernel as reason:
         raise UserError(str(reason)) from reason
+    _loaded.cache_clear()  # which may remember that there was none
     return path
 
 
@@ -133,7 +134,8 @@ def _pip_libraries(nvcc: str) -> list[str]:
     return [f"-L{folder / 'lib'}"] if folder in [path.resolve() for path in _pip_folders()] else []
 
 
-def _capability(text: str) -> tuple[int, int]:
+def compute_capability(text: str) -> tuple[int, int]:
+    """Of "9.0": 9, 0."""
     major, _, minor = text.partition(".")
     return int(major), int(minor)
 
@@ -141,7 +143,7 @@ def _capability(text: str) -> tuple[int, int]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Builds and tells the files; 2 where that cannot be done, and one line says why."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", nargs="+", type=_capability, metavar="X.Y", help="compute capabilities")
+    parser.add_argument("--arch", nargs="+", type=compute_capability, metavar="X.Y", help="compute capabilities")
     args = parser.parse_args(argv)
     gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     capabilities = args.arch or sorted({torch.cuda.get_device_capability(index) for index in gpus})

@@ -103,6 +103,8 @@ def _compiled_kernel(device: torch.device) -> ModuleType:
         return deformable_attention_cuda
     if reason := _why_not_triton():
         raise NoKernel(reason)
+    if torch.cuda.get_device_capability(device) < (7, 0):
+        raise NoKernel("the GPU is too old for Triton, which wants compute capability 7.0")
     from sam_common.layers import deformable_attention_triton  # takes a second; only GPUs need it
 
     return deformable_attention_triton

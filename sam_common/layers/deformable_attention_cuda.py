@@ -11,6 +11,7 @@ from run to run by rounding. Runs in PyTorch's current stream and waits for noth
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ class _Shape(ctypes.Structure):
 
 def fits(value: Tensor, locations: Tensor) -> bool:
     """Whether it can do this. Within an image it counts in 32 bits; the grid of blocks has room for 65,535 images."""
-    small = value[:1].numel() < 2**31 and locations[:1].numel() < 2**31
+    small = math.prod(value.shape[1:]) < 2**31 and math.prod(locations.shape[1:]) < 2**31
     return value.dtype in DTYPES and small and len(value) < 2**16 and locations.shape[-3] <= MAX_LEVELS
 
 

@@ -15,6 +15,7 @@ Shapes as in `deformable_attention`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -162,7 +163,7 @@ def _backward(
 
 def fits(value: Tensor, locations: Tensor) -> bool:
     """Whether it can do this. Within an image it counts in 32 bits."""
-    small = value[:1].numel() < 2**31 and locations[:1].numel() < 2**31
+    small = math.prod(value.shape[1:]) < 2**31 and math.prod(locations.shape[1:]) < 2**31
     return value.dtype in _DTYPES and small and locations.shape[-3] * locations.shape[-2] <= _MAX_SAMPLES
 
 
