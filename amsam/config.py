@@ -110,6 +110,8 @@ def build_box_rectangle(cfg: CfgNode) -> BoxRectangle:
 def _sam(cfg: CfgNode) -> Sam:
     sam = build_sam(cfg.MODEL.SAM.SIZE)
     load_sam_weights(sam, cfg.MODEL.SAM.WEIGHTS)
+    if cfg.MODEL.SAM.COMPILE:
+        sam.image_encoder.compile_blocks()
     return sam
 
 

@@ -133,6 +133,8 @@ def build_backbone(cfg: CfgNode) -> SamBackbone:
     """SAM's image encoder with its weights loaded, frozen, and the pyramid on its output."""
     image_encoder = build_image_encoder(cfg.MODEL.SAM.SIZE).requires_grad_(False)
     load_sam_weights(image_encoder, cfg.MODEL.SAM.WEIGHTS)
+    if cfg.MODEL.SAM.COMPILE:
+        image_encoder.compile_blocks()
     feature_pyramid = _choose("FEATURE_PYRAMID", cfg.MODEL.POSSAM.FEATURE_PYRAMID, FEATURE_PYRAMIDS)
     return SamBackbone(image_encoder, feature_pyramid(image_encoder.out_channels))
 

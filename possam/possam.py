@@ -26,6 +26,7 @@ from possam.vocabulary import TextEmbeddings
 from sam_common.data.categories import seen_classes
 from sam_common.errors import UserError
 from sam_common.padding import crop_and_resize, normalize_and_pad, pad, padded_size
+from sam_common.side_stream import side_stream
 from sam_common.structures import Category, Segments, Vocabulary
 
 SIZE_DIVISOR = 32  # the coarsest stride of the pyramid and of CLIP
@@ -126,10 +127,11 @@ class PosSAM(nn.Module):
         images = [entry["image"].to(self.device) for entry in batch]
         size = padded_size([(image.shape[1], image.shape[2]) for image in images], self.image_size, SIZE_DIVISOR)
 
+        with side_stream(self.device) as join:
+            clip_features = self.clip.features(normalize_and_pad(images, self.clip_mean, self.clip_std, size))
         features = self.backbone(normalize_and_pad(images, self.sam_mean, self.sam_std, size))
-        clip_features = self.clip.features(normalize_and_pad(images, self.clip_mean, self.clip_std, size))
         predictions, clip_embeddings = self.head(
-            features, clip_features=clip_features, project=self.clip.project, text=text
+            features, clip_features=join(clip_features), project=self.clip.project, text=text
         )
         if self.training:
             self.training_vocabulary = tuple(dict.fromkeys((*self.training_vocabulary, *vocabulary)))

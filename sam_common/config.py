@@ -188,6 +188,7 @@ def get_cfg() -> CfgNode:
     cfg.MODEL.SAM = CfgNode()
     cfg.MODEL.SAM.SIZE = "B"  # T | B | L | H
     cfg.MODEL.SAM.WEIGHTS = "sam_vit_b"  # official name | path | embedded (size T) | random
+    cfg.MODEL.SAM.COMPILE = False  # True: torch.compile for the image encoder; slow for the first image of each size
 
     cfg.INPUT = CfgNode()
     cfg.INPUT.FORMAT = "RGB"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
+from typing import Any
 
 from segment_anything.modeling import image_encoder as official
 from torch import Tensor, nn
@@ -108,6 +109,19 @@ class ImageEncoder(official.ImageEncoderViT):
         for block in self.blocks:
             x = block(x)
         return self.neck(x.permute(0, 3, 1, 2))
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Has `torch.compile` translate the blocks when they are first called, and again for other sizes of images.
+
+        Results differ by rounding. Blocks of a kind share what is compiled, so a deep encoder takes no longer than a
+        shallow one. Names and state stay as they are. After some sizes (PyTorch's `recompile_limit`) others run
+        uncompiled, with a warning. Compiled on a CPU in tests; untested on a GPU.
+
+        Args:
+            options: of `torch.compile`.
+        """
+        for block in self.blocks:
+            block.compile(**options)
 
 
 def absolute_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from plug.config import build_plug
 from plug.plug import PLUG
+from sam_common.sam.image_encoder import ImageEncoder
 from tests.plug.test_plug import config, entry
 
 NO_REFINE = ("MODEL.PLUG.REFINE", False)  # its batch statistics are of a part, see `docs/papers/plug.md`
@@ -108,3 +110,12 @@ def test_merged_weights_are_the_parallel_pass() -> None:
         one, other = merged.eval().encoder(crops), parallel.eval().encoder(crops)
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
     assert_same(step(parallel.train(), batch()), step(merged.train(), batch()))
+
+
+def test_compiled_blocks_learn_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`MODEL.SAM.COMPILE`, traced without a compiler, with all of LoRA's gradients; recomputing them too."""
+    monkeypatch.setattr(ImageEncoder, "compile_blocks", partialmethod(ImageEncoder.compile_blocks, backend="aot_eager"))
+    torch._dynamo.reset()
+    exact, keys = step(build(), batch()[:1]), ("MODEL.SAM.COMPILE", True, "MODEL.PLUG.ACTIVATION_CHECKPOINTING", True)
+    assert_same(exact, step(build(*keys), batch()[:1]))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0

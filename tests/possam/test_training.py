@@ -131,3 +131,24 @@ def test_recomputing_keeps_less() -> None:
         calls.append(len(count))
     assert calls[1] == 2 * calls[0] == 2 * (2 + 3 + 4)  # pixel decoder, decoder, pooling at each prediction point
     assert kept[1] < 0.7 * kept[0]
+
+
+def test_frozen_encoders_leave_no_graph_and_run_in_half_precision() -> None:
+    """In training: nothing to differentiate in what they give; every product of theirs in bfloat16 under autocast."""
+    model, graphs, products = build(), set(), set()
+    encoders = (model.backbone.image_encoder, model.clip.clip.visual.trunk.stages)
+    for encoder in encoders:
+        encoder.register_forward_hook(lambda module, args, output: graphs.add(output.grad_fn))
+        for module in encoder.modules():
+            if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+                module.register_forward_hook(lambda module, args, output: products.add(output.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(batch()[:1])
+    assert graphs == {None} and products == {torch.bfloat16}
+
+
+def test_the_encoder_is_compiled_where_asked() -> None:
+    """`MODEL.SAM.COMPILE`: all blocks, or none; compilation itself waits for the first image."""
+    for asked in (False, True):
+        blocks = build("MODEL.SAM.COMPILE", str(asked)).backbone.image_encoder.blocks
+        assert {block._compiled_call_impl is not None for block in blocks} == {asked}

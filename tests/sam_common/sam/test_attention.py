@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam_common.sam.attention import relative_position_attention, relative_positions
 
@@ -76,3 +77,23 @@ def test_a_backward_pass_keeps_nothing_of_all_pairs() -> None:
 
     pairs = (16 * 16) ** 2
     assert largest_kept(0) < pairs <= largest_kept(pairs)
+
+
+def test_no_tensor_is_larger_than_the_bound() -> None:
+    """Without a gradient, nothing that comes into being has more elements than the bias may have; pairs are 16 times as
+    many."""
+
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            for tensor in result if isinstance(result, tuple) else (result,):
+                if isinstance(tensor, torch.Tensor):
+                    self.numel = max(self.numel, tensor.numel())
+            return result
+
+    inputs, pairs = random_inputs(1, 1, 16, 16, 8), (16 * 16) ** 2
+    with torch.no_grad(), Largest() as largest:
+        relative_position_attention(*inputs, max_bias=pairs // 16)
+    assert largest.numel == pairs // 16

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sam_common.sam.build import SIZES, build_image_encoder
-from sam_common.sam.image_encoder import ImageEncoder, pad_to_multiple
+from sam_common.sam.image_encoder import ImageEncoder, WindowAttention, pad_to_multiple
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-4}
 
@@ -141,3 +141,57 @@ def test_padding_is_filled_with_the_value() -> None:
     padded = pad_to_multiple(x, 2, value=torch.tensor([7.0]))
     torch.testing.assert_close(padded[0, :, :, 0], torch.tensor([[1.0, 2.0], [7.0, 7.0]]))
     assert pad_to_multiple(padded, 2, value=torch.tensor([7.0])) is padded
+
+
+def test_padded_keys_still_attend() -> None:
+    """By hand: one real token in a window of 2 × 2. Its query is zero, so all four keys weigh the same; values are 8
+    for the token and, through the bias, 4 for each of three padded ones: (8 + 3 · 4) / 4 = 5."""
+    attention = WindowAttention(1, 1, use_rel_pos=True, input_size=(2, 2))
+    with torch.no_grad():
+        attention.qkv.weight.copy_(torch.tensor([[0.0], [0.0], [4.0]]))
+        attention.qkv.bias.copy_(torch.tensor([0.0, 0.0, 4.0]))
+        attention.proj.weight.fill_(1)
+        attention.proj.bias.zero_()
+        assert attention(torch.ones(1, 1, 1, 1)).item() == pytest.approx(5)
+
+
+def test_padding_is_not_computed() -> None:
+    """6 × 10 tokens in windows of 8: projections, norms and MLPs of every block see 60 tokens, not 128."""
+    encoder, seen = build_image_encoder("T"), set()
+    for block in encoder.blocks:
+        for module in (block.attn.qkv, block.attn.proj, block.norm1, block.mlp.lin1):
+            module.register_forward_pre_hook(lambda _, args: seen.add(args[0].shape[:-1].numel()))
+    with torch.no_grad():
+        encoder(torch.randn(1, 3, 96, 160))
+    assert seen == {60}
+
+
+def test_frozen_it_leaves_nothing_for_a_backward_pass() -> None:
+    """No graph and no kept tensor, although gradients are on."""
+    encoder, kept = build_image_encoder("T").requires_grad_(False), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        embeddings = encoder(torch.randn(1, 3, 64, 64))
+    assert embeddings.grad_fn is None and not kept
+
+
+def test_compiled_blocks_are_the_same() -> None:
+    """Traced without a compiler: embeddings of two batches, gradients and names as before; blocks share graphs."""
+    torch._dynamo.reset()
+    encoder = build_image_encoder("T")
+    randomise(encoder)
+    names = set(encoder.state_dict())
+
+    def embed(images: Tensor) -> list[Tensor]:
+        embeddings = encoder(images)
+        gradients = torch.autograd.grad(embeddings.square().sum(), list(encoder.blocks.parameters()))
+        return [embeddings.detach(), *gradients]
+
+    batches = [torch.randn(count, 3, 64, 96) for count in (1, 2)]
+    expected = [embed(images) for images in batches]
+    torch._dynamo.utils.counters.clear()
+    encoder.compile_blocks(backend="aot_eager")
+    for images, results in zip(batches, expected, strict=True):
+        for found, result in zip(embed(images), results, strict=True):
+            torch.testing.assert_close(found, result, rtol=0, atol=1e-4 * float(result.abs().max()))
+    assert set(encoder.state_dict()) == names
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2 * len(batches) < 8
