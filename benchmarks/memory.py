@@ -72,8 +72,8 @@ COUNTS: dict[str, dict[str, tuple[int, ...]]] = {
 }
 """Method -> mode -> how many go through the model at once."""
 MODES = ("training", "inference")
-KIND = ("config", "mode", "checkpointing", "precision")
 PARTS = ("program", "weights", "gradients", "optimizer", "activations", "peak")
+WAYS = ("training", "checkpointing", "inference")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
 """What errors say then; their types differ."""
@@ -306,24 +306,43 @@ def cases(args: argparse.Namespace, names: Iterable[str]) -> Iterator[Case]:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """A row for each kind of case, in GiB; what one more image or object takes where two counts were measured."""
-    kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    """A row for each configuration, in GiB: what is there before a step, then the activations of each way to use it.
+
+    Where two counts were measured, ` + ` says what each further image or object takes. A peak is the sum and `program`.
+    """
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for line in lines:
-        kinds.setdefault(tuple(line[name] for name in KIND), []).append(line)
-    rows = []
-    for kind, measured in kinds.items():
-        first, last = measured[0], measured[-1]
-        more = (last["peak"] - first["peak"]) / (last["count"] - first["count"]) if last is not first else None
-        sizes = [*(first[part] for part in PARTS), more]
-        rows.append(
-            [
-                ", ".join([first["config"], *first["also"]]),
-                *kind[1:],
-                first["count"],
-                *("" if size is None else f"{size / 2**10:.2f}" for size in sizes),
-            ]
-        )
-    return tabulate(rows, [*KIND, "count", *PARTS, "one more"], tablefmt="github")
+        rows.setdefault((", ".join([line["config"], *line["also"]]), line["precision"]), []).append(line)
+    before = ("weights", "gradients", "optimizer")
+    cells = [
+        [
+            *names,
+            *(gibibytes(max(line[part] for line in measured)) for part in before),
+            *(activations([line for line in measured if way(line) == column]) for column in WAYS),
+        ]
+        for names, measured in rows.items()
+    ]
+    return tabulate(cells, ["GiB", "precision", *before, *WAYS], tablefmt="github", disable_numparse=True)
+
+
+def way(line: dict[str, Any]) -> str:
+    """One of `WAYS`."""
+    return "checkpointing" if line["checkpointing"] else line["mode"]
+
+
+def activations(measured: Sequence[dict[str, Any]]) -> str:
+    """Of the first count, and what each further one takes."""
+    if not measured:
+        return ""
+    first, last = measured[0], measured[-1]
+    if last is first:
+        return gibibytes(first["activations"])
+    more = (last["activations"] - first["activations"]) / (last["count"] - first["count"])
+    return f"{gibibytes(first['activations'])} + {gibibytes(more)}"
+
+
+def gibibytes(mebibytes: float) -> str:
+    return f"{mebibytes / 2**10:.2f}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

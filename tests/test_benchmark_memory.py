@@ -41,17 +41,16 @@ def test_what_differs_in_data_alone_is_measured_once() -> None:
 def test_what_is_known_is_not_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of two cases one is in the file: only the other is measured. The table has the difference of their peaks."""
-    peaks, measured = {1: 1024.0, 3: 2048.0}, []
+    """Of two cases one is in the file: only the other is measured. The table has what each further object takes."""
+    activations, measured = {1: 1024.0, 3: 2048.0}, []
 
     def outcome(case: memory.Case, limit: float) -> dict[str, Any]:
         measured.append(case.count)
-        return {**dict.fromkeys(memory.PARTS, 0.0), "peak": peaks[case.count], "precision": "float32"}
+        return {**dict.fromkeys(memory.PARTS, 0.0), "activations": activations[case.count], "precision": "float32"}
 
     monkeypatch.setattr(memory, "outcome", outcome)
     asked = ["--configs", "plug_T", "--modes", "inference", "--output", str(tmp_path / "memory.jsonl"), "--counts"]
     memory.main([*asked, "1"])
     memory.main([*asked, "1", "3"])
     assert measured == [1, 3]
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert [cell.strip() for cell in last.split("|")[-3:-1]] == ["1", "0.5"]  # GiB: of one, and of one more
+    assert capsys.readouterr().out.rstrip(" |\n").endswith("1.00 + 0.50")  # GiB: of one, and of each further one
