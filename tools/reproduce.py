@@ -68,7 +68,7 @@ def tell(planned: Sequence[Run]) -> None:
     """The command of every run, and once each thing that is missing, with where to get it."""
     marks = {run.cell: "done" if run.results() else "lacks" if run.waits() else "run" for run in planned}
     for run in planned:
-        print(f"{marks[run.cell]:>5}  {shlex.join(['python', 'tools/train_net.py', *run.arguments])}")
+        print(f"{marks[run.cell]:>5}  {shlex.join(['python', 'tools/train_net.py', *run.arguments()])}")
     counts = [(list(marks.values()).count(mark), what) for mark, what in _COUNTED.items()]
     print(f"\n{len(planned)} runs: {', '.join(f'{count} {what}' for count, what in counts if count)}")
     missing = {finding.name: finding for run in planned if marks[run.cell] != "done" for finding in run.lacks}

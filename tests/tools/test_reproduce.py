@@ -39,7 +39,7 @@ rows:
 paper:
   the box, worms: {few_shot/Dice: "12.30", few_shot/IoU: 4.5}
 """
-OPTIONS = ("MODEL.AMSAM.IMAGE_SIZE", "64", "DATASETS.SHOTS", "2", "SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "0")
+OPTIONS = ("MODEL.AMSAM.IMAGE_SIZE", "64", "DATASETS.SHOTS", "2", "SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "1")
 
 
 @pytest.fixture
@@ -134,7 +134,8 @@ def test_a_table_from_nothing_to_its_numbers(root: Path, commands: list[list[str
     assert sum("--resume" in command for command in commands) == 2 and len(commands) == 6
     assert "1 are done, 5 can be run" in said
     tests = [command for command in commands[1:] if "--eval-only" in command]
-    assert sum("MODEL.WEIGHTS" in command for command in tests) == 2
+    weights = [command[command.index("MODEL.WEIGHTS") + 1] for command in tests if "MODEL.WEIGHTS" in command]
+    assert [Path(path).name for path in weights] == ["model_best.pth"] * 2  # those that the training tested
     rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows[2:]] == [
         *("| the box, worms", "| the box, the same worms", "| AM-SAM, worms", "| AM-SAM, the same worms")

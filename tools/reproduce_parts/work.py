@@ -22,16 +22,20 @@ class Run:
 
     Attributes:
         cell: what is trained and tested.
-        arguments: what `tools/train_net.py` is given.
+        output: where the folders of all runs are.
+        device, flags: `MODEL.DEVICE`, and what else `tools/train_net.py` is given.
         lacks: the data sets and official weights that it needs and that are not here. The weights it downloads itself.
-        training, folder: where its training, and what it finds itself, goes.
     """
 
     cell: Cell
-    arguments: list[str]
+    output: Path
+    device: str
+    flags: Sequence[str]
     lacks: Sequence[doctor.Finding]
-    training: Path
-    folder: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.output / self.cell.folder
 
     def results(self) -> Metrics:
         """Its metrics; empty where it is not done."""
@@ -44,7 +48,15 @@ class Run:
     def is_possible(self) -> bool:
         """Whether it need not wait, neither for data nor for a training whose weights it tests."""
         tests_weights = bool(self.cell.tests) and self.cell.training.trains
-        return not self.waits() and (not tests_weights or _is_trained(self.training))
+        return not self.waits() and (not tests_weights or _is_trained(self.cell, self.output))
+
+    def arguments(self) -> list[str]:
+        """What `tools/train_net.py` is given. Which weights are tested is known when the training is done."""
+        words = arguments_of(self.cell, self.output, self.device, self.flags)
+        if "--resume" in words and _is_trained(self.cell, self.output):  # elsewhere, or its test was interrupted
+            words[words.index("--resume")] = "--eval-only"
+            words += ["MODEL.WEIGHTS", str(trained_weights(self.folder))]
+        return words
 
 
 def plan(table: Table, seeds: int, output: Path, *, device: str, flags: Sequence[str]) -> list[Run]:
@@ -56,21 +68,16 @@ def plan(table: Table, seeds: int, output: Path, *, device: str, flags: Sequence
     planned = []
     lacking: dict[tuple[str, Options, bool], list[doctor.Finding]] = {}  # the same for every seed
     for cell in make_plan([table.rows], seeds):
-        training, folder = output / cell.training.folder, output / cell.folder
-        arguments = arguments_of(cell, output, device, flags)
-        only_tests = bool(cell.tests) or not cell.training.trains or _is_trained(training)
-        if only_tests and "--resume" in arguments:  # weights that were trained elsewhere, say
-            arguments[arguments.index("--resume")] = "--eval-only"
-            arguments += ["MODEL.WEIGHTS", str(trained_weights(training))]
+        only_tests = bool(cell.tests) or not cell.training.trains or _is_trained(cell, output)
         asked = cell.training.config, (*cell.training.options, *cell.tests), only_tests
         if asked not in lacking:
             lacking[asked] = _lacking(*asked)
-        planned.append(Run(cell, arguments, lacking[asked], training, folder))
+        planned.append(Run(cell, output, device, flags, lacking[asked]))
     return planned
 
 
-def _is_trained(folder: Path) -> bool:
-    return (folder / "model_final.pth").is_file()
+def _is_trained(cell: Cell, output: Path) -> bool:
+    return (output / cell.training.folder / "model_final.pth").is_file()
 
 
 def _lacking(config: str, options: Options, only_tests: bool) -> list[doctor.Finding]:
@@ -91,7 +98,7 @@ def run_what_can_be(planned: Sequence[Run]) -> list[UserError]:
         if not run.results() and run.is_possible():
             print(f"\n[{number}/{len(planned)}] its log.txt is in {run.folder}", flush=True)
             try:
-                runs.train_net(run.arguments)
+                runs.train_net(run.arguments())
             except UserError as error:
                 failures.append(error)
     return failures
