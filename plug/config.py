@@ -63,6 +63,8 @@ def plug_arguments(cfg: CfgNode) -> dict[str, Any]:
     """What `PLUG` is made of."""
     plug = cfg.MODEL.PLUG
     _check(plug)
+    if cfg.MODEL.SAM.COMPILE and plug.ACTIVATION_CHECKPOINTING:  # torch.compile would pass over all recomputed blocks
+        raise UserError("MODEL.SAM.COMPILE does not go with MODEL.PLUG.ACTIVATION_CHECKPOINTING; set one of them False")
     sam = _sam(cfg)
     refine = RefineModule(plug.BRANCHES, width=plug.REFINE_WIDTH, num_blocks=plug.REFINE_BLOCKS)
     return {

@@ -21,7 +21,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sam_common.layers.activation_checkpointing import checkpoint_activations
 from sam_common.sam.image_encoder import Block, ImageEncoder, absolute_positions
@@ -58,23 +57,25 @@ class ParallelLora(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         num_branches = self.down.shape[1]
-        if self.merge and not self.training:
-            parts = [x] * num_branches if self.shared else x.chunk(num_branches)
-            return torch.cat([F.linear(part, self.merged(b), self.qkv.bias) for b, part in enumerate(parts)])
-        base = self.qkv(x)
         tokens = x.flatten(0, 2)[None] if self.shared else x.unflatten(0, (num_branches, -1)).flatten(1, 3)
         tokens = tokens.expand(num_branches, -1, -1)  # [S, B·H·W, C]
-        shape = (num_branches * x.shape[0] if self.shared else x.shape[0], *x.shape[1:])
+        shape = (num_branches * x.shape[0] if self.shared else x.shape[0], *x.shape[1:-1], -1)
+        if self.merge and not self.training:
+            return torch.baddbmm(self.qkv.bias, tokens, self.merged().mT).view(shape)
+        base = self.qkv(x)
         q, v = (torch.bmm(torch.bmm(tokens, self.down[i].mT), self.up[i].mT).view(shape) for i in (0, 1))
         if self.shared:
             base = base.repeat(num_branches, 1, 1, 1)
         base_q, base_k, base_v = base.chunk(3, dim=-1)
         return torch.cat((base_q + q, base_k, base_v + v), dim=-1)
 
-    def merged(self, branch: int) -> Tensor:
-        """One branch's projection W + B A, [3·C, C]."""
-        q, v = self.up[0, branch] @ self.down[0, branch], self.up[1, branch] @ self.down[1, branch]
-        return self.qkv.weight + torch.cat((q, torch.zeros_like(q), v))
+    def merged(self) -> Tensor:
+        """The branches' projections W + B A, [S, 3·C, C]."""
+        weight = self.qkv.weight.repeat(self.down.shape[1], 1, 1)
+        channels = self.qkv.in_features
+        for start, up, down in zip((0, 2 * channels), self.up, self.down, strict=True):  # q and v
+            weight[:, start : start + channels].baddbmm_(up, down)
+        return weight
 
 
 class ParallelEncoder(nn.Module):

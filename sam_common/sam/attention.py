@@ -62,20 +62,21 @@ def relative_position_attention(
     """softmax(q·k / sqrt(D) + q·R_h + q·R_w) v.
 
     Args:
-        q, k, v: [N, heads, H, W, D].
-        rel_h: [H, H, D], rel_w: [W, W, D], from `relative_positions`.
+        q: [N, heads, h, w, D], the first h rows and w columns of queries, or all of them.
+        k, v: [N, heads, H, W, D].
+        rel_h: [h, H, D], rel_w: [w, W, D], from `relative_positions`.
         max_bias: elements of the bias expanded at once; at least one row of queries is. None: `MAX_BIAS`.
         max_kept: elements up to which the bias is kept for a backward pass.
 
     Returns:
-        [N, heads, H, W, D].
+        [N, heads, h, w, D].
     """
-    N, heads, H, W, _ = q.shape
+    (N, heads, h, w, _), (H, W) = q.shape, k.shape[2:4]
     bias_h = torch.einsum("nhywd,yjd->nhywj", q, rel_h)
     bias_w = torch.einsum("nhywd,wid->nhywi", q, rel_w)
     keys, values = k.flatten(2, 3), v.flatten(2, 3)
-    per_row = N * heads * W * H * W
-    if bias_h.requires_grad and H * per_row > max_kept:
+    per_row = N * heads * w * H * W
+    if bias_h.requires_grad and h * per_row > max_kept:
         return attention_with_positions_inside(q, k, v, bias_h, bias_w)
     if max_bias is None:
         max_bias = max_kept if bias_h.requires_grad else MAX_BIAS.get(q.device.type, MAX_BIAS["cpu"])
@@ -83,27 +84,27 @@ def relative_position_attention(
     outputs = []
     for q_rows, h_rows, w_rows in zip(q.split(rows, 2), bias_h.split(rows, 2), bias_w.split(rows, 2), strict=True):
         # einsum's results have strides of its own, which the sum would inherit and `flatten` then have to copy.
-        bias = h_rows.contiguous()[..., :, None] + w_rows.contiguous()[..., None, :]  # [N, heads, rows, W, H, W]
-        bias = bias.flatten(4, 5).flatten(2, 3)  # [N, heads, rows·W, H·W]
+        bias = h_rows.contiguous()[..., :, None] + w_rows.contiguous()[..., None, :]  # [N, heads, rows, w, H, W]
+        bias = bias.flatten(4, 5).flatten(2, 3)  # [N, heads, rows·w, H·W]
         outputs.append(F.scaled_dot_product_attention(q_rows.flatten(2, 3), keys, values, attn_mask=bias))
-    return torch.cat(outputs, dim=2).unflatten(2, (H, W))
+    return torch.cat(outputs, dim=2).unflatten(2, (h, w))
 
 
 def attention_with_positions_inside(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
     """The same attention without a bias: what it keeps for a backward pass grows with the tokens, not with their pairs.
 
     Args:
-        q, k, v: [N, heads, H, W, D].
-        bias_h: q·R_h [N, heads, H, W, H]; bias_w: q·R_w [N, heads, H, W, W].
+        q: [N, heads, h, w, D]; k, v: [N, heads, H, W, D].
+        bias_h: q·R_h [N, heads, h, w, H]; bias_w: q·R_w [N, heads, h, w, W].
 
     Returns:
-        [N, heads, H, W, D].
+        [N, heads, h, w, D].
     """
-    H, W, D = q.shape[-3:]
+    H, W, D = k.shape[-3:]
     rows, columns = (torch.eye(size, dtype=k.dtype, device=k.device) for size in (H, W))
     position = torch.cat((rows[:, None].expand(H, W, H), columns.expand(H, W, W)), dim=-1)  # one-hot(j), one-hot(i)
     queries = torch.cat((q / math.sqrt(D), bias_h, bias_w), dim=-1).flatten(2, 3)
     keys = torch.cat((k, position.expand(*k.shape[:2], -1, -1, -1)), dim=-1).flatten(2, 3)
     values = F.pad(v, (0, H + W)).flatten(2, 3)  # kernels want one width
     attended = F.scaled_dot_product_attention(queries, keys, values, scale=1.0)
-    return attended[..., :D].unflatten(2, (H, W))
+    return attended[..., :D].unflatten(2, q.shape[2:4])

@@ -3,7 +3,8 @@
 Only attention and windowing differ from segment-anything: attention runs in bounded memory (see `attention.py`), and
 the projections of a windowed block see real tokens only. segment-anything pads a feature map with zeros *before* the
 qkv projection, so a padded token's query, key and value are the projection's bias, and padded keys take part in the
-softmax. Here the map is padded after the projection, with that bias: the same numbers, without computing them.
+softmax. Here the map is padded after the projection, with that bias: the same numbers, without computing them. What
+padded tokens would attend to is thrown away in the end, so they do not ask.
 
 Symbols: B images, H × W tokens (image height / 16, width / 16), C channels, S window size.
 """
@@ -14,6 +15,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any
 
+import torch
 from segment_anything.modeling import image_encoder as official
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,12 +31,13 @@ class Attention(official.Attention):
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(self.attend(self.qkv(x)))
 
-    def attend(self, qkv: Tensor) -> Tensor:
-        """[N, H, W, 3·C] queries, keys and values -> [N, H, W, C] values attended to within each of the N maps."""
+    def attend(self, qkv: Tensor, h: int | None = None, w: int | None = None) -> Tensor:
+        """[N, H, W, 3·C] queries, keys and values -> [N, h, w, C] values attended to within each of the N maps, by all
+        tokens or by those of the first h rows and w columns."""
         _, H, W, _ = qkv.shape
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 4, 1, 2, 5).unbind(0)
-        rel_h, rel_w = relative_positions(self.rel_pos_h, H), relative_positions(self.rel_pos_w, W)
-        return relative_position_attention(q, k, v, rel_h, rel_w).permute(0, 2, 3, 1, 4).flatten(3)
+        rel_h, rel_w = relative_positions(self.rel_pos_h, H)[:h], relative_positions(self.rel_pos_w, W)[:w]
+        return relative_position_attention(q[:, :, :h, :w], k, v, rel_h, rel_w).permute(0, 2, 3, 1, 4).flatten(3)
 
 
 class WindowAttention(Attention):
@@ -42,10 +45,27 @@ class WindowAttention(Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         size = (self.rel_pos_h.shape[0] + 1) // 2  # a window's table holds its 2·S - 1 offsets
-        H, W = x.shape[1:3]
+        (rows, heights), (columns, widths) = strips(x.shape[1], size), strips(x.shape[2], size)
         qkv = pad_to_multiple(self.qkv(x), size, value=self.qkv.bias)
-        windows, padded = official.window_partition(qkv, size)  # [B·windows, S, S, 3·C]
-        return self.proj(official.window_unpartition(self.attend(windows), size, padded, (H, W)))
+        bands = []
+        for band, h in zip(qkv.split(rows, dim=1), heights, strict=True):
+            parts = zip(band.split(columns, dim=2), widths, strict=True)
+            bands.append(torch.cat([self.within_windows(part, size, h, w) for part, w in parts], dim=2))
+        return self.proj(torch.cat(bands, dim=1))
+
+    def within_windows(self, qkv: Tensor, size: int, h: int, w: int) -> Tensor:
+        """[B, m·S, n·S, 3·C] -> [B, m·h, n·w, C]: of each window h rows and w columns ask, all of its tokens answer."""
+        windows, _ = official.window_partition(qkv, size)
+        attended = self.attend(windows, h, w).unflatten(0, (len(qkv), qkv.shape[1] // size, -1))
+        return attended.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def strips(length: int, size: int) -> tuple[list[int], list[int]]:
+    """How windows cover an axis: the tokens under whole windows and under the padded one, where there are such, and how
+    many tokens of a window are real in each."""
+    whole, left = length // size * size, length % size
+    found = [(whole, size)] * (whole > 0) + [(size, left)] * (left > 0)
+    return [covered for covered, _ in found], [real for _, real in found]
 
 
 def pad_to_multiple(x: Tensor, size: int, *, value: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def merged(encoder: ParallelEncoder, branch: int) -> ImageEncoder:
     plain = copy.deepcopy(encoder.encoder)
     for block in plain.blocks:
         lora, plain_qkv = block.attn.qkv, nn.Linear(192, 3 * 192)
-        plain_qkv.load_state_dict({"weight": lora.merged(branch), "bias": lora.qkv.bias})
+        plain_qkv.load_state_dict({"weight": lora.merged()[branch].detach(), "bias": lora.qkv.bias})
         block.attn.qkv = plain_qkv
     return plain
 

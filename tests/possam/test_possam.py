@@ -12,6 +12,7 @@ from possam.config import add_possam_config, build_possam
 from possam.possam import PosSAM
 from sam_common.config import CfgNode, get_cfg
 from sam_common.errors import UserError
+from sam_common.side_stream import side_stream
 from sam_common.structures import Category, Segments
 
 VOCABULARY = (Category("dog", ("dog", "puppy")), Category("cat", ("cat",)), Category("sky", ("sky",), False))
@@ -61,6 +62,7 @@ def test_a_gpu_is_waited_for_once(model: PosSAM, monkeypatch: pytest.MonkeyPatch
         return [[1.0, 0.0, 1.0, 0.5]] * len(tensor)
 
     monkeypatch.setattr(FakeTensor, "tolist", tolist)
+    monkeypatch.setattr("possam.possam.side_stream", lambda device: side_stream(torch.device("cpu")))  # no real streams
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():

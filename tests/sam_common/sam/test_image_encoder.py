@@ -13,8 +13,10 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sam_common.sam import image_encoder
+from sam_common.sam.attention import relative_position_attention
 from sam_common.sam.build import SIZES, build_image_encoder
-from sam_common.sam.image_encoder import ImageEncoder, WindowAttention, pad_to_multiple
+from sam_common.sam.image_encoder import ImageEncoder, WindowAttention, pad_to_multiple, strips
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-4}
 
@@ -155,15 +157,30 @@ def test_padded_keys_still_attend() -> None:
         assert attention(torch.ones(1, 1, 1, 1)).item() == pytest.approx(5)
 
 
-def test_padding_is_not_computed() -> None:
-    """6 × 10 tokens in windows of 8: projections, norms and MLPs of every block see 60 tokens, not 128."""
-    encoder, seen = build_image_encoder("T"), set()
+def test_padding_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """6 × 10 tokens in windows of 8: projections, norms, MLPs and queries of every block are 60 tokens, not 128."""
+    encoder, seen, queries = build_image_encoder("T"), set(), []
     for block in encoder.blocks:
         for module in (block.attn.qkv, block.attn.proj, block.norm1, block.mlp.lin1):
             module.register_forward_pre_hook(lambda _, args: seen.add(args[0].shape[:-1].numel()))
+
+    def attend(q: Tensor, *args: Tensor) -> Tensor:
+        queries.append(q[:, 0, ..., 0].numel())
+        return relative_position_attention(q, *args)
+
+    monkeypatch.setattr(image_encoder, "relative_position_attention", attend)
     with torch.no_grad():
         encoder(torch.randn(1, 3, 96, 160))
-    assert seen == {60}
+    assert seen == {60} and sum(queries) == 60 * len(encoder.blocks)
+
+
+@pytest.mark.parametrize(
+    ("length", "covered", "real"),
+    [(8, [8], [8]), (16, [16], [8]), (6, [8], [6]), (14, [8, 8], [8, 6]), (18, [16, 8], [8, 2])],
+)
+def test_strips_cover_an_axis(length: int, covered: list[int], real: list[int]) -> None:
+    """By hand, with windows of 8: whole ones, a padded one alone, both."""
+    assert strips(length, 8) == (covered, real)
 
 
 def test_frozen_it_leaves_nothing_for_a_backward_pass() -> None:
