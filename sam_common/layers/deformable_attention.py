@@ -97,6 +97,8 @@ def _compiled_kernel(device: torch.device) -> ModuleType:
         return deformable_attention_cpu
     if device.type != "cuda" or torch.version.hip:
         raise NoKernel("the others are for CPUs and NVIDIA GPUs")
+    if not torch.cuda.is_available():  # tensors may claim a GPU all the same, while something is traced
+        raise NoKernel("PyTorch sees no GPU")
     if torch.are_deterministic_algorithms_enabled():
         raise NoKernel("torch.use_deterministic_algorithms is set")
     if not _why_not_cuda(device):

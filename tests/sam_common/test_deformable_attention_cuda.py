@@ -25,6 +25,12 @@ def found(find):
         return ""
 
 
+def see_a_gpu(monkeypatch):
+    """From here on PyTorch claims to see one of compute capability 9.0."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+
+
 COMPILER, NVCC = found(find_compiler), found(build_cuda.find_nvcc)
 
 
@@ -97,7 +103,7 @@ def test_built_and_then_loaded_without_nvcc(monkeypatch, capsys):
     path = build_cuda.built_file((9, 0))
     assert capsys.readouterr().out == f"{path}\n" and list(path.parent.iterdir()) == [path]
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    see_a_gpu(monkeypatch)
     library = build_cuda.load(GPU)
     for dtype in deformable_attention_cuda.DTYPES:
         assert all(getattr(library, f"{way}_{str(dtype)[6:]}") for way in ("forward", "backward"))
@@ -125,8 +131,10 @@ def test_without_nvcc_or_a_gpu_it_says_so_in_a_line(tmp_path, monkeypatch, capsy
 
 
 def test_who_is_chosen(monkeypatch):
-    """Case table: without a build Triton, or PyTorch where there is none or where someone asked for determinism."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    """Case table: without a build Triton; PyTorch's where there is no Triton or GPU, or determinism is asked for."""
+    if not torch.cuda.is_available():
+        assert attention.kernel_in_use(GPU) == "pytorch (PyTorch sees no GPU)"
+    see_a_gpu(monkeypatch)
     assert "no CUDA build" in build_cuda.why_no_build(GPU) and build_cuda.COMMAND in build_cuda.why_no_build(GPU)
     with monkeypatch.context() as patch:
         patch.setattr(attention, "_why_not_triton", lambda: "Triton is not installed")
@@ -157,8 +165,7 @@ def test_old_triton(version, usable, monkeypatch):
 
 def test_traced_for_a_gpu(monkeypatch):
     """Shapes, dtypes and device of the result and the gradients, with tensors that only claim to be on a GPU."""
-    pytest.importorskip("triton", minversion="3.3", reason="Triton is not installed: tracing for a GPU is NOT tested")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(attention, "_compiled_kernel", lambda device: deformable_attention_cuda)
     with FakeTensorMode():
         value = torch.empty(2, 26, 2, 4, device="cuda", dtype=torch.bfloat16, requires_grad=True)
         locations = torch.empty(2, 5, 2, 2, 3, 2, device="cuda", requires_grad=True)
