@@ -20,13 +20,14 @@ from typing import Any
 from tabulate import tabulate
 
 FOLDER = Path(__file__).resolve().parent
-PARTS = ("run", "scenes", "side_by_side", "where_time_goes")
-LONGEST = ("amsam_embedding_cache",)
+PARTS = ("run", "scenes", "side_by_side")
+NO_RATIO = ("end_to_end", "evaluation_memory", "memory", "where_time_goes")
+LONGEST = ("sam_encoder", "plug_branches", "amsam_embedding_cache")
 
 
 def names() -> list[str]:
     """The scripts, those that take longest last."""
-    found = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
+    found = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in (*PARTS, *NO_RATIO))
     return sorted(found, key=lambda name: name in LONGEST)
 
 
