@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,14 +25,14 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+        temporary.touch(exist_ok=False)  # as private as the user's files are; mkstemp's are more so
+        mode = temporary.stat().st_mode
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private
+        temporary.chmod(mode)  # writers may have put a file of their own there
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:  # the second is how safetensors tells of a full disk
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
@@ -45,9 +45,3 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes UTF-8 text through `atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
