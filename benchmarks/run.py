@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,13 +35,16 @@ def names() -> list[str]:
 
 def run(name: str, seconds: float) -> tuple[list[dict[str, Any]], str]:
     """What a script printed, and "" or why it did not come to its end."""
-    try:
-        command = [sys.executable, str(FOLDER / f"{name}.py")]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=max(seconds, 0.1))
-        printed, problem = done.stdout, f"exit status {done.returncode}" if done.returncode else ""
-    except subprocess.TimeoutExpired as stopped:
-        raw = stopped.stdout or b""
-        printed, problem = raw.decode() if isinstance(raw, bytes) else raw, "did not fit"
+    command = [sys.executable, str(FOLDER / f"{name}.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as script:
+        try:
+            printed, _ = script.communicate(timeout=max(seconds, 0.1))
+            problem = f"exit status {script.returncode}" if script.returncode else ""
+        except BaseException as stopped:
+            os.killpg(script.pid, signal.SIGKILL)  # and its own processes, which would keep its output open
+            if not isinstance(stopped, subprocess.TimeoutExpired):
+                raise
+            printed, problem = script.communicate()[0], "did not fit"
     print(printed, end="", flush=True)
     return [json.loads(line) for line in printed.splitlines() if line.startswith("{")], problem
 

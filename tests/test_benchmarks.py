@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from benchmarks import run
+
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
@@ -21,3 +25,20 @@ def test_the_embedding_cache_changes_nothing_that_is_learned() -> None:
     line = json.loads(done.stdout)
     assert line["identical"] and line["identical_from_disk"]
     assert line["encoder_passes"] == {"uncached": 12, "cached": 4, "from_disk": 0}
+
+
+def test_a_script_that_does_not_fit_is_ended_with_its_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that leaves a process behind, which keeps the output open: what was printed counts, and the next one runs."""
+    child = "import signal; signal.pause()"
+    lines = [
+        "import subprocess, sys",
+        "print('{}', flush=True)",
+        f"subprocess.Popen([sys.executable, '-c', {child!r}])",
+    ]
+    (tmp_path / "stays.py").write_text("\n".join(lines))
+    monkeypatch.setattr(run, "FOLDER", tmp_path)
+    lines, problem = run.run("stays", 1.5)
+    assert problem == "did not fit"
+    assert lines in ([], [{}])  # a slow machine may not have come that far
