@@ -37,6 +37,8 @@ def decode_ids(content: bytes, *, max_pixels: int) -> np.ndarray | None:
         None where it is anything but a whole 8-bit RGB PNG without extras, has more pixels than `max_pixels`, or
         nothing is compiled (`map_kernels.py`).
     """
+    if map_kernels.kernel_in_use() != "c++":
+        return None  # before anything is inflated in vain
     chunks = list(_chunks(content))
     kinds = [kind for kind, _ in chunks]
     if len(chunks) < 3 or kinds != [b"IHDR", *[b"IDAT"] * (len(chunks) - 2), b"IEND"]:

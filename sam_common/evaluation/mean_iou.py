@@ -84,6 +84,7 @@ def best_class(scores: Tensor) -> Tensor:
         best = map_kernels.first_highest(rows)
         classes[start : start + _BLOCK] = torch.from_numpy(_first_highest(rows) if best is None else best)
 
+    map_kernels.kernel_in_use()  # compiled here where it was not yet, rather than by each of the threads
     starts = range(0, len(classes), _BLOCK)
     with ThreadPoolExecutor(min(torch.get_num_threads(), len(starts))) as pool:
         list(pool.map(fill, starts))  # raises what went wrong
