@@ -31,13 +31,8 @@ def test_a_script_that_does_not_fit_is_ended_with_its_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that leaves a process behind, which keeps the output open: what was printed counts, and the next one runs."""
-    child = "import signal; signal.pause()"
-    lines = [
-        "import subprocess, sys",
-        "print('{}', flush=True)",
-        f"subprocess.Popen([sys.executable, '-c', {child!r}])",
-    ]
-    (tmp_path / "stays.py").write_text("\n".join(lines))
+    stay = "subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'])"
+    (tmp_path / "stays.py").write_text(f"import subprocess, sys; print('{{}}', flush=True); {stay}")
     monkeypatch.setattr(run, "FOLDER", tmp_path)
     lines, problem = run.run("stays", 1.5)
     assert problem == "did not fit"
