@@ -84,6 +84,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("PyTorch sees no GPU here")
     torch.set_num_threads(args.threads)
 
     def peak(name: str) -> tuple[float, Tensor]:
