@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sam_common.engine.launch import Interrupted, StopFlag, stop_on_signals
 from sam_common.errors import UserError
 from tools import ablation
 from tools.ablation_parts import runs
@@ -29,7 +30,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Stands in for training: records the command and leaves results whose PQ is 10·seed, +1 for row b, +2 for clip."""
     seen: list[list[str]] = []
 
-    def train_net(arguments: list[str]) -> None:
+    def train_net(arguments: list[str], stop: StopFlag) -> None:
         seen.append(arguments)
         value = 10.0 * int(arguments[arguments.index("SEED") + 1]) + ("X" in arguments) + 2 * ("clip" in arguments)
         folder = Path(arguments[arguments.index("OUTPUT_DIR") + 1]) / "inference" / "data"
@@ -144,6 +145,17 @@ def test_rows_that_differ_in_testing_alone_share_a_training(commands: list[list[
     assert "| base | 5.0 ± 7.1 |" in table and "| clip | 7.0 ± 7.1 |" in table
 
 
+def test_a_base_is_the_same_from_every_folder(
+    commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a shipped row it is called as a row of its own would; a user's file may have a shipped one by its name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("{_BASE_: possam_T.yaml, MODEL: {POSSAM: {ENSEMBLE: {NAME: clip}}}}")
+    run(tmp_path, "{metrics: [a/b], trained: {a: configs/ablations/possam_table7_clip.yaml, b: mine.yaml}}")
+    trained = [command[1] for command in commands if "--resume" in command]
+    assert trained == ["configs/possam_H.yaml", "configs/possam_T.yaml"] * 2
+
+
 @pytest.mark.parametrize("content", ["_BASE_: c.yaml", "_BASE_: [", "_BASE_: [c.yaml]", "- 1", "X: 1"])
 def test_a_configuration_that_is_none_is_left_to_its_run(
     content: str, commands: list[list[str]], tmp_path: Path
@@ -181,10 +193,10 @@ def test_a_failed_run_stops_no_other(
     """What was asked for first fails, what comes after it is complete the next time."""
     leave_results = runs.train_net
 
-    def train_net(arguments: list[str]) -> None:
+    def train_net(arguments: list[str], stop: StopFlag) -> None:
         if "X" not in arguments:
             raise UserError("a run failed")
-        leave_results(arguments)
+        leave_results(arguments, stop)
 
     monkeypatch.setattr(runs, "train_net", train_net)
     with pytest.raises(UserError, match="a run failed"):
@@ -193,6 +205,60 @@ def test_a_failed_run_stops_no_other(
     monkeypatch.setattr(runs, "train_net", leave_results)
     run(tmp_path, ROWS)
     assert len(commands) == 8
+
+
+RUN = """
+import os, pathlib, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+os.kill(os.getppid(), signal.SIGTERM)  # what asked for this run is stopped
+signal.sigwait({signal.SIGTERM})
+pathlib.Path(sys.argv[sys.argv.index("OUTPUT_DIR") + 1], "saved").touch()
+sys.exit(143)
+"""
+"""A run that is told to end, and saves its state."""
+
+
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_a_stopped_tool_lets_its_runs_save_their_state(
+    side_by_side: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM of the tool alone reaches the runs, in this thread and in others, and none goes on without it."""
+    (tmp_path / "run.py").write_text(RUN)
+    monkeypatch.setattr(runs, "TRAIN_NET", tmp_path / "run.py")
+    (tmp_path / "rows.yaml").write_text(ROWS)
+    plan = runs.make_plan([read_rows(str(tmp_path / "rows.yaml"))], 1)
+    with pytest.raises(Interrupted, match="the same command again"):
+        if side_by_side:
+            runs.carry_out(plan, tmp_path / "out", jobs=1)
+        else:
+            with stop_on_signals() as stop:
+                runs.train_net(runs.arguments_of(next(iter(plan)), tmp_path / "out", "cpu"), stop)
+    assert len(list(tmp_path.glob("out/*/saved"))) == len(list(tmp_path.glob("out/*"))) == 1
+
+
+def test_a_run_is_not_begun_twice(tmp_path: Path) -> None:
+    """While it runs, another invocation leaves it alone and says so."""
+    with runs._claimed(tmp_path), pytest.raises(UserError, match="another process runs it"):
+        runs.train_net(["--help", "OUTPUT_DIR", str(tmp_path)], StopFlag())
+
+
+@pytest.mark.parametrize(
+    ("choice", "iteration", "found"),
+    [("last", 99, {"task/M": 1.0}), ("last", 49, {}), ("best of the validation", 49, {"task/M": 1.0})],
+)
+def test_an_evaluation_on_the_way_is_no_result(
+    choice: str, iteration: int, found: dict[str, float], tmp_path: Path
+) -> None:
+    """TEST.EVAL_PERIOD leaves a report of each; only that of the last iteration, or of the best weights, counts."""
+    (tmp_path / "config.yaml").write_text("SOLVER: {MAX_ITER: 100}")
+    file = tmp_path / "inference" / "data" / "results.json"
+    file.parent.mkdir(parents=True)
+    report = {"results": {"task": {"M": 1.0}}, "checkpoint_choice": choice, "iteration": iteration}
+    file.write_text(json.dumps(report))
+    assert runs.read_results(tmp_path) == found
+    file.write_text(json.dumps(report)[:20])
+    with pytest.raises(UserError, match=f"{file} is damaged: delete it"):
+        runs.read_results(tmp_path)
 
 
 def test_nothing_leads_out_of_the_folder(commands: list[list[str]], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sam_common.config import CfgNode
+from sam_common.engine.launch import StopFlag
 from sam_common.errors import UserError
 from tools import ablations
 from tools.ablation_parts import runs
@@ -52,7 +53,7 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     M is 10·X + seed, and 5 without training: 2 more - 1 nothing is 10 + seed - 5 = 5 and 6.
     """
 
-    def train_net(arguments: list[str]) -> None:
+    def train_net(arguments: list[str], stop: StopFlag) -> None:
         value = 5.0
         if "X" in arguments:
             value = 10.0 * int(arguments[arguments.index("X") + 1]) + int(arguments[arguments.index("SEED") + 1])

@@ -9,6 +9,7 @@ import pytest
 
 from sam_common.data import catalog
 from sam_common.data.generated.worms import write_worms
+from sam_common.engine.launch import StopFlag
 from sam_common.errors import UserError
 from tools import reproduce, train_net
 from tools.ablation_parts import runs
@@ -56,7 +57,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Runs are made in this process; the list has what each was given."""
     given: list[list[str]] = []
 
-    def run(arguments: list[str]) -> None:
+    def run(arguments: list[str], stop: StopFlag) -> None:
         given.append(arguments)
         train_net.main(arguments)
 
@@ -171,7 +172,7 @@ def test_official_weights_are_downloaded_by_the_run(root: Path, monkeypatch: pyt
     draw(root, "train")
     draw(root, "test")
     given: list[list[str]] = []
-    monkeypatch.setattr(runs, "train_net", given.append)
+    monkeypatch.setattr(runs, "train_net", lambda arguments, stop: given.append(arguments))
     size_b = ("MODEL.SAM.SIZE", "B", "MODEL.SAM.WEIGHTS", "sam_vit_b")
     assert start(root, "--plan", *size_b) == 0
     said = capsys.readouterr().out
@@ -187,7 +188,7 @@ def test_a_run_that_fails_does_not_stop_the_others(root: Path, monkeypatch: pyte
     draw(root, "test")
     given: list[list[str]] = []
 
-    def fail(arguments: list[str]) -> None:
+    def fail(arguments: list[str], stop: StopFlag) -> None:
         given.append(arguments)
         raise UserError(f"run {len(given)} failed")
 

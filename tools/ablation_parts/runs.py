@@ -7,6 +7,8 @@ tests of one training, within a table and between tables.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -16,8 +18,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from typing import Any
 import yaml
 
 from sam_common.config import find_config
+from sam_common.engine.launch import Interrupted, StopFlag, stop_on_signals
 from sam_common.errors import UserError
 from tools.ablation_parts.rows import Rows
 
@@ -104,8 +107,18 @@ def _base(config: str, given: dict[str, str]) -> tuple[str, dict[str, str]]:
         added = dict(_leaves(content))
         if not all(key.startswith(TEST_KEYS) for key in added):
             break
-        config, given = os.path.normpath(file.parent / base), {**added, **given}
+        config, given = _base_name(config, base), {**added, **given}
     return config, given
+
+
+def _base_name(config: str, base: str) -> str:
+    """The name of a configuration's `_BASE_`, the same from every working directory where `config` is a shipped one."""
+    beside = os.path.normpath(Path(config).parent / base)
+    try:
+        find_config(beside)
+    except UserError:  # then it is a shipped one, by its name
+        return f"configs/{Path(base).name}"
+    return beside
 
 
 def _leaves(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -143,6 +156,7 @@ def carry_out(plan: Plan, output: Path, *, jobs: int, device: str = "cpu") -> di
 
     Raises:
         UserError: a run failed; first the others are finished.
+        Interrupted: a signal came; the runs have saved their state.
     """
     results = {cell: read_results(output / cell.folder) for cell in plan}
     todo = [cell for cell in plan if not results[cell]]
@@ -153,17 +167,13 @@ def carry_out(plan: Plan, output: Path, *, jobs: int, device: str = "cpu") -> di
 
     def run(cells: list[Cell]) -> None:  # a training and its tests, one after the other
         for cell in cells:
-            train_net(arguments_of(cell, output, device))
+            train_net(arguments_of(cell, output, device), stop)
             results[cell] = read_results(output / cell.folder)
             progress.tell(plan[cell], cell.folder)
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with stop_on_signals() as stop, ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(run, cells) for cells in waiting.values()]
-        try:
-            wait(futures)
-        except BaseException:  # stopped: what has not begun does not begin
-            pool.shutdown(cancel_futures=True)
-            raise
+    check_not_stopped(stop)
     for future in futures:
         future.result()
     return results
@@ -202,31 +212,77 @@ def trained_weights(folder: Path) -> Path:
     return best if best.is_file() else folder / "model_final.pth"
 
 
-def train_net(arguments: list[str]) -> None:
+def train_net(arguments: list[str], stop: StopFlag) -> None:
     """Runs tools/train_net.py on one thread; what it prints is in its own log.
 
     Raises:
-        UserError: it failed; the last line it printed says why.
+        UserError: it failed, and the last line it printed says why; or another process runs it.
+        Interrupted: `stop` is set; the run has saved its state.
     """
+    check_not_stopped(stop)
     print(shlex.join(["python", "tools/train_net.py", *arguments]), flush=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, str(TRAIN_NET), *arguments], env=environment, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        folder = arguments[arguments.index("OUTPUT_DIR") + 1]
+    command, environment = [sys.executable, str(TRAIN_NET), *arguments], {**os.environ, "OMP_NUM_THREADS": "1"}
+    folder = Path(arguments[arguments.index("OUTPUT_DIR") + 1])
+    with _claimed(folder) as lock:
+        # The run holds the lock as well, so where it outlives a killed parent it is not begun a second time.
+        run = subprocess.Popen(
+            command, env=environment, pass_fds=[lock], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        errors = None
+        while errors is None:
+            try:
+                _, errors = run.communicate(timeout=1)
+            except subprocess.TimeoutExpired:
+                if stop.signum:
+                    run.terminate()
+    if run.returncode:
+        check_not_stopped(stop)
+        last = (errors.strip().splitlines() or [f"exit status {run.returncode}"])[-1]
         raise UserError(f"{folder}: the run failed ({last}); the others went on, give the same command again")
+
+
+def check_not_stopped(stop: StopFlag) -> None:
+    if stop.signum:
+        raise Interrupted("stopped: give the same command again to go on", stop.signum)
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[int]:
+    """The descriptor of a lock on a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{folder}: another process runs it; end that, or give another --output") from error
+        yield lock.fileno()
 
 
 def read_results(folder: Path) -> dict[str, float]:
     """The metrics of a finished run, by task/metric, of the one data set it evaluated; empty where it has not finished.
 
     What is no number there is left out.
+
+    Raises:
+        UserError: the file is damaged.
     """
     files = sorted(folder.glob("inference/*/results.json"))
     if not files:
         return {}
-    tasks = json.loads(files[0].read_text(encoding="utf-8"))["results"].items()
-    return {f"{task}/{name}": v for task, metrics in tasks for name, v in metrics.items() if v is not None}
+    try:
+        report = json.loads(files[0].read_text(encoding="utf-8"))
+        tasks = report["results"].items() if _is_of_the_end(folder, report) else ()
+        return {f"{task}/{name}": v for task, metrics in tasks for name, v in metrics.items() if v is not None}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{files[0]} is damaged: delete it and give the same command again") from error
+
+
+def _is_of_the_end(folder: Path, report: dict[str, Any]) -> bool:
+    """Whether a report is none that `TEST.EVAL_PERIOD` made on the way."""
+    config = folder / "config.yaml"  # of a training; a test has it elsewhere
+    if report.get("checkpoint_choice") != "last" or not config.is_file():
+        return True
+    return bool(report["iteration"] + 1 >= yaml.safe_load(config.read_text(encoding="utf-8"))["SOLVER"]["MAX_ITER"])
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

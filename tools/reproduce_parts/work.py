@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from possam.clip_encoder import official_clips
+from sam_common.engine.launch import stop_on_signals
 from sam_common.errors import UserError
 from sam_common.weights import OFFICIAL
 from tools import doctor
@@ -94,11 +95,12 @@ def _lacking(config: str, options: Options, only_tests: bool) -> list[doctor.Fin
 def run_what_can_be(planned: Sequence[Run]) -> list[UserError]:
     """Runs one after the other what is not done and possible; returns what failed."""
     failures = []
-    for number, run in enumerate(planned, start=1):
-        if not run.results() and run.is_possible():
-            print(f"\n[{number}/{len(planned)}] its log.txt is in {run.folder}", flush=True)
-            try:
-                runs.train_net(run.arguments())
-            except UserError as error:
-                failures.append(error)
+    with stop_on_signals() as stop:
+        for number, run in enumerate(planned, start=1):
+            if not run.results() and run.is_possible():
+                print(f"\n[{number}/{len(planned)}] its log.txt is in {run.folder}", flush=True)
+                try:
+                    runs.train_net(run.arguments(), stop)
+                except UserError as error:
+                    failures.append(error)
     return failures
