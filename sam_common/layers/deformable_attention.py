@@ -160,6 +160,8 @@ def _check(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tens
     if min(sizes) < 1 or cells != tokens or weights.shape != expected or locations.shape != (*expected, 2):
         shapes = f"value {tuple(value.shape)}, locations {tuple(locations.shape)}, weights {tuple(weights.shape)}"
         raise ValueError(f"these do not belong together: map sizes {list(sizes)}, {shapes}")
+    if len(devices := {str(x.device) for x in (value, locations, weights)}) > 1:
+        raise ValueError(f"these are on several devices: {', '.join(sorted(devices))}")
 
 
 def _compiled(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch.library import opcheck
 from sam_common.layers.activation_checkpointing import checkpoint_activations
 from sam_common.layers.deformable_attention import (
     MultiScaleDeformableAttention,
+    _check,
     deformable_attention,
     kernel_in_use,
 )
@@ -201,6 +202,13 @@ def test_shapes_that_do_not_belong_together():
     value, locations, weights = inputs(torch.float32)
     with pytest.raises((ValueError, RuntimeError), match="belong together|split"):
         deformable_attention(value, [(2, 3), (4, 6)], locations, weights)
+
+
+def test_devices_that_do_not_belong_together():
+    """Error: a pointer of another device is not followed."""
+    value, locations, weights = inputs(torch.float32)
+    with pytest.raises(ValueError, match="several devices: cpu, meta"):
+        _check(value, [size for shape in SHAPES for size in shape], locations, weights.to("meta"))
 
 
 def module_gradients(attention, run, dtype=torch.float32):
