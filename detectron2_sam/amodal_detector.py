@@ -69,7 +69,16 @@ class AmodalDetector(nn.Module):
 
     @torch.no_grad()
     def complete(self, entry: dict[str, Any], output: dict[str, Any]) -> dict[str, Any]:
-        """The detector's output for one image with what PLUG makes of its boxes."""
+        """The detector's output for one image with what PLUG makes of its boxes.
+
+        Raises:
+            UserError: it has no instances, as of a model that proposes boxes or labels pixels.
+        """
+        if "instances" not in output:
+            raise UserError(
+                f"the detector {type(self.detector).__name__} makes {', '.join(output)}, no instances; "
+                "give one that does"
+            )
         found: Instances = output["instances"]
         image = entry["image"].flip(0) if self.is_bgr else entry["image"]
         if image.shape[1:] != found.image_size:

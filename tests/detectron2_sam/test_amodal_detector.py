@@ -166,6 +166,13 @@ def test_nothing_found_is_nothing_to_complete(plug_config: Path) -> None:
     assert found.pred_amodal_masks.shape == found.pred_visible_masks.shape == (0, 48, 64)
 
 
+def test_what_finds_no_instances_is_named(plug_config: Path) -> None:
+    """Error: a network of proposals alone has no objects to complete."""
+    model = build_model(amodal(stock_cfg("COCO-Detection/rpn_R_50_FPN_1x.yaml"), plug_config)).eval()
+    with pytest.raises(UserError, match="ProposalNetwork makes proposals, no instances"):
+        model([{"image": torch.zeros(3, 64, 64, dtype=torch.uint8), "height": 64, "width": 64}])
+
+
 def test_what_trains_and_is_saved_is_the_detector(tmp_path: Path, plug_config: Path) -> None:
     """Its losses and gradients in training, its state under its own names, both ways; PLUG stays as it is."""
     cfg = stock_cfg(MASK_RCNN)
