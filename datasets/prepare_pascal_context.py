@@ -59,8 +59,9 @@ def read(voc: Path, name: str) -> NDArray[np.uint16]:
         raise UserError(
             f"{truth}: LabelMap is {numbers.dtype} {numbers.shape}, not whole numbers of the size of {image}"
         )
-    if numbers.max() > 459:
-        raise UserError(f"{truth} holds the class {numbers.max()}, above 459")
+    strange = numbers[(numbers < 0) | (numbers > 459)]
+    if strange.size:
+        raise UserError(f"{truth} holds the class {strange[0]}, not one of 0..459")
     return numbers.astype(np.uint16)
 
 

@@ -81,7 +81,7 @@ def read_names(path: Path) -> list[str]:
     """The names of a split: the first word of each line of a text file.
 
     Raises:
-        UserError: the file cannot be read, or holds none.
+        UserError: the file cannot be read, holds none, or one that leads to another folder.
     """
     try:
         names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -91,6 +91,8 @@ def read_names(path: Path) -> list[str]:
         raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     if not names:
         raise UserError(f"{path} holds no names")
+    if strange := [name for name in names if Path(name).name != name]:
+        raise UserError(f"{path}: {strange[0]} is a path, not the name of an image")
     return names
 
 

@@ -147,7 +147,8 @@ BROKEN = {
     "no mat": (lambda path: path.write_bytes(b"hello"), "cannot be read as PASCAL-Context's LabelMap"),
     "another content": (lambda path: _save_mat(path, Other=np.zeros((2, 3))), "cannot be read as PASCAL-Context's"),
     "another size": (lambda path: _save_mat(path, LabelMap=np.zeros((3, 2), np.uint16)), r"LabelMap is uint16 (3, 2)"),
-    "no class": (lambda path: _save_mat(path, LabelMap=np.full((2, 3), 460)), "holds the class 460, above 459"),
+    "no class": (lambda path: _save_mat(path, LabelMap=np.full((2, 3), 460)), "holds the class 460, not one of"),
+    "a negative class": (lambda path: _save_mat(path, LabelMap=np.full((2, 3), -1)), "holds the class -1, not one of"),
 }
 
 
@@ -210,6 +211,13 @@ def test_broken_pascal_voc(voc: Path, run_script: Script, capsys) -> None:
     assert run_script("prepare_pascal_voc", "--root", str(voc)) == 1
     said = capsys.readouterr().err
     assert "2007_000032.png holds the class 21, above 20" in said and "2007_000033.png is not of the size of" in said
+
+
+def test_a_split_leads_nowhere_else(voc: Path, run_script: Script, capsys) -> None:
+    """Error: a name that is a path, of which a file elsewhere would be made."""
+    (voc / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").write_text("../../2007_000033")
+    assert run_script("prepare_pascal_voc", "--root", str(voc)) == 2
+    assert "val.txt: ../../2007_000033 is a path" in capsys.readouterr().err
 
 
 def test_another_number_of_images_is_warned_of(voc: Path, run_script: Script, caplog) -> None:
