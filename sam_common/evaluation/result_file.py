@@ -25,10 +25,12 @@ class ResultFile:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         self._part = self.path.with_name(f".{self.path.name}.rank{rank_and_size()[0]}")
+        self._joined = False
 
     def clear(self) -> None:
         """Forgets what this rank appended."""
         self._part.unlink(missing_ok=True)
+        self._joined = False
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Adds entries of this rank.
@@ -41,17 +43,19 @@ class ResultFile:
             self._part.parent.mkdir(parents=True, exist_ok=True)
             with self._part.open("a", encoding="utf-8") as file:
                 file.write(lines)
+            self._joined = False
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
 
     def join(self, head: Mapping[str, Any] | None = None, key: str = "") -> None:
-        """Writes the entries of all ranks, in their order; every rank must call it.
+        """Writes the entries of all ranks, in their order; every rank must call it. Again, it leaves what is there.
 
         Args:
             head: makes the file an object with these entries and the list under `key`, instead of the list alone.
         """
         parts = gather(self._part)  # no rank gets here before it has appended all it has
-        if not is_main_process():
+        again, self._joined = all(gather(self._joined)), True
+        if again or not is_main_process():
             return
         opening = "[" if head is None else f"{json.dumps(head)[:-1]}{', ' if head else ''}{json.dumps(key)}: ["
         with atomic_path(self.path) as temporary, temporary.open("w", encoding="utf-8") as whole:

@@ -52,3 +52,15 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     file._part.symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"cannot write .*results.json: No space left on device"):
         file.append([{"a": 1}])
+
+
+def test_to_join_again_empties_nothing(tmp_path):
+    """Who asks an evaluator twice gets the same twice; after `clear` the file starts anew."""
+    file = ResultFile(tmp_path / "results.json")
+    file.append([{"a": 1}])
+    for _ in range(2):
+        file.join()
+        assert json.loads(file.path.read_text()) == [{"a": 1}]
+    file.clear()
+    file.join()
+    assert json.loads(file.path.read_text()) == []
