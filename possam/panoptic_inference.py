@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sam_common.structures import Instances
 
-_STRIP = 2**24  # class scores that `semantic_labels` holds at a time
+_STRIP = 2**24  # scores that are held at a time beside the masks
 
 
 def panoptic(
@@ -112,17 +112,26 @@ def _compete(scores: Tensor, kept: Tensor, mask_logits: Tensor, mask_threshold: 
         [H, W] int64 winning query; [H, W] bool, whether the pixel is inside the winner's own mask; [K, 3] int64 areas
         in pixels: won, own mask, won and inside the own mask.
     """
-    num_queries = len(scores)
-    probs = mask_logits.float().sigmoid()
-    handicap = torch.where(kept, 0.0, -2.0)  # below every score × probability
-    winner = torch.addcmul(handicap[:, None, None], scores.float()[:, None, None], probs).argmax(dim=0)
-    inside_masks = probs >= mask_threshold
-    inside = inside_masks.gather(0, winner[None])[0]
-    counts = torch.zeros(2 * num_queries, dtype=torch.int64, device=scores.device)
-    cells = (2 * winner + inside).flatten()
-    outside_area, visible = counts.scatter_add_(0, cells, torch.ones_like(cells)).view(num_queries, 2).unbind(dim=1)
-    own = inside_masks.flatten(1).sum(dim=1)
-    return winner, inside, torch.stack([outside_area + visible, own, visible], dim=1)
+    handicap = torch.where(kept, 0.0, -2.0)[:, None, None]  # below every score × probability
+    weights = scores.float()[:, None, None]
+    winners, insides, areas = [], [], []
+    for strip in _strips(mask_logits, len(scores)):
+        probs = strip.float().sigmoid()
+        winner = torch.addcmul(handicap, weights, probs).argmax(dim=0)
+        inside_masks = probs >= mask_threshold
+        inside = inside_masks.gather(0, winner[None])[0]
+        counts = torch.zeros(2 * len(scores), dtype=torch.int64, device=scores.device)
+        cells = (2 * winner + inside).flatten()
+        outside_area, visible = counts.scatter_add_(0, cells, torch.ones_like(cells)).view(-1, 2).unbind(dim=1)
+        areas.append(torch.stack([outside_area + visible, inside_masks.flatten(1).sum(dim=1), visible], dim=1))
+        winners.append(winner)
+        insides.append(inside)
+    return torch.cat(winners), torch.cat(insides), torch.stack(areas).sum(dim=0)
+
+
+def _strips(mask_logits: Tensor, depth: int) -> tuple[Tensor, ...]:
+    """Rows of [Q, H, W] so many at a time that `depth` maps of them hold no more than `_STRIP` numbers."""
+    return mask_logits.split(max(1, _STRIP // (depth * mask_logits.shape[-1])), dim=-2)
 
 
 def semantic(scores: Tensor, mask_logits: Tensor) -> Tensor:
@@ -132,9 +141,7 @@ def semantic(scores: Tensor, mask_logits: Tensor) -> Tensor:
 
 def semantic_labels(scores: Tensor, mask_logits: Tensor) -> Tensor:
     """int64 [H, W], the argmax of `semantic` over the classes, made strip by strip: no tensor is [C, H, W]."""
-    rows = max(1, _STRIP // (max(scores.shape) * mask_logits.shape[-1]))
-    strips = [semantic(scores, strip).argmax(dim=0) for strip in mask_logits.split(rows, dim=-2)]
-    return torch.cat(strips)
+    return torch.cat([semantic(scores, strip).argmax(dim=0) for strip in _strips(mask_logits, max(scores.shape))])
 
 
 def instances(scores: Tensor, mask_logits: Tensor, is_thing: Tensor, *, max_instances: int = 100) -> Instances:

@@ -274,6 +274,18 @@ def test_scores_are_not_normalised_again():
     assert math.isclose(segments[0]["score"], 0.3, rel_tol=1e-6)
 
 
+def test_strips_decide_as_the_whole_image(monkeypatch):
+    """Areas are of whole masks, also where they are counted a row at a time."""
+    torch.manual_seed(0)
+    mask_logits = torch.nn.functional.interpolate(torch.randn(1, 9, 4, 5) * 6, (12, 15), mode="bilinear")[0]
+    scores = (torch.randn(9, 5) * 3).softmax(-1)
+    expected, segments = panoptic(scores, mask_logits, IS_THING, overlap_threshold=0.3)
+    for cells in (1, 5 * 9 * 15):
+        monkeypatch.setattr(panoptic_inference, "_STRIP", cells)
+        ids, found = panoptic(scores, mask_logits, IS_THING, overlap_threshold=0.3)
+        assert torch.equal(ids, expected) and found == segments and len(found) > 1
+
+
 def test_labels_made_in_strips_are_the_argmax_of_the_scores(monkeypatch):
     """Equality with `semantic`: strips of one row, of three of the seven rows, and all at once."""
     scores, masks = torch.rand(5, 12), torch.randn(5, 7, 9)
