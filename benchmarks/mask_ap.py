@@ -1,6 +1,6 @@
 """Mask AP of generated detections against plain pycocotools: one JSON line, equal numbers first.
 
-    pip install "detectron2-sam[fast]"     # faster-coco-eval, which the evaluator prefers where it is installed
+    pip install -e ".[fast]"     # faster-coco-eval, which the evaluator prefers where it is installed
     python benchmarks/mask_ap.py
 
 Ours is what the evaluator calls at its end: truth and detections are in memory, masks encoded, as both

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import run
+from benchmarks import possam_criterion, run
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -37,3 +37,8 @@ def test_a_script_that_does_not_fit_is_ended_with_its_processes(
     lines, problem = run.run("stays", 1.5)
     assert problem == "did not fit"
     assert lines in ([], [{}])  # a slow machine may not have come that far
+
+
+def test_the_criterion_is_mask2formers() -> None:
+    """Losses of all prediction points and all their gradients are those of the formulation that takes each by itself."""
+    possam_criterion.check(possam_criterion.plain)
