@@ -40,5 +40,5 @@ def test_a_script_that_does_not_fit_is_ended_with_its_processes(
 
 
 def test_the_criterion_is_mask2formers() -> None:
-    """Losses of all prediction points and all their gradients are those of the formulation that takes each by itself."""
+    """Losses and gradients are those of the formulation that takes each prediction point by itself."""
     possam_criterion.check(possam_criterion.plain)
