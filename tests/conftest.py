@@ -29,8 +29,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
+def _same_start() -> Iterator[None]:
+    """Each test begins with the same random numbers and as many threads: benchmarks choose their own, and sums of
+    another number of threads are rounded otherwise."""
+    threads = torch.get_num_threads()
     torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
