@@ -7,13 +7,14 @@ from typing import Any, cast
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import plug.plug
 from detectron2_sam.structures import to_amodal_instances
 from plug.predictor import AmodalPredictor
+from sam_common.boxes import clip_boxes
 from sam_common.errors import UserError
 
 
@@ -71,6 +72,8 @@ class AmodalDetector(nn.Module):
     def complete(self, entry: dict[str, Any], output: dict[str, Any]) -> dict[str, Any]:
         """The detector's output for one image with what PLUG makes of its boxes.
 
+        Boxes without area inside the image are left out, as Detectron2's own `detector_postprocess` leaves them out.
+
         Raises:
             UserError: it has no instances, as of a model that proposes boxes or labels pixels.
         """
@@ -80,10 +83,11 @@ class AmodalDetector(nn.Module):
                 "give one that does"
             )
         found: Instances = output["instances"]
+        found = found[_inside(found).nonempty()]
         image = entry["image"].flip(0) if self.is_bgr else entry["image"]
         if image.shape[1:] != found.image_size:
             image = F.interpolate(image[None].float(), found.image_size, mode="bilinear", antialias=True)[0]
-        amodal = self.completer([{"image": image, "boxes": found.pred_boxes.tensor}])[0]["amodal"]
+        amodal = self.completer([{"image": image, "boxes": _inside(found).tensor}])[0]["amodal"]
         whole = to_amodal_instances(amodal)
         completed = Instances(found.image_size, **found.get_fields())
         completed.pred_amodal_masks, completed.amodal_scores = whole.pred_masks, whole.scores
@@ -102,6 +106,11 @@ class AmodalDetector(nn.Module):
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         return self.detector.load_state_dict(*args, **kwargs)
+
+
+def _inside(found: Instances) -> Boxes:
+    """Of each box the part inside the image."""
+    return Boxes(clip_boxes(found.pred_boxes.tensor, found.image_size))
 
 
 def build_completer(config_file: str, weights: str) -> plug.plug.PLUG:

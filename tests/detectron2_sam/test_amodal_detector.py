@@ -91,6 +91,21 @@ def plain_fields(found: Instances) -> dict[str, Tensor]:
     return {name: value.tensor if isinstance(value, Boxes) else value for name, value in found.get_fields().items()}
 
 
+def test_a_detector_of_a_lazy_config(plug_config: Path) -> None:
+    """FCOS, which Detectron2 describes in a LazyConfig only: the object is given as the detector, its fields stay."""
+    torch.manual_seed(0)
+    described = LazyConfig.load(str(stock_config("COCO-Detection/fcos_R_50_FPN_1x.py"))).model
+    described.test_score_thresh = 0.0
+    detector = instantiate(described).eval()
+    entry = {"image": torch.randint(0, 256, (3, 64, 96)).float(), "height": 48, "width": 72}
+    model = AmodalDetector(detector, build_completer(str(plug_config), "random")).eval()
+    detector.max_detections_per_image = 3
+    with torch.no_grad():
+        expected, found = detector([entry])[0]["instances"], model([entry])[0]["instances"]
+    assert len(found) == 3 and found.pred_amodal_masks.shape == (3, 48, 72)
+    assert_same(plain_fields(expected), {field: plain_fields(found)[field] for field in expected.get_fields()})
+
+
 @pytest.mark.parametrize("name", [MASK_RCNN, RETINANET], ids=["masks", "boxes"])
 def test_a_stock_detector_gets_amodal_fields(name: str, tmp_path: Path, plug_config: Path) -> None:
     """Through DefaultPredictor, which resizes and flips colours: the detector's own fields stay as they are, and beside
@@ -164,6 +179,17 @@ def test_nothing_found_is_nothing_to_complete(plug_config: Path) -> None:
     model = AmodalDetector(OneBox(), build_completer(str(plug_config), "random")).eval()
     found = model([{"image": torch.zeros(3, 48, 64), "height": 48, "width": 64}])[0]["instances"]
     assert found.pred_amodal_masks.shape == found.pred_visible_masks.shape == (0, 48, 64)
+
+
+def test_boxes_without_area_are_left_out() -> None:
+    """Edge: of a detector that, unlike Detectron2's own, keeps empty boxes, boxes outside the image and boxes that are
+    no numbers, what can be completed is; of a box that reaches out, PLUG is given the part inside."""
+    boxes = [[9.0, 9, 9, 30], [70, 10, 90, 30], [8, 8, math.nan, 30], [40, 20, 90, 90]]
+    completer: Any = Bright()
+    model = AmodalDetector(OneBox(*boxes), completer).eval()
+    output = model([{"image": torch.zeros(3, 48, 64), "height": 48, "width": 64}])[0]
+    assert output["instances"].pred_boxes.tensor.tolist() == boxes[3:]
+    assert output["amodal"].pred_boxes.tolist() == [[40, 20, 64, 48]]
 
 
 def test_what_finds_no_instances_is_named(plug_config: Path) -> None:
