@@ -25,7 +25,7 @@ from sam_common.box_prompts import POLICIES
 from sam_common.config import BACKWARDS, META_ARCHITECTURES, CfgNode, get_cfg, one_of
 from sam_common.errors import UserError
 from sam_common.layers.lora import LoraLinear
-from sam_common.sam import build_sam, load_sam_weights
+from sam_common.sam import build_sam, sam_from_cfg
 from sam_common.sam.build import Sam
 from sam_common.sam.paired_decoder import PairedDecoder
 from sam_common.weights import state_sha256
@@ -75,7 +75,7 @@ def amsam_arguments(cfg: CfgNode) -> dict[str, Any]:
     """
     amsam = cfg.MODEL.AMSAM
     _check(amsam)
-    sam = _sam(cfg)
+    sam = sam_from_cfg(cfg, build_sam)
     decoder = build_decoder(sam.mask_decoder, amsam.NUM_CLASSES + 1, rank=amsam.LORA_RANK, tokens=amsam.TOKENS)
     channels = sam.mask_decoder.transformer_dim // 8
     pixels = (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
@@ -98,21 +98,13 @@ def build_prompted_sam(cfg: CfgNode) -> PromptedSAM:
 def prompted_sam_arguments(cfg: CfgNode) -> dict[str, Any]:
     """What `PromptedSAM` is made of."""
     _check_baseline(cfg)
-    return {"sam": _sam(cfg), "pixels": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)}
+    return {"sam": sam_from_cfg(cfg, build_sam), "pixels": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)}
 
 
 def build_box_rectangle(cfg: CfgNode) -> BoxRectangle:
     """The box itself as the answer."""
     _check_baseline(cfg)
     return BoxRectangle()
-
-
-def _sam(cfg: CfgNode) -> Sam:
-    sam = build_sam(cfg.MODEL.SAM.SIZE)
-    load_sam_weights(sam, cfg.MODEL.SAM.WEIGHTS)
-    if cfg.MODEL.SAM.COMPILE:
-        sam.image_encoder.compile_blocks()
-    return sam
 
 
 def _check_baseline(cfg: CfgNode) -> None:

@@ -96,10 +96,7 @@ def prepare(root: Path, split: str, workers: int) -> list[str]:
 
 def main() -> list[str]:
     arguments = parser_of(__doc__).parse_args()
-    broken = []
-    for split in FOLDERS:
-        broken += prepare(arguments.root, split, arguments.workers)
-    return broken
+    return [fault for split in FOLDERS for fault in prepare(arguments.root, split, arguments.workers)]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from plug.refine_module import NoRefinement, RefineModule
 from plug.vanilla_sam import VanillaSAM
 from sam_common.config import META_ARCHITECTURES, CfgNode
 from sam_common.errors import UserError
-from sam_common.sam import Sam, build_sam, load_sam_weights
+from sam_common.sam import build_sam, sam_from_cfg
 from sam_common.sam.paired_decoder import PairedDecoder
 
 
@@ -50,7 +50,7 @@ def build_vanilla_sam(cfg: CfgNode) -> VanillaSAM:
 
 def vanilla_sam_arguments(cfg: CfgNode) -> dict[str, Any]:
     """What `VanillaSAM` is made of."""
-    sam = _sam(cfg)
+    sam = sam_from_cfg(cfg, build_sam)
     return {"sam": sam, "pixels": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)}
 
 
@@ -65,7 +65,7 @@ def plug_arguments(cfg: CfgNode) -> dict[str, Any]:
     _check(plug)
     if cfg.MODEL.SAM.COMPILE and plug.ACTIVATION_CHECKPOINTING:  # torch.compile would pass over all recomputed blocks
         raise UserError("MODEL.SAM.COMPILE does not go with MODEL.PLUG.ACTIVATION_CHECKPOINTING; set one of them False")
-    sam = _sam(cfg)
+    sam = sam_from_cfg(cfg, build_sam)
     refine = RefineModule(plug.BRANCHES, width=plug.REFINE_WIDTH, num_blocks=plug.REFINE_BLOCKS)
     return {
         "encoder": ParallelEncoder(
@@ -88,14 +88,6 @@ def plug_arguments(cfg: CfgNode) -> dict[str, Any]:
         "pixels": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
         "inference": Inference(threshold=plug.TEST.THRESHOLD, max_crops=plug.TEST.MAX_CROPS),
     }
-
-
-def _sam(cfg: CfgNode) -> Sam:
-    sam = build_sam(cfg.MODEL.SAM.SIZE)
-    load_sam_weights(sam, cfg.MODEL.SAM.WEIGHTS)
-    if cfg.MODEL.SAM.COMPILE:
-        sam.image_encoder.compile_blocks()
-    return sam
 
 
 def _check(plug: CfgNode) -> None:

@@ -32,7 +32,7 @@ from possam.vocabulary import VILD_TEMPLATES, TextEmbeddings
 from sam_common.config import META_ARCHITECTURES, CfgNode
 from sam_common.errors import UserError
 from sam_common.layers.activation_checkpointing import checkpoint_activations
-from sam_common.sam import build_image_encoder, load_sam_weights
+from sam_common.sam import build_image_encoder, sam_from_cfg
 from sam_common.weights import cache_folder
 
 POOLINGS: dict[str, type[nn.Module]] = {
@@ -131,10 +131,7 @@ def build_possam(cfg: CfgNode) -> PosSAM:
 
 def build_backbone(cfg: CfgNode) -> SamBackbone:
     """SAM's image encoder with its weights loaded, frozen, and the pyramid on its output."""
-    image_encoder = build_image_encoder(cfg.MODEL.SAM.SIZE).requires_grad_(False)
-    load_sam_weights(image_encoder, cfg.MODEL.SAM.WEIGHTS)
-    if cfg.MODEL.SAM.COMPILE:
-        image_encoder.compile_blocks()
+    image_encoder = sam_from_cfg(cfg, build_image_encoder).requires_grad_(False)
     feature_pyramid = _choose("FEATURE_PYRAMID", cfg.MODEL.POSSAM.FEATURE_PYRAMID, FEATURE_PYRAMIDS)
     return SamBackbone(image_encoder, feature_pyramid(image_encoder.out_channels))
 

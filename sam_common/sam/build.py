@@ -1,4 +1,4 @@
-"""SAM by size: `build_sam("B")`, `build_image_encoder("H")`. Weights come apart, with `load_sam_weights`."""
+"""SAM by size: `build_sam("B")`, `build_image_encoder("H")`. Weights come apart (`load.py`)."""
 
 from __future__ import annotations
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor, nn
 
+from sam_common.config import CfgNode
 from sam_common.errors import UserError
 from sam_common.resources import resource
 from sam_common.sam.build import SIZES, Sam
@@ -15,7 +17,24 @@ from sam_common.weights import OFFICIAL, official_weights, read_weights
 
 EMBEDDED = "weights/tiny_sam.safetensors"
 _OFFICIAL_SIZE = {"sam_vit_b": "B", "sam_vit_l": "L", "sam_vit_h": "H"}
+Part = TypeVar("Part", Sam, ImageEncoder)
 _NAMED_KEYS = 3  # of each kind, in an error
+
+
+def sam_from_cfg(cfg: CfgNode, build: Callable[[str], Part]) -> Part:
+    """What `MODEL.SAM` describes: of its size, with its weights, compiled where that is asked for.
+
+    Args:
+        build: `build_sam`, or `build_image_encoder` for that part alone.
+
+    Raises:
+        UserError: there is no such size, or the weights cannot be used.
+    """
+    sam = build(cfg.MODEL.SAM.SIZE)
+    load_sam_weights(sam, cfg.MODEL.SAM.WEIGHTS)
+    if cfg.MODEL.SAM.COMPILE:
+        _encoder(sam).compile_blocks()
+    return sam
 
 
 def load_sam_weights(sam: Sam | ImageEncoder, source: str | Path) -> None:
@@ -30,7 +49,7 @@ def load_sam_weights(sam: Sam | ImageEncoder, source: str | Path) -> None:
         UserError: the file cannot be had or read, is for another size, or a key is missing, unexpected or mis-shaped.
     """
     if source == "random":
-        draw_positions(sam.image_encoder if isinstance(sam, Sam) else sam)
+        draw_positions(_encoder(sam))
         return
     path = _find(sam, source)
     state = read_weights(path)
@@ -47,6 +66,10 @@ def draw_positions(encoder: ImageEncoder) -> None:
     for name, parameter in encoder.named_parameters():
         if name == "pos_embed" or name.endswith((".rel_pos_h", ".rel_pos_w")):
             nn.init.trunc_normal_(parameter, std=0.02)
+
+
+def _encoder(sam: Sam | ImageEncoder) -> ImageEncoder:
+    return sam.image_encoder if isinstance(sam, Sam) else sam
 
 
 def _find(sam: Sam | ImageEncoder, source: str | Path) -> Path:
