@@ -18,7 +18,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
 
-from sam_common.files import write_text
 from sam_common.tool import ToolParser, run_tool
 from tools.ablation_parts.reproduction import read_table, write_report
 from tools.ablation_parts.runs import Plan, add_run_arguments, carry_out, check_run_arguments, make_plan
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = carry_out(plan, output, jobs=args.jobs, device=args.device)
     report = Path(args.report) if args.report else output / "reproduction.md"
     command = shlex.join(["python", "tools/ablations.py", *(sys.argv[1:] if argv is None else argv)])
-    write_text(report, write_report(tables, results, args.seeds, command))
+    write_report(report, tables, results, args.seeds, command)
     print(f"\n{report}")
 
 

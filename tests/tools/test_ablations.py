@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -12,7 +13,7 @@ from sam_common.engine.launch import StopFlag
 from sam_common.errors import UserError
 from tools import ablations
 from tools.ablation_parts import runs
-from tools.ablation_parts.reproduction import judge, read_table, write_section
+from tools.ablation_parts.reproduction import judge, judge_all, read_table
 from tools.ablation_parts.rows import Row, read_rows
 from tools.methods import full_cfg
 
@@ -25,6 +26,7 @@ untrained: {1 nothing: []}
 trained: {2 more: [X, 1], 3 most: [X, 2]}
 paper: {column: "M, large", rows: {3 most: 50.5}}
 orderings: [2 more > 1 nothing, 3 most > 2 more, 1 nothing > 3 most]
+figure: {x: size, lines: {with: {2 more: 2, 3 most: 3}}}
 remarks: [This is a remark.]
 """
 
@@ -79,6 +81,8 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 | 2 more | – | 10.5 ± 0.7 | – |
 | 3 most | 50.5 | 20.5 ± 0.7 | – |
 
+![Paper, Table 1: things](images/reproduction_table.svg)
+
 - 2 more > 1 nothing: **holds**, +5.5 ± 0.7
 - 3 most > 2 more: **holds**, +10.0 ± 0.0
 - 1 nothing > 3 most: **does not hold**, -15.5 ± 0.7
@@ -86,6 +90,15 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 This is a remark.
 """
     )
+    assert "![Differences between rows](images/reproduction_orderings.svg)" in text
+    drawn = [read_svg(tmp_path / f"out/images/reproduction_{name}.svg") for name in ("orderings", "table")]
+    assert [words for words in drawn[0] if "±" in words] == ["+5.5 ± 0.7", "+10.0 ± 0.0", "-15.5 ± 0.7"]
+    assert {"with", "size", "M"} <= set(drawn[1])
+
+
+def read_svg(path: Path) -> list[str]:
+    """The words of a picture, which is well-formed."""
+    return [element.text or "" for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")]
 
 
 def test_orderings_may_be_judged_in_several_metrics(tmp_path: Path) -> None:
@@ -94,9 +107,10 @@ def test_orderings_may_be_judged_in_several_metrics(tmp_path: Path) -> None:
     table = read_table(str(tmp_path / "table.yaml"))
     cells = {runs.find_cell(table.rows, label, "", 0): label for label in table.rows.labels}
     results = {cell: {"task/M": float(label[0]), "task/N": -float(label[0])} for cell, label in cells.items()}
-    text, verdicts = write_section(table, results, 1)
-    assert "- 2 more > 1 nothing, M: **holds**, +1.0\n- 2 more > 1 nothing, N: **does not hold**, -1.0\n" in text
-    assert verdicts == {"holds": 3, "does not hold": 3}
+    first, second, *others = judge_all(table, results, 1)
+    assert (first.name, first.verdict, first.differences) == ("2 more > 1 nothing, M", "holds", [1.0])
+    assert (second.name, second.verdict, second.differences) == ("2 more > 1 nothing, N", "does not hold", [-1.0])
+    assert sorted(made.verdict for made in others) == ["does not hold"] * 2 + ["holds"] * 2
 
 
 @pytest.mark.parametrize(
@@ -107,6 +121,7 @@ def test_orderings_may_be_judged_in_several_metrics(tmp_path: Path) -> None:
         ("3 most > 2 more", "3 most > 4 all", "BETTER > WORSE, not '3 most > 4 all'"),
         ("3 most > 2 more", "3 most", "BETTER > WORSE, not '3 most'"),
         ("rows: {3 most:", "rows: {most:", "must be labels of rows, most is none"),
+        ("{2 more: 2,", "{most: 2,", "a figure's points must be labels of rows, most is none"),
         ("remarks:", "judged: [task/O]\nremarks:", "must be among the metrics, not task/O"),
     ],
 )

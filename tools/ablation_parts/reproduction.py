@@ -14,8 +14,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 from sam_common.errors import UserError
+from sam_common.files import write_text
+from tools.ablation_parts.drawing import Difference, Point, draw_differences, draw_lines
 from tools.ablation_parts.rows import Rows, read_rows
 from tools.ablation_parts.runs import Cell, Metrics
 from tools.ablation_parts.tables import as_markdown, by_seed, column_names, mean_and_deviation, values
@@ -37,6 +41,7 @@ class Table:
         printed: label -> what the paper has, where that is known.
         orderings: (better, worse) labels.
         judged: the metrics in which they are.
+        figure: a line chart of the first metric, `x` the name of its axis, `lines` name -> {label: x}; or nothing.
         remarks: sentences that are added.
     """
 
@@ -48,6 +53,7 @@ class Table:
     printed: Mapping[str, str]
     orderings: Sequence[tuple[str, str]]
     judged: Sequence[str]
+    figure: Mapping[str, Any]
     remarks: Sequence[str]
 
 
@@ -73,8 +79,31 @@ def read_table(path: str, more: Sequence[str] = ()) -> Table:
     judged = [str(metric) for metric in about.get("judged", rows.metrics[:1])]
     if not set(judged) <= set(rows.metrics):
         raise UserError(f"{path}: what is judged must be among the metrics, not {', '.join(judged)}")
+    figure = about.get("figure", {})
+    if strange := {label for line in figure.get("lines", {}).values() for label in line} - set(rows.labels):
+        raise UserError(f"{path}: a figure's points must be labels of rows, {', '.join(map(str, strange))} is none")
     column, remarks = str(paper.get("column", "")), list(about.get("remarks", []))
-    return Table(path, rows, about["title"], about["of"], column, printed, orderings, judged, remarks)
+    return Table(path, rows, about["title"], about["of"], column, printed, orderings, judged, figure, remarks)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What has come out of an ordering.
+
+    Attributes:
+        name: BETTER > WORSE, with the metric where a table is judged in several.
+        verdict: one of the four.
+        differences: what it rests on, a seed each.
+    """
+
+    name: str
+    verdict: str
+    differences: Sequence[float]
+
+    @property
+    def spread(self) -> float:
+        """The sample standard deviation, 0 of a single seed."""
+        return statistics.stdev(self.differences) if len(self.differences) > 1 else 0.0
 
 
 def judge(better: Mapping[int, float], worse: Mapping[int, float]) -> tuple[str, list[float]]:
@@ -91,49 +120,89 @@ def judge(better: Mapping[int, float], worse: Mapping[int, float]) -> tuple[str,
     return HOLDS if mean > 0 else FAILS, differences
 
 
-def write_section(table: Table, results: Mapping[Cell, Metrics], seeds: int) -> tuple[str, Counter[str]]:
-    """A table in Markdown with the verdicts on its orderings, and how often each verdict is given."""
+def judge_all(table: Table, results: Mapping[Cell, Metrics], seeds: int) -> list[Judgement]:
+    """Every ordering of a table in every metric that it is judged in."""
     rows, tested = table.rows, next(iter(table.rows.tested))
+    judgements = []
+    for ordering, metric in product(table.orderings, table.judged):
+        verdict, differences = judge(*(by_seed(results, rows, label, tested, metric, seeds) for label in ordering))
+        where = f", {column_names(rows.metrics)[rows.metrics.index(metric)]}" if len(table.judged) > 1 else ""
+        judgements.append(Judgement(" > ".join(ordering) + where, verdict, differences))
+    return judgements
 
-    names = column_names(rows.metrics)
+
+def write_section(
+    table: Table, results: Mapping[Cell, Metrics], seeds: int, judgements: Sequence[Judgement], picture: str = ""
+) -> str:
+    """A table in Markdown with the verdicts on its orderings, and `picture` of its figure."""
+    rows, tested = table.rows, next(iter(table.rows.tested))
     paper = [f"paper: {table.column}"] if table.printed else []
-    lines = [["row", *paper, *names], ["---", *["---"] * len(paper), *["--:"] * len(names)]]
+    lines = [["row", *paper, *column_names(rows.metrics)], ["---", *["---"] * len(paper), *["--:"] * len(rows.metrics)]]
     for label in rows.labels:
         printed = [table.printed.get(label, "–")] if paper else []
         numbers = (values(results, rows, label, tested, metric, seeds) for metric in rows.metrics)
         lines.append([label, *printed, *map(mean_and_deviation, numbers)])
-    verdicts: Counter[str] = Counter()
-    points = []
-    for (better, worse), metric in product(table.orderings, table.judged):
-        verdict, differences = judge(
-            *(by_seed(results, rows, label, tested, metric, seeds) for label in (better, worse))
-        )
-        verdicts[verdict] += 1
-        where = f", {column_names(rows.metrics)[rows.metrics.index(metric)]}" if len(table.judged) > 1 else ""
-        points.append(f"- {better} > {worse}{where}: **{verdict}**{_signed(differences)}")
+    points = [f"- {made.name}: **{made.verdict}**{_signed(made)}" for made in judgements]
     configs = " and ".join(f"`{config}`" for config in dict.fromkeys(row.config for row in rows.trained.values()))
     text = [f"## {table.title}", f"`{table.file}` on {configs}; at the paper's size `{table.of}`.", as_markdown(lines)]
+    text += [f"![{table.title}]({picture})"] if picture else []
     text += ["\n".join(points)] if points else []
-    return "\n\n".join([*text, *table.remarks]), verdicts
+    return "\n\n".join([*text, *table.remarks])
 
 
-def _signed(differences: Sequence[float]) -> str:
+def _signed(made: Judgement) -> str:
     """The mean difference with its sign, ± where there are several."""
-    if not differences:
+    if not made.differences:
         return ""
-    mean = f"{statistics.mean(differences):+.1f}"
-    return f", {mean} ± {statistics.stdev(differences):.1f}" if len(differences) > 1 else f", {mean}"
+    mean = f"{statistics.mean(made.differences):+.1f}"
+    return f", {mean} ± {made.spread:.1f}" if len(made.differences) > 1 else f", {mean}"
 
 
-def write_report(tables: Sequence[Table], results: Mapping[Cell, Metrics], seeds: int, command: str) -> str:
-    """All tables in Markdown, the count of verdicts first."""
-    sections = [write_section(table, results, seeds) for table in tables]
-    total = sum((verdicts for _, verdicts in sections), Counter())
+def write_report(
+    path: Path, tables: Sequence[Table], results: Mapping[Cell, Metrics], seeds: int, command: str
+) -> None:
+    """All tables in Markdown, the count of verdicts first; pictures go to `images` beside the file."""
+
+    def draw(name: str, svg: str) -> str:
+        target = path.parent / "images" / f"{path.stem}_{name}.svg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, svg)
+        return f"images/{target.name}"
+
+    judgements = {table.title: judge_all(table, results, seeds) for table in tables}
+    total = Counter(made.verdict for group in judgements.values() for made in group)
     counted = [f"{total[verdict]} {what}" for verdict, what in _COUNTED if total[verdict]]
-    count = f"Of {sum(total.values())} orderings {', '.join(counted)}."
-    return (
-        "\n\n".join([_HEAD.format(command=command, seeds=seeds, count=count), *(text for text, _ in sections)]) + "\n"
+    overview = draw("orderings", draw_differences({title: _drawn(group) for title, group in judgements.items()}))
+    head = _HEAD.format(
+        command=command, seeds=seeds, count=f"Of {total.total()} orderings {', '.join(counted)}.", overview=overview
     )
+    sections = []
+    for table in tables:
+        lines = _lines(table, results, seeds)
+        metric = column_names(table.rows.metrics)[0]
+        picture = draw(Path(table.file).stem, draw_lines(lines, str(table.figure["x"]), metric)) if lines else ""
+        sections.append(write_section(table, results, seeds, judgements[table.title], picture))
+    write_text(path, "\n\n".join([head, *sections]) + "\n")
+
+
+def _drawn(group: Sequence[Judgement]) -> list[Difference]:
+    return [
+        Difference(made.name, statistics.mean(made.differences), made.spread, made.verdict != OPEN)
+        for made in group
+        if made.differences
+    ]
+
+
+def _lines(table: Table, results: Mapping[Cell, Metrics], seeds: int) -> dict[str, list[Point]]:
+    """The lines of a figure, without points that were not run."""
+    rows, tested = table.rows, next(iter(table.rows.tested))
+    lines: dict[str, list[Point]] = {}
+    for name, labels in table.figure.get("lines", {}).items():
+        for label, x in labels.items():
+            if found := values(results, rows, label, tested, rows.metrics[0], seeds):
+                spread = statistics.stdev(found) if len(found) > 1 else 0.0
+                lines.setdefault(str(name), []).append((float(x), statistics.mean(found), spread))
+    return lines
 
 
 _COUNTED = ((HOLDS, "hold"), (FAILS, "do not hold"), (OPEN, "are not resolved"), (MISSING, "were not run"))
@@ -155,4 +224,6 @@ An ordering *holds* where its better row is ahead by more than the standard devi
 *does not hold* where it is behind by more, and is *not resolved* between, and where both print the same. Differences
 are in the first metric where no other is named.
 
-{count}"""
+{count} In the picture what lies to the right of 0 is as the paper has it; the bar is the standard deviation.
+
+![Differences between rows]({overview})"""

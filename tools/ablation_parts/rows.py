@@ -33,7 +33,7 @@ class Rows:
         seed_keys: the keys of the configuration that are given the seed.
         minutes: how long a training takes; tells the time that is left.
         about: what `tools/ablations.py` tells beside the numbers: `title`, `of`, `paper`,
-            `orderings`, `judged`, `remarks`.
+            `orderings`, `judged`, `figure`, `remarks`.
     """
 
     metrics: list[str]
@@ -55,7 +55,7 @@ def read_rows(path: str, more: Sequence[str] = ()) -> Rows:
         tested: label -> overrides for testing a row.
         variants: label -> overrides with which each trained row is trained; rows become "row, variant".
         seed_keys: what is given the seed; [SEED] unless told otherwise.
-        minutes, title, of, paper, orderings, judged, remarks: see `Rows`.
+        minutes, title, of, paper, orderings, judged, figure, remarks: see `Rows`.
 
     A row is a list of overrides of `config`, or the name of a configuration file of its own. `more`
     overrides every row.
@@ -73,7 +73,7 @@ def read_rows(path: str, more: Sequence[str] = ()) -> Rows:
 
 def parse_rows(content: Any, file: Path, more: Sequence[str] = ()) -> Rows:
     """What `read_rows` makes of the content of `file`."""
-    about = ("title", "of", "paper", "orderings", "judged", "remarks")
+    about = ("title", "of", "paper", "orderings", "judged", "figure", "remarks")
     known = {"config", "metrics", "trained", "untrained", "tested", "variants", "seed_keys", "minutes", *about}
     if not (isinstance(content, dict) and set(content) <= known):
         strange = ", ".join(map(str, set(content) - known)) if isinstance(content, dict) else repr(content)
