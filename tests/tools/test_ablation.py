@@ -174,6 +174,8 @@ def test_overrides_are_of_every_row(commands: list[list[str]], tmp_path: Path) -
     assert [c[c.index("X") + 1] for c in commands if "X" in c] == ["1", "1", "3", "3", "3"]
     with pytest.raises(UserError, match="overrides come as KEY VALUE pairs, got 1 words: X"):
         run(tmp_path, rows, "X")
+    with pytest.raises(UserError, match="a sets SEED, which is given each seed in turn; leave it out"):
+        run(tmp_path, rows, "SEED", "1")  # all seeds would be one
 
 
 def test_progress_tells_what_is_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +242,34 @@ def test_a_run_is_not_begun_twice(tmp_path: Path) -> None:
     """While it runs, another invocation leaves it alone and says so."""
     with runs._claimed(tmp_path), pytest.raises(UserError, match="another process runs it"):
         runs.train_net(["--help", "OUTPUT_DIR", str(tmp_path)], StopFlag())
+
+
+@pytest.mark.parametrize("place", ["config.yaml", "inference/config.yaml"])
+def test_a_run_of_other_settings_is_not_taken_for_this_one(
+    place: str, commands: list[list[str]], tmp_path: Path
+) -> None:
+    """After an edit of the configuration file the earlier folder, of a training or a test, is named and nothing runs.
+
+    The seeds, tuples and where the run is do not make it another.
+    """
+    base = tmp_path / "base.yaml"
+    base.write_text("SOLVER: {MAX_ITER: 3, STEPS: [1, 2]}")
+    rows = f"{{config: {base}, metrics: [a/b], trained: {{a: [TEST.EVAL_PERIOD, 4]}}}}"
+    run(tmp_path, rows)
+    (folder,) = tmp_path.glob("out/*-seed1")
+    cfg = full_cfg()
+    cfg.merge_from_file(str(base))
+    cfg.merge_from_list(["SEED", "1", "TEST.EVAL_PERIOD", "4", "OUTPUT_DIR", "elsewhere", "MODEL.DEVICE", "cuda"])
+    (folder / place).write_text(cfg.dump())
+    commands.clear()
+    run(tmp_path, rows)
+    assert commands == []
+    base.write_text("SOLVER: {MAX_ITER: 5, STEPS: [1, 2]}")
+    with pytest.raises(
+        UserError, match=rf"{folder} was run with other settings \(SOLVER.MAX_ITER 3, now 5\): delete it"
+    ):
+        run(tmp_path, rows)
+    assert commands == []
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def read_rows(path: str, more: Sequence[str] = ()) -> Rows:
     overrides every row.
 
     Raises:
-        UserError: the file is missing, is not plain YAML or has other keys or values.
+        UserError: the file is missing, is not plain YAML, has other keys or values, or a row sets one of `seed_keys`.
     """
     file = find_config(path)
     try:
@@ -97,8 +97,12 @@ def parse_rows(content: Any, file: Path, more: Sequence[str] = ()) -> Rows:
         for variant, options in variants.items()
         for label, row in trained.items()
     }
-    for row in (trained | untrained).values():
+    for label, row in (trained | untrained).items():
         row.options.extend(more)
+        if fixed := set(row.options[::2]) & set(seed_keys):
+            raise UserError(
+                f"{file}: {label} sets {', '.join(fixed)}, which is given each seed in turn; leave it out (see --seeds)"
+            )
     about_it = {key: content[key] for key in about if key in content}
     return Rows(metrics, trained, untrained, tested, seed_keys, float(minutes), about_it)
 

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -22,13 +21,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from sam_common.config import find_config
 from sam_common.engine.launch import Interrupted, StopFlag, stop_on_signals
 from sam_common.errors import UserError
+from tools.ablation_parts.results import Metrics, check_settings, leaves, read_results
 from tools.ablation_parts.rows import Rows
 
 TRAIN_NET = Path(__file__).resolve().parents[1] / "train_net.py"
@@ -36,7 +35,6 @@ TEST_KEYS = ("MODEL.POSSAM.ENSEMBLE.", "MODEL.POSSAM.TEST.", "MODEL.PLUG.TEST.")
 """Beginnings of the keys that no training reads."""
 _TEST_COST = 0.1  # of a training's time
 
-Metrics = dict[str, float]
 Options = tuple[str, ...]
 """KEY, VALUE, …, in the order of their keys."""
 
@@ -104,7 +102,7 @@ def _base(config: str, given: dict[str, str]) -> tuple[str, dict[str, str]]:
         if not isinstance(content, dict) or not isinstance(base := content.pop("_BASE_", None), str):
             break
         content.pop("OUTPUT_DIR", None)
-        added = dict(_leaves(content))
+        added = dict(leaves(content))
         if not all(key.startswith(TEST_KEYS) for key in added):
             break
         config, given = _base_name(config, base), {**added, **given}
@@ -119,14 +117,6 @@ def _base_name(config: str, base: str) -> str:
     except UserError:  # then it is a shipped one, by its name
         return f"configs/{Path(base).name}"
     return beside
-
-
-def _leaves(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", str(value)
 
 
 def _pairs(words: Sequence[str]) -> Iterable[tuple[str, str]]:
@@ -155,9 +145,11 @@ def carry_out(plan: Plan, output: Path, *, jobs: int, device: str = "cpu") -> di
     """The metrics of every cell of a plan. What is complete is read, everything else is run, `jobs` side by side.
 
     Raises:
-        UserError: a run failed; first the others are finished.
+        UserError: a run failed; first the others are finished. Or a folder is of other settings, then nothing is run.
         Interrupted: a signal came; the runs have saved their state.
     """
+    for cell in plan:
+        check_settings(output / cell.folder, cell.training.config, settings_of(cell))
     results = {cell: read_results(output / cell.folder) for cell in plan}
     todo = [cell for cell in plan if not results[cell]]
     progress = Progress([plan[cell] for cell in todo], jobs)
@@ -201,9 +193,15 @@ def arguments_of(cell: Cell, output: Path, device: str, flags: Sequence[str] = (
     training, folder = cell.training, output / cell.training.folder
     mode = "--resume" if training.trains and not cell.tests else "--eval-only"
     weights = ["MODEL.WEIGHTS", str(trained_weights(folder))] if training.trains and cell.tests else []
-    seeded = [word for key in training.seed_keys for word in (key, str(training.seed))]
-    keys = [*seeded, "OUTPUT_DIR", str(output / cell.folder), *training.options, *cell.tests, *weights]
+    keys = ["OUTPUT_DIR", str(output / cell.folder), *settings_of(cell), *weights]
     return ["--config-file", training.config, "--engine", "fabric", mode, *flags, "MODEL.DEVICE", device, *keys]
+
+
+def settings_of(cell: Cell) -> list[str]:
+    """KEY, VALUE, …: what it changes of its configuration."""
+    training = cell.training
+    seeded = [word for key in training.seed_keys for word in (key, str(training.seed))]
+    return [*seeded, *training.options, *cell.tests]
 
 
 def trained_weights(folder: Path) -> Path:
@@ -256,33 +254,6 @@ def _claimed(folder: Path) -> Iterator[int]:
         except OSError as error:
             raise UserError(f"{folder}: another process runs it; end that, or give another --output") from error
         yield lock.fileno()
-
-
-def read_results(folder: Path) -> dict[str, float]:
-    """The metrics of a finished run, by task/metric, of the one data set it evaluated; empty where it has not finished.
-
-    What is no number there is left out.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    files = sorted(folder.glob("inference/*/results.json"))
-    if not files:
-        return {}
-    try:
-        report = json.loads(files[0].read_text(encoding="utf-8"))
-        tasks = report["results"].items() if _is_of_the_end(folder, report) else ()
-        return {f"{task}/{name}": v for task, metrics in tasks for name, v in metrics.items() if v is not None}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{files[0]} is damaged: delete it and give the same command again") from error
-
-
-def _is_of_the_end(folder: Path, report: dict[str, Any]) -> bool:
-    """Whether a report is none that `TEST.EVAL_PERIOD` made on the way."""
-    config = folder / "config.yaml"  # of a training; a test has it elsewhere
-    if report.get("checkpoint_choice") != "last" or not config.is_file():
-        return True
-    return bool(report["iteration"] + 1 >= yaml.safe_load(config.read_text(encoding="utf-8"))["SOLVER"]["MAX_ITER"])
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
