@@ -26,8 +26,9 @@ from possam.possam import PosSAM
 from sam_common.config import CfgNode
 from sam_common.data import catalog
 from sam_common.data.loader import build_test_loader
-from sam_common.engine.build import build_batches, build_optimizer, make_evaluators, register_datasets
+from sam_common.engine.build import build_batches, build_optimizer, register_datasets
 from sam_common.engine.build_data import test_set
+from sam_common.engine.build_evaluation import make_evaluators
 from sam_common.evaluation.evaluator import Evaluator
 from tools.methods import full_cfg, register_all
 

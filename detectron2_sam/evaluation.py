@@ -22,7 +22,7 @@ from detectron2_sam.compat import has_panopticapi
 from detectron2_sam.datasets import spec_of
 from sam_common.boxes import Boxes
 from sam_common.data.amodal_mapper import AmodalMapper
-from sam_common.engine.build import make_evaluators
+from sam_common.engine.build_evaluation import make_evaluators
 from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Evaluator, Evaluators
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator

@@ -17,7 +17,7 @@ from detectron2_sam.modeling import PosSAM
 from possam.clip_encoder import ClipEncoder
 from possam.vocabulary import TextEmbeddings
 from sam_common.data.loader import BatchLoader, Mapper, build_test_loader, build_train_loader
-from sam_common.engine.build import make_evaluators
+from sam_common.engine.build_evaluation import make_evaluators
 from sam_common.sam import build_image_encoder, load_sam_weights
 from sam_common.structures import Vocabulary
 from sam_common.weights import cache_folder

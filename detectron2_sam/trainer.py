@@ -35,11 +35,10 @@ from sam_common.engine.build import (
     build_backward,
     build_lr_factor,
     build_plan,
-    build_validation,
     check_training,
-    checkpoint_facts,
 )
 from sam_common.engine.build_data import test_set, training_set
+from sam_common.engine.build_evaluation import build_validation, checkpoint_facts
 from sam_common.engine.evaluation import dataset_facts, format_report, write_report
 from sam_common.engine.launch import share_buffers
 from sam_common.structures import Vocabulary

@@ -26,10 +26,10 @@ from sam_common.engine.build import (
     build_trainer,
     check_levels,
     check_output_dir,
-    evaluate_all,
     register_datasets,
     run_seed,
 )
+from sam_common.engine.build_evaluation import evaluate_all
 from sam_common.engine.checkpoint import frozen_sha256, last_checkpoint, load_trained, read_checkpoint
 from sam_common.engine.launch import (
     Interrupted,

@@ -1,12 +1,12 @@
-"""From a configuration to the parts of a run. With `build_data.py`, what reads a cfg in the engine."""
+"""From a configuration to the parts of a run. With `build_data.py` and `build_evaluation.py`, what reads a cfg in the
+engine."""
 
 from __future__ import annotations
 
 import logging
 import math
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,11 +18,11 @@ from torch import nn
 from sam_common.config import BACKWARDS, CfgNode, one_of
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.loader import build_test_loader, build_train_loader
-from sam_common.engine.build_data import test_set, training_set, validation_spec
+from sam_common.data.loader import build_train_loader
+from sam_common.engine.build_data import training_set
+from sam_common.engine.build_evaluation import build_validation, check_evaluation, evaluate_all
 from sam_common.engine.checkpoint import Checkpointer, read_checkpoint
-from sam_common.engine.evaluation import copypaste, dataset_facts, evaluate, format_report, write_report
-from sam_common.engine.launch import choose_precision, grad_scaler, share_buffers
+from sam_common.engine.launch import choose_precision, grad_scaler
 from sam_common.engine.optimizer import (
     build_adamw,
     cosine_factor,
@@ -34,25 +34,8 @@ from sam_common.engine.optimizer import (
 )
 from sam_common.engine.trainer import BEST, Plan, Trainer
 from sam_common.errors import UserError
-from sam_common.evaluation.amodal_evaluator import AmodalEvaluator
-from sam_common.evaluation.dice import DiceEvaluator
-from sam_common.evaluation.evaluator import Evaluator, Evaluators, Results, served
-from sam_common.evaluation.mask_ap import MaskAPEvaluator
-from sam_common.evaluation.mean_iou import MeanIoUEvaluator
-from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
-from sam_common.structures import Vocabulary
 
 logger = logging.getLogger(__name__)
-
-EVALUATORS: dict[str, Sequence[Any]] = {
-    "panoptic": (PanopticQualityEvaluator, MeanIoUEvaluator, MaskAPEvaluator),
-    "instance": (MaskAPEvaluator,),
-    "semantic": (MeanIoUEvaluator,),
-    "amodal": (AmodalEvaluator,),
-    "masks": (DiceEvaluator,),
-}
-"""`DatasetSpec.evaluator` -> the `Evaluator` classes that its truth serves, each made with (spec, output_dir=,
-training_vocabulary=)."""
 
 OWN_OUTPUTS = {"amodal": "amodal", "masks": "few_shot"}
 """Kind of truth -> the output of the only models that learn from it; those learn from no other."""
@@ -234,124 +217,3 @@ def check_training(cfg: CfgNode, model: nn.Module, specs: Iterable[DatasetSpec])
                 f"DATASETS.TRAIN: {spec.name} has {spec.evaluator} truth, which {cfg.MODEL.META_ARCHITECTURE} cannot "
                 "be trained on; name another data set"
             )
-
-
-def check_evaluation(cfg: CfgNode, model: nn.Module) -> None:
-    """Finds what would stop an evaluation, before it or the training before it begins.
-
-    Args:
-        model: with `outputs`, the set of keys of what it makes of an image.
-
-    Raises:
-        UserError: `TEST.EVALUATORS` is unknown, or a data set of `DATASETS.TEST` serves nothing that the model makes.
-    """
-    one_of("TEST.EVALUATORS, without --engine detectron2,", cfg.TEST.EVALUATORS, ("auto", "native"))
-    for spec in map(catalog.get, cfg.DATASETS.TEST):
-        one_of(f"the evaluator of {spec.name}", spec.evaluator, EVALUATORS)
-        served(spec.name, EVALUATORS[spec.evaluator], cast(set[str], model.outputs))
-
-
-def evaluate_all(
-    cfg: CfgNode, fabric: Fabric, model: nn.Module, checkpoint: str, iteration: int, stopped: Callable[[], bool]
-) -> dict[str, Results] | None:
-    """Evaluates every data set of `DATASETS.TEST` as its spec asks, prints tables and writes reports.
-
-    Args:
-        model: the bare model, on its device.
-        checkpoint, iteration: what is evaluated, for the report; the iteration is -1 before the first.
-
-    Returns:
-        Data set -> results; None when `stopped()` ended it.
-    """
-    check_evaluation(cfg, model)
-    share_buffers(model)
-    facts = {"engine": "fabric", **checkpoint_facts(cfg, checkpoint), "iteration": iteration}
-    results: dict[str, Results] = {}
-    for name in cfg.DATASETS.TEST:
-        outcome = _evaluate_one(cfg, fabric, model, catalog.get(name), facts, stopped)
-        if outcome is None:
-            return None
-        results[name] = outcome
-    return results
-
-
-def build_validation(
-    cfg: CfgNode, specs: Sequence[DatasetSpec]
-) -> Callable[[nn.Module, AbstractContextManager, Callable[[], bool]], dict[str, Results] | None] | None:
-    """What judges a model on the held-out part of the training data, without a report; None where nothing is held out.
-
-    Args:
-        specs: of `DATASETS.TRAIN`.
-
-    Returns:
-        (model, precision to compute in, stopped) -> results of each data set, or None when `stopped()` ended it. The
-        inputs are made once, here: each would be asked for after every epoch, and its boxes of a detector with it.
-
-    Raises:
-        UserError: a file of the held-out part cannot be read.
-    """
-    spec = validation_spec(cfg, specs)
-    if spec is None:
-        return None
-    records, mapper = test_set(cfg, spec)
-    batches = [[mapper(record, 0)] for record in records]
-    folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
-    evaluators = Evaluators(spec.name, make_evaluators(spec, folder, None))
-
-    def validate(
-        model: nn.Module, autocast: AbstractContextManager, stopped: Callable[[], bool]
-    ) -> dict[str, Results] | None:
-        results = evaluate(model, batches, evaluators, name=spec.name, autocast=autocast, stopped=stopped)
-        return None if results is None else {spec.name: results}
-
-    return validate
-
-
-def checkpoint_facts(cfg: CfgNode, checkpoint: str) -> dict[str, Any]:
-    """What a report says of the weights: where they are from, whether they were given or are a run's last, the seed."""
-    known = {"untrained": "none", cfg.MODEL.WEIGHTS: "given path"}
-    choice = known.get(checkpoint, "best of the validation" if Path(checkpoint).stem == BEST else "last")
-    return {"checkpoint": checkpoint, "checkpoint_choice": choice, "seed": cfg.SEED}
-
-
-def make_evaluators(spec: DatasetSpec, output_dir: Path, training_vocabulary: Vocabulary | None) -> list[Evaluator]:
-    """All evaluators that the truth of a data set serves; they write into `output_dir`.
-
-    Args:
-        training_vocabulary: the classes that the model was trained on, where it is known.
-
-    Raises:
-        UserError: no evaluator is for this kind of truth, or the data set cannot be read.
-    """
-    one_of(f"the evaluator of {spec.name}", spec.evaluator, EVALUATORS)
-    arguments = {"output_dir": output_dir, "training_vocabulary": training_vocabulary}
-    return [make(spec, **arguments) for make in EVALUATORS[spec.evaluator]]
-
-
-def _evaluate_one(
-    cfg: CfgNode,
-    fabric: Fabric,
-    model: nn.Module,
-    spec: DatasetSpec,
-    facts: dict[str, Any],
-    stopped: Callable[[], bool],
-) -> Results | None:
-    folder, seen = Path(cfg.OUTPUT_DIR) / "inference" / spec.name, cast(Vocabulary, model.training_vocabulary) or None
-    records, mapper = test_set(cfg, spec)
-    loader = build_test_loader(
-        records,
-        mapper,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-    )
-    evaluators = Evaluators(spec.name, make_evaluators(spec, folder, seen))
-    results = evaluate(model, loader, evaluators, name=spec.name, autocast=fabric.autocast(), stopped=stopped)
-    if results is None:
-        return None
-    facts = {**dataset_facts(spec, seen), **facts, **evaluators.facts()}
-    if fabric.is_global_zero:
-        write_report(folder / "results.json", results, facts)
-        for line in (format_report(results, facts), *copypaste(results)):
-            logger.info(line)
-    return results

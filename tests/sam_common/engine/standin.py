@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sam_common.config import META_ARCHITECTURES
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.engine import build, build_data
+from sam_common.engine import build_data, build_evaluation
 from sam_common.evaluation.evaluator import gather
 from sam_common.structures import Category, Vocabulary
 from tests.sam_common.engine.workers import quick_start
@@ -113,7 +113,7 @@ def install() -> None:
     """Makes model, data set, mapper and evaluator known to the engine."""
     META_ARCHITECTURES["StandIn"] = build_standin
     catalog.register(DatasetSpec("standin", records, lambda: VOCABULARY, evaluator="standin"))
-    build.EVALUATORS["standin"] = (MeanEvaluator,)
+    build_evaluation.EVALUATORS["standin"] = (MeanEvaluator,)
     build_data.build_mapper = lambda cfg, truth, vocabulary, training: Mapper("train" if training else "test")  # type: ignore
 
 
@@ -121,7 +121,7 @@ def install() -> None:
 def installed() -> Iterator[None]:
     """`install` for as long as a test runs."""
     with contextlib.ExitStack() as stack:
-        for table in (META_ARCHITECTURES, build.EVALUATORS, catalog._specs, catalog._origin, EVENTS):
+        for table in (META_ARCHITECTURES, build_evaluation.EVALUATORS, catalog._specs, catalog._origin, EVENTS):
             stack.enter_context(mock.patch.dict(table))  # type: ignore[arg-type]
         stack.enter_context(mock.patch.object(build_data, "build_mapper"))
         stack.enter_context(quick_start())

@@ -7,8 +7,9 @@ import pytest
 from sam_common.config import get_cfg
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.engine.build import EVALUATORS, build_lr_factor, check_evaluation
+from sam_common.engine.build import build_lr_factor
 from sam_common.engine.build_data import build_mapper, training_set
+from sam_common.engine.build_evaluation import EVALUATORS, check_evaluation
 from sam_common.errors import UserError
 from sam_common.structures import Category
 from tests.sam_common.engine.standin import StandIn, installed

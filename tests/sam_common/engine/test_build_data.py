@@ -23,8 +23,8 @@ from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.image_masks import image_masks_spec
 from sam_common.engine import build_data
-from sam_common.engine.build import build_validation
 from sam_common.engine.build_data import training_set
+from sam_common.engine.build_evaluation import build_validation
 from sam_common.errors import UserError
 
 
