@@ -36,7 +36,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 import plug.plug
-from benchmarks.memory import MIB, Case, forget_peak, make_batch, memory, predict
+from benchmarks.cases import Case, make_batch, predict
+from benchmarks.memory import MIB, forget_peak, memory
 from benchmarks.where_time_goes import possam_stages, staged
 from sam_common.config import build_model, resolve_device
 from sam_common.engine.launch import choose_precision

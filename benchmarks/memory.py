@@ -35,7 +35,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,28 +43,22 @@ from typing import Any
 import torch
 from tabulate import tabulate
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
-from possam.vocabulary import ClassEmbeddings
+from benchmarks.cases import CONFIGS, Case, make_batch, predict, read_config
 from sam_common.config import CfgNode, build_model, resolve_device
-from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.engine.build import build_backward, build_optimizer
 from sam_common.engine.launch import choose_precision
 from sam_common.engine.trainer import UNUSED
 from sam_common.errors import UserError
-from sam_common.structures import Segments, Vocabulary
 from sam_common.tool import ToolParser, run_tool
-from tools.methods import full_cfg, register_all
+from tools.methods import register_all
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 Step = Callable[[list[dict[str, Any]]], None]
 MIB = 2**20
 SPARE = 2**30  # bytes that a case leaves to the rest of the machine
-PICTURE = 480, 640  # height and width, where the configuration gives none
-SEGMENTS = 16  # of a training image of PosSAM
 COUNTS: dict[str, dict[str, tuple[int, ...]]] = {
     "PosSAM": {"training": (1, 2), "inference": (1,)},  # images; engines test one at a time
     "PLUG": {"training": (1, 2), "inference": (1, 2)},  # objects of an image
@@ -77,41 +71,6 @@ WAYS = ("training", "checkpointing", "inference")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
 """What errors say then; their types differ."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What one process measures.
-
-    Attributes:
-        config: name of a file in configs/, without its ending.
-        mode: "training" | "inference".
-        count: see `COUNTS`.
-        checkpointing: ACTIVATION_CHECKPOINTING of the method.
-        options: KEY VALUE pairs over the configuration.
-    """
-
-    config: str
-    mode: str
-    count: int
-    checkpointing: bool = False
-    device: str = "cpu"
-    threads: int = 1
-    options: tuple[str, ...] = ()
-
-    def cfg(self) -> CfgNode:
-        cfg = read_config(self.config)
-        cfg.merge_from_list(list(self.options))
-        cfg.MODEL.DEVICE = self.device
-        cfg.MODEL.SAM.WEIGHTS = cfg.MODEL.CLIP.WEIGHTS = "random"
-        cfg.MODEL.POSSAM.ACTIVATION_CHECKPOINTING = cfg.MODEL.PLUG.ACTIVATION_CHECKPOINTING = self.checkpointing
-        return cfg
-
-
-def read_config(name: str) -> CfgNode:
-    cfg = full_cfg()
-    cfg.merge_from_file(CONFIGS / f"{name}.yaml")
-    return cfg
 
 
 def measure(case: Case, limit: float) -> dict[str, Any]:
@@ -152,12 +111,6 @@ def measure(case: Case, limit: float) -> dict[str, Any]:
     return {**{name: round(value / MIB, 1) for name, value in parts.items()}, **facts}
 
 
-@torch.no_grad()
-def predict(model: nn.Module, precision: torch.autocast, batch: list[dict[str, Any]]) -> None:
-    with precision:
-        model(batch)
-
-
 def begin_training(cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer, precision: torch.autocast) -> Step:
     """One iteration, as an engine does it; the gradients of an earlier part and the optimizer's moments are there."""
     device = resolve_device(cfg.MODEL.DEVICE)
@@ -178,60 +131,6 @@ def begin_training(cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimi
         optimizer.step()
 
     return step
-
-
-def make_batch(cfg: CfgNode, model: Any, case: Case) -> list[dict[str, Any]]:
-    """A batch of random pixels, with everything that the model asks for in this mode."""
-    method = cfg.MODEL.META_ARCHITECTURE
-    if method == "PosSAM":
-        words = parse_vocabulary(CONFIGS / "vocabularies" / "ade20k.txt")
-        text = random_embeddings(words, model.clip.embed_dim).to(model.device)
-        model.text_embeddings = lambda vocabulary: text
-        return [panoptic_entry(cfg, words) for _ in range(case.count)]
-    if method == "PLUG":
-        return [amodal_entry(case.count)]
-    return [few_shot_entry(level) for level in ((1, 2) if model.training else (1,))]
-
-
-def random_embeddings(vocabulary: Vocabulary, width: int) -> ClassEmbeddings:
-    counts = torch.tensor([len(category.synonyms) for category in vocabulary])
-    index = torch.repeat_interleave(torch.arange(len(counts)), counts)
-    return ClassEmbeddings(F.normalize(torch.randn(len(index), width), dim=-1), index)
-
-
-def panoptic_entry(cfg: CfgNode, vocabulary: Vocabulary) -> dict[str, Any]:
-    """A square that is full, cut into stripes."""
-    side = cfg.INPUT.IMAGE_SIZE
-    of_row = torch.arange(side) * SEGMENTS // side
-    masks = (of_row == torch.arange(SEGMENTS)[:, None])[:, :, None].repeat(1, 1, side)
-    segments = Segments(torch.arange(SEGMENTS) % len(vocabulary), masks)
-    entry = {"image": pixels(side, side), "height": side, "width": side, "file_name": "random", "seed": 0}
-    return entry | {"vocabulary": vocabulary, "segments": segments}
-
-
-def amodal_entry(count: int) -> dict[str, Any]:
-    """A picture of some objects, whose upper half is seen."""
-    height, width = PICTURE
-    amodal = torch.zeros(count, height, width, dtype=torch.bool)
-    amodal[:, height // 4 : height // 2, width // 4 : width // 2] = True
-    visible = amodal.clone()
-    visible[:, height * 3 // 8 :] = False
-    box = torch.tensor([width // 4, height // 4, width // 2, height * 3 // 8], dtype=torch.float32)
-    truth = {"visible_masks": visible, "amodal_masks": amodal, "seeds": list(range(count))}
-    return {"image": pixels(height, width), "boxes": box.repeat(count, 1), **truth}
-
-
-def few_shot_entry(level: int) -> dict[str, Any]:
-    """A picture of one half of the shots."""
-    height, width = PICTURE
-    labels = torch.zeros(height, width, dtype=torch.int64)
-    labels[: height // 2] = 1
-    box = torch.tensor([[0.0, 0.0, width, height // 2]])
-    return {"image": pixels(height, width), "boxes": box, "labels": labels, "level": level}
-
-
-def pixels(height: int, width: int) -> Tensor:
-    return torch.randint(256, (3, height, width), dtype=torch.uint8)
 
 
 def nbytes(tensors: Iterable[Any]) -> int:

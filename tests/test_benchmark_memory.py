@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import memory
+from benchmarks.cases import Case
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
 GIB = 2**30
@@ -17,7 +18,7 @@ GIB = 2**30
 @LINUX
 def test_the_parts_of_a_peak() -> None:
     """The tiny AM-SAM has 2,855,390 numbers of 4 bytes and trains 134,290, each with two moments; the parts add up."""
-    found = memory.outcome(memory.Case("amsam_T", "training", 1), 8 * GIB)
+    found = memory.outcome(Case("amsam_T", "training", 1), 8 * GIB)
     assert found["weights"] == pytest.approx(2_855_390 * 4 / 2**20, abs=0.1)
     assert found["gradients"] == pytest.approx(134_290 * 4 / 2**20, abs=0.06)
     assert found["optimizer"] == pytest.approx(2 * 134_290 * 4 / 2**20, abs=0.06)
@@ -28,7 +29,7 @@ def test_the_parts_of_a_peak() -> None:
 @LINUX
 def test_too_little_memory_is_told() -> None:
     """Masks of 100,000 objects take 30 GB; the limit is 2."""
-    case = memory.Case("plug_T", "inference", 100_000)
+    case = Case("plug_T", "inference", 100_000)
     assert memory.outcome(case, 2 * GIB) == {"problem": "does not fit into 2048 MiB"}
 
 
