@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, RotatedBoxes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +15,7 @@ import plug.plug
 from detectron2_sam.structures import to_amodal_instances
 from plug.predictor import AmodalPredictor
 from sam_common.boxes import clip_boxes
+from sam_common.config import one_of
 from sam_common.errors import UserError
 
 
@@ -51,6 +52,7 @@ class AmodalDetector(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """The cfg is the detector's; `MODEL.AMODAL_DETECTOR` says what its `META_ARCHITECTURE` was, and which PLUG."""
         keys = cfg.MODEL.AMODAL_DETECTOR
+        one_of("INPUT.FORMAT, of what PLUG sees as well,", cfg.INPUT.FORMAT, ("BGR", "RGB"))
         if keys.DETECTOR not in META_ARCH_REGISTRY or META_ARCH_REGISTRY.get(keys.DETECTOR) is cls:
             raise UserError(
                 f"MODEL.AMODAL_DETECTOR.DETECTOR is {keys.DETECTOR!r}; give the META_ARCHITECTURE of a detector, "
@@ -75,7 +77,7 @@ class AmodalDetector(nn.Module):
         Boxes without area inside the image are left out, as Detectron2's own `detector_postprocess` leaves them out.
 
         Raises:
-            UserError: it has no instances, as of a model that proposes boxes or labels pixels.
+            UserError: it has no instances, as of a model that proposes boxes or labels pixels, or rotated boxes.
         """
         if "instances" not in output:
             raise UserError(
@@ -83,6 +85,8 @@ class AmodalDetector(nn.Module):
                 "give one that does"
             )
         found: Instances = output["instances"]
+        if isinstance(found.pred_boxes, RotatedBoxes):
+            raise UserError("the detector's boxes are rotated, and PLUG is asked by upright ones; give one of those")
         found = found[_inside(found).nonempty()]
         image = entry["image"].flip(0) if self.is_bgr else entry["image"]
         if image.shape[1:] != found.image_size:

@@ -41,7 +41,7 @@ class TorchvisionDetector:
         self.device = torch.device(device)
         self.model = get_model(name, weights=None, weights_backbone=None)
         if weights != "random":
-            path = Path(weights) if weights else verified_file(_official_file(official.url), name)
+            path = Path(weights) if weights else verified_file(official_file(name), name)
             try:
                 self.model.load_state_dict(read_weights(path))
             except RuntimeError as error:
@@ -65,7 +65,13 @@ class TorchvisionDetector:
         return Boxes(found["boxes"].cpu() * scale, found["scores"].cpu(), names, masks)
 
 
-def _official_file(url: str) -> OfficialFile:
+def official_file(name: str) -> OfficialFile:
+    """The official weights of a detector.
+
+    Raises:
+        UserError: their file carries no checksum.
+    """
+    url = get_model_weights(name).DEFAULT.url
     match = re.search(r"-([0-9a-f]{8,})\.pth$", url)
     if match is None:
         raise UserError(f"{url} carries no checksum in its name; download it yourself and give its path as weights")

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules 
 
 from sam_common.tool import ToolParser, run_tool
 from tools.ablation_parts.reproduction import read_table, write_report
+from tools.ablation_parts.results import read_results
 from tools.ablation_parts.runs import Plan, add_run_arguments, carry_out, check_run_arguments, make_plan
 
 TABLES = (
@@ -41,11 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_run_arguments(args)
 
     tables = [read_table(path, args.opts) for path in args.table or TABLES]
-    plan = make_plan([table.rows for table in tables], args.seeds)
+    plan, output = make_plan([table.rows for table in tables], args.seeds), Path(args.output)
     if args.plan:
-        print(describe(plan, args.jobs))
+        print(describe({cell: m for cell, m in plan.items() if not read_results(output / cell.folder)}, args.jobs))
         return
-    output = Path(args.output)
     results = carry_out(plan, output, jobs=args.jobs, device=args.device)
     report = Path(args.report) if args.report else output / "reproduction.md"
     command = shlex.join(["python", "tools/ablations.py", *(sys.argv[1:] if argv is None else argv)])

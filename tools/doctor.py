@@ -61,6 +61,7 @@ class Finding:
         detail: version, path, or what is wrong.
         fix: the command to run or the file to get; "" where nothing is to be done.
         needed: whether the exit status depends on it.
+        downloads: whether what needs it gets it by itself, where there is a network.
     """
 
     section: str
@@ -69,6 +70,7 @@ class Finding:
     detail: str
     fix: str = ""
     needed: bool = False
+    downloads: bool = False
 
     def __str__(self) -> str:
         mark = "ok" if self.found else "!!" if self.needed else "--"
@@ -185,20 +187,47 @@ def weights(cfg: Any) -> Iterator[Finding]:
         yield Finding("weights", f"embedded {name}", True, str(path), needed=True)
     for name, official in OFFICIAL.items():
         path = cache_folder() / official.file_name
-        yield _weights(
-            name, path if path.is_file() else None, f"curl -fL --create-dirs -o {path} {official.url}", wanted
-        )
+        yield _download(name, path, official.url, name in wanted)
     for tag, (url, found) in official_clips().items():
         fix = f"downloaded at the first use; without a network fetch {url} and give its path as MODEL.CLIP.WEIGHTS"
-        yield _weights(tag, found, fix, wanted)
+        yield _file("weights", tag, found, fix, tag in wanted, downloads=True)
     known = {*OFFICIAL, *official_clips(), "embedded", "random", ""}
     for name in sorted(wanted - known):
         fix = "correct MODEL.SAM.WEIGHTS, MODEL.CLIP.WEIGHTS or MODEL.WEIGHTS"
-        yield _weights(name, Path(name) if Path(name).is_file() else None, fix, wanted)
+        yield _file("weights", name, Path(name), fix, True)
 
 
-def _weights(name: str, path: Path | None, fix: str, wanted: set[str]) -> Finding:
-    return Finding("weights", name, path is not None, str(path or "not here"), "" if path else fix, name in wanted)
+def boxes(cfg: Any) -> Iterator[Finding]:
+    """What the configuration's `INPUT.BOXES.SOURCE` needs: a file, a package, the weights of torchvision."""
+    if cfg is None:
+        return
+    from sam_common.detectors import TORCHVISION
+    from sam_common.weights import cache_folder
+
+    source = cfg.INPUT.BOXES.SOURCE
+    family, _, rest = source.partition(":")
+    if source in TORCHVISION:
+        from sam_common.torchvision_detector import official_file
+
+        official = official_file(source)
+        yield _download(source, cache_folder() / official.file_name, official.url, True, section="boxes")
+    elif source.lower().endswith(".json"):
+        yield _file("boxes", source, Path(source), "correct INPUT.BOXES.SOURCE", True)
+    if family in ("transformers", "ultralytics"):
+        found = _version(family)
+        yield Finding("boxes", family, bool(found), found or "not installed", "" if found else OPTIONAL[family], True)
+    if family == "ultralytics":
+        yield _file("boxes", source, Path(rest), "get it from https://github.com/ultralytics/assets/releases", True)
+
+
+def _download(name: str, path: Path, url: str, needed: bool, section: str = "weights") -> Finding:
+    return _file(section, name, path, f"curl -fL --create-dirs -o {path} {url}", needed, downloads=True)
+
+
+def _file(section: str, name: str, path: Path | None, fix: str, needed: bool, downloads: bool = False) -> Finding:
+    if path is not None and path.is_file():
+        return Finding(section, name, True, str(path), needed=needed, downloads=downloads)
+    return Finding(section, name, False, "not here", fix, needed, downloads)
 
 
 def samples() -> Iterator[Finding]:
@@ -235,6 +264,7 @@ def examine(config_file: str = "", opts: Sequence[str] = ()) -> list[Finding]:
         ("devices", devices),
         ("data sets", lambda: datasets(cfg)),
         ("weights", lambda: weights(cfg)),
+        ("boxes", lambda: boxes(cfg)),
         ("samples", samples),
         ("configuration", lambda: configured_device(cfg)),
     )

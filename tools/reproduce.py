@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules 
 from sam_common.errors import UserError
 from sam_common.files import write_text
 from sam_common.tool import ToolParser, run_tool
+from tools.ablation_parts.runs import check_pairs
 from tools.reproduce_parts.table import compare, read_table, table_names
 from tools.reproduce_parts.work import Run, plan, run_what_can_be
 
@@ -94,8 +95,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in ("seeds", "num_gpus"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}; give at least 1")
-    if len(args.opts) % 2:
-        raise UserError(f"overrides come as KEY VALUE pairs, got {len(args.opts)} words: {' '.join(args.opts)}")
+    check_pairs(args.opts)
     return args
 
 

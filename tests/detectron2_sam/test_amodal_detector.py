@@ -16,7 +16,7 @@ from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultPredictor
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances, RotatedBoxes
 from detectron2.utils.events import EventStorage
 from detectron2.utils.visualizer import Visualizer
 from torch import Tensor, nn
@@ -199,6 +199,16 @@ def test_what_finds_no_instances_is_named(plug_config: Path) -> None:
         model([{"image": torch.zeros(3, 64, 64, dtype=torch.uint8), "height": 64, "width": 64}])
 
 
+def test_rotated_boxes_are_refused() -> None:
+    """Error: PLUG is asked by upright boxes."""
+    completer: Any = Bright()
+    detector: Any = OneBox()
+    found = Instances((48, 64), pred_boxes=RotatedBoxes(torch.tensor([[30.0, 20, 10, 10, 45]])))
+    detector.forward = lambda batch: [{"instances": found}]
+    with pytest.raises(UserError, match="boxes are rotated, and PLUG is asked by upright ones"):
+        AmodalDetector(detector, completer).eval()([{"image": torch.zeros(3, 48, 64)}])
+
+
 def test_what_trains_and_is_saved_is_the_detector(tmp_path: Path, plug_config: Path) -> None:
     """Its losses and gradients in training, its state under its own names, both ways; PLUG stays as it is."""
     cfg = stock_cfg(MASK_RCNN)
@@ -298,6 +308,9 @@ def test_a_detector_and_weights_are_asked_for(name: str, plug_config: Path) -> N
         build_model(cfg)
     with pytest.raises(UserError, match=r"plug\.yaml\) has no weights: .* MODEL\.AMODAL_DETECTOR\.PLUG_WEIGHTS"):
         build_completer(str(plug_config), "")
+    cfg.INPUT.FORMAT = "YUV-BT.601"
+    with pytest.raises(UserError, match=r"INPUT\.FORMAT, of what PLUG sees as well, is 'YUV-BT.601'"):
+        build_model(cfg)
 
 
 def test_the_shipped_file_is_the_stock_detectors() -> None:

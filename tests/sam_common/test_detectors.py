@@ -45,12 +45,12 @@ def test_the_names_are_torchvisions() -> None:
     """Invariant: each is a detector of boxes that torchvision has, and its weights carry a hash in their name."""
     from torchvision import models
 
-    from sam_common.torchvision_detector import _official_file
+    from sam_common.torchvision_detector import official_file
 
     known = {name for name in models.list_models(module=models.detection) if "keypoint" not in name}
     assert set(TORCHVISION) <= known
     for name in TORCHVISION:
-        official = _official_file(models.get_model_weights(name).DEFAULT.url)
+        official = official_file(name)
         assert len(official.sha256) >= 8 and official.sha256 in official.file_name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Stands in for training: records the command and leaves results whose PQ is 10·seed, +1 for row b, +2 for clip."""
     seen: list[list[str]] = []
 
-    def train_net(arguments: list[str], stop: StopFlag) -> None:
+    def train_net(arguments: list[str], stop: StopFlag, threads: int) -> None:
         seen.append(arguments)
         value = 10.0 * int(arguments[arguments.index("SEED") + 1]) + ("X" in arguments) + 2 * ("clip" in arguments)
         folder = Path(arguments[arguments.index("OUTPUT_DIR") + 1]) / "inference" / "data"
@@ -174,8 +175,26 @@ def test_overrides_are_of_every_row(commands: list[list[str]], tmp_path: Path) -
     assert [c[c.index("X") + 1] for c in commands if "X" in c] == ["1", "1", "3", "3", "3"]
     with pytest.raises(UserError, match="overrides come as KEY VALUE pairs, got 1 words: X"):
         run(tmp_path, rows, "X")
-    with pytest.raises(UserError, match="a sets SEED, which is given each seed in turn; leave it out"):
-        run(tmp_path, rows, "SEED", "1")  # all seeds would be one
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("SEED", "a, x sets SEED, which is given each seed in turn (see --seeds); leave it out"),  # all would be one
+        ("OUTPUT_DIR", "a, x sets OUTPUT_DIR, which is given a folder of --output"),  # all would be in one folder
+        ("MODEL.DEVICE", "a, x sets MODEL.DEVICE, which is given the --device"),
+        ("N", "N is what its variants differ in; it cannot be overridden for all rows"),  # all points would be one
+        ("E", "E is what its tested differ in"),  # it would have no effect
+    ],
+)
+def test_overrides_that_would_undo_the_rows_are_refused(
+    key: str, message: str, commands: list[list[str]], tmp_path: Path
+) -> None:
+    """Error: what the tools give themselves, and what makes variants and tests different."""
+    rows = "{config: c.yaml, metrics: [a/b], trained: {a: []}, variants: {x: [N, 4]}, tested: {y: [], z: [E, 1]}}"
+    with pytest.raises(UserError, match=re.escape(message)):
+        run(tmp_path, rows, key, "1")
+    assert commands == []
 
 
 def test_progress_tells_what_is_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,20 +209,24 @@ def test_progress_tells_what_is_left(capsys: pytest.CaptureFixture[str], monkeyp
 
 
 def test_a_failed_run_stops_no_other(
-    commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    commands: list[list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What was asked for first fails, what comes after it is complete the next time."""
+    """What was asked for first fails, what comes after it is complete the next time; every failure is told."""
     leave_results = runs.train_net
 
-    def train_net(arguments: list[str], stop: StopFlag) -> None:
+    def train_net(arguments: list[str], stop: StopFlag, threads: int) -> None:
         if "X" not in arguments:
-            raise UserError("a run failed")
-        leave_results(arguments, stop)
+            raise UserError(f"a run failed: {arguments[arguments.index('SEED') + 1]}")
+        leave_results(arguments, stop, threads)
 
     monkeypatch.setattr(runs, "train_net", train_net)
-    with pytest.raises(UserError, match="a run failed"):
+    with pytest.raises(UserError, match="a run failed: 0"):
         run(tmp_path, ROWS)
     assert len(commands) == 4
+    assert capsys.readouterr().err == "error: a run failed: 1\n"  # the other seed's
     monkeypatch.setattr(runs, "train_net", leave_results)
     run(tmp_path, ROWS)
     assert len(commands) == 8
@@ -250,10 +273,11 @@ def test_a_run_of_other_settings_is_not_taken_for_this_one(
 ) -> None:
     """After an edit of the configuration file the earlier folder, of a training or a test, is named and nothing runs.
 
-    The seeds, tuples and where the run is do not make it another.
+    The seeds, tuples, the order of keys and where the run is do not make it another.
     """
     base = tmp_path / "base.yaml"
-    base.write_text("SOLVER: {MAX_ITER: 3, STEPS: [1, 2]}")
+    known = "DATASETS: {REGISTER: [{NAME: own, FORMAT: image_masks, IMAGES: a, MASKS: b}]}"
+    base.write_text(f"SOLVER: {{MAX_ITER: 3, STEPS: [1, 2]}}\n{known}")
     rows = f"{{config: {base}, metrics: [a/b], trained: {{a: [TEST.EVAL_PERIOD, 4]}}}}"
     run(tmp_path, rows)
     (folder,) = tmp_path.glob("out/*-seed1")
@@ -264,7 +288,7 @@ def test_a_run_of_other_settings_is_not_taken_for_this_one(
     commands.clear()
     run(tmp_path, rows)
     assert commands == []
-    base.write_text("SOLVER: {MAX_ITER: 5, STEPS: [1, 2]}")
+    base.write_text(f"SOLVER: {{MAX_ITER: 5, STEPS: [1, 2]}}\n{known}")
     with pytest.raises(
         UserError, match=rf"{folder} was run with other settings \(SOLVER.MAX_ITER 3, now 5\): delete it"
     ):
@@ -286,6 +310,11 @@ def test_an_evaluation_on_the_way_is_no_result(
     report = {"results": {"task": {"M": 1.0}}, "checkpoint_choice": choice, "iteration": iteration}
     file.write_text(json.dumps(report))
     assert runs.read_results(tmp_path) == found
+    (file.parent.parent / "other").mkdir()
+    (file.parent.parent / "other" / "results.json").write_text("{}")
+    with pytest.raises(UserError, match="has results of several data sets, data, other: move the others elsewhere"):
+        runs.read_results(tmp_path)
+    (file.parent.parent / "other" / "results.json").unlink()
     file.write_text(json.dumps(report)[:20])
     with pytest.raises(UserError, match=f"{file} is damaged: delete it"):
         runs.read_results(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -49,13 +50,13 @@ def test_an_ordering_is_judged_seed_by_seed(better: dict[int, float], worse: dic
     assert judge(better, worse)[0] == verdict
 
 
-def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Numbers, the paper's value where it is known, verdicts with differences by hand, remarks, the count, the command.
 
     M is 10·X + seed, and 5 without training: 2 more - 1 nothing is 10 + seed - 5 = 5 and 6.
     """
 
-    def train_net(arguments: list[str], stop: StopFlag) -> None:
+    def train_net(arguments: list[str], stop: StopFlag, threads: int) -> None:
         value = 5.0
         if "X" in arguments:
             value = 10.0 * int(arguments[arguments.index("X") + 1]) + int(arguments[arguments.index("SEED") + 1])
@@ -65,7 +66,16 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(runs, "train_net", train_net)
     (tmp_path / "table.yaml").write_text(TABLE)
-    arguments = ["--output", str(tmp_path / "out"), "--table", str(tmp_path / "table.yaml"), "--seeds", "2"]
+    arguments = [
+        "--output",
+        str(tmp_path / "out"),
+        "--table",
+        str(tmp_path / "table.yaml"),
+        "--seeds",
+        "2",
+        "--jobs",
+        "2",
+    ]
     ablations.main(arguments)
     text = (tmp_path / "out" / "reproduction.md").read_text()
     assert f"Written by `python tools/ablations.py {' '.join(arguments)}`" in text
@@ -94,6 +104,11 @@ This is a remark.
     drawn = [read_svg(tmp_path / f"out/images/reproduction_{name}.svg") for name in ("orderings", "table")]
     assert [words for words in drawn[0] if "±" in words] == ["+5.5 ± 0.7", "+10.0 ± 0.0", "-15.5 ± 0.7"]
     assert {"with", "size", "M"} <= set(drawn[1])
+    links = [target.partition("#")[0] for target in re.findall(r"\]\((\S+?)\)", text)]
+    assert len(links) == 4 and all((tmp_path / "out" / link).is_file() for link in links)
+    capsys.readouterr()
+    ablations.main([*arguments, "--plan"])
+    assert capsys.readouterr().out == "0 runs, about 0 minutes with 2 side by side\n"  # everything is complete
 
 
 def read_svg(path: Path) -> list[str]:
@@ -122,6 +137,11 @@ def test_orderings_may_be_judged_in_several_metrics(tmp_path: Path) -> None:
         ("3 most > 2 more", "3 most", "BETTER > WORSE, not '3 most'"),
         ("rows: {3 most:", "rows: {most:", "must be labels of rows, most is none"),
         ("{2 more: 2,", "{most: 2,", "a figure's points must be labels of rows, most is none"),
+        ("x: size, ", "", "figure is told by lines and x"),
+        ("{2 more: 2,", "{2 more: two,", "a figure gives labels of rows numbers"),
+        ('column: "M, large", ', "", "paper is told by column and rows"),
+        ("[This is a remark.]", "a remark", "orderings, judged and remarks are lists"),
+        ("{2 more: [X, 1],", "{1 nothing: [], 2 more: [X, 1],", "1 nothing is in trained and in untrained"),
         ("remarks:", "judged: [task/O]\nremarks:", "must be among the metrics, not task/O"),
     ],
 )

@@ -99,7 +99,7 @@ def test_the_json_is_the_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.main(["--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {entry["name"]: entry["found"] for entry in found} == {n: f.found for n, f in by_name().items()}
-    assert found[0].keys() == {"section", "name", "found", "detail", "fix", "needed"}
+    assert found[0].keys() == {"section", "name", "found", "detail", "fix", "needed", "downloads"}
 
 
 def test_without_any_package_it_still_reports() -> None:
@@ -131,3 +131,23 @@ def test_a_package_that_cannot_be_imported_is_a_finding(monkeypatch: pytest.Monk
 def test_version_bounds(version: str, bound: str, fits: bool) -> None:
     """Case table: local and pre-release versions count."""
     assert doctor._satisfies(version, bound) is fits
+
+
+def test_boxes_are_examined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detector's weights, which the run downloads; a package and a file, which it does not; boxes that need nothing."""
+    monkeypatch.setenv("DETECTRON2_SAM_CACHE", str(tmp_path))
+
+    def look(source: str) -> list[doctor.Finding]:
+        found = doctor.examine("configs/amsam_T.yaml", ("INPUT.BOXES.SOURCE", source))
+        return [finding for finding in found if finding.section == "boxes"]
+
+    assert look("ground_truth") == look("opencv_hog_people") == []
+    (weights,) = look("fasterrcnn_resnet50_fpn_v2")
+    assert weights.needed and not weights.found and weights.downloads and "https://download.pytorch.org" in weights.fix
+    (boxes,) = look(f"{tmp_path}/boxes.json")
+    assert boxes.needed and not boxes.found and not boxes.downloads
+    package, file = look(f"ultralytics:{tmp_path}/yolov8n.pt")
+    assert package.name == "ultralytics" and "AGPL-3.0" in (package.fix or "AGPL-3.0")
+    assert not file.found and "https://github.com/ultralytics/assets" in file.fix
+    (tmp_path / "yolov8n.pt").touch()
+    assert look(f"ultralytics:{tmp_path}/yolov8n.pt")[1].found

@@ -150,6 +150,11 @@ def test_a_table_from_nothing_to_its_numbers(root: Path, commands: list[list[str
     commands.clear()
     assert start(root, *OPTIONS) == 0 and commands == [] and "6 runs: 6 are done" in capsys.readouterr().out
 
+    file = next((root / "out").glob("*-seed1/config.yaml"))
+    file.write_text(file.read_text().replace("MAX_ITER: 2", "MAX_ITER: 3"))
+    with pytest.raises(UserError, match=r"was run with other settings \(SOLVER.MAX_ITER 3, now 2\)"):
+        start(root, *OPTIONS)  # what it printed would not be of these rows
+
 
 def test_weights_from_elsewhere_are_only_tested(root: Path, commands: list[list[str]], capsys) -> None:
     """A model_final.pth in the folder of a training: its own training data are not needed, and it is not trained."""
@@ -180,6 +185,14 @@ def test_official_weights_are_downloaded_by_the_run(root: Path, monkeypatch: pyt
     assert start(root, *size_b) == 1 and len(given) == 4  # all but the tests of weights, which nobody trained here
     assert start(root, "--plan", "MODEL.SAM.WEIGHTS", str(root / "gone.pth")) == 0
     assert "6 runs: 6 wait for what is missing" in capsys.readouterr().out
+
+
+def test_a_test_waits_for_what_its_training_lacks(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the pictures to test on but none to train on, no test of trained weights can be run."""
+    draw(root, "test")
+    table = SMALL.replace("[DATASETS.TEST, \"('generated_worms_train',)\"]", "[MODEL.AMSAM.ALPHA, 0.5]")
+    assert reproduce.main(["--table", write_table(root, table), "--output", str(root / "out"), "--plan"]) == 0
+    assert "6 runs: 2 can be run, 4 wait for what is missing" in capsys.readouterr().out
 
 
 def test_a_run_that_fails_does_not_stop_the_others(root: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from sam_common.chart import number, round_ticks
 
@@ -82,7 +83,7 @@ def draw_lines(lines: Mapping[str, Sequence[Point]], x_label: str, y_label: str)
     parts += [_text(across(x), height - bottom + 16, number(x), "middle") for x in xs]
     parts.append(_text((left + _WIDTH - right) / 2, height - 10, x_label, "middle"))
     parts.append(_text(left, 12, y_label, "middle"))
-    for index, (color, (name, line)) in enumerate(zip(_COLORS, lines.items(), strict=False)):
+    for index, (color, (name, line)) in enumerate(zip(cycle(_COLORS), lines.items(), strict=False)):
         placed = [(across(x) + 5 * (index - (len(lines) - 1) / 2), mean, spread) for x, mean, spread in line]
         corners = " ".join(f"{x:.1f},{up(mean):.1f}" for x, mean, _ in placed)
         parts.append(f'<polyline points="{corners}" fill="none" stroke="{color}" stroke-width="2"/>')

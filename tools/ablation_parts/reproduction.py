@@ -9,6 +9,7 @@ rounds to 0.0.
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -64,9 +65,15 @@ def read_table(path: str, more: Sequence[str] = ()) -> Table:
         UserError: as `read_rows`, or it tells no title, or of a row that it does not have.
     """
     rows = read_rows(path, more)
-    about, paper = rows.about, rows.about.get("paper", {})
+    about = rows.about
+    paper, figure = about.get("paper", {}), about.get("figure", {})
     if not all(isinstance(about.get(key), str) for key in ("title", "of")) or len(rows.tested) != 1:
         raise UserError(f"{path} is no table of a paper: it needs a title, the file that it is `of`, and no `tested`")
+    for name, node, keys in (("paper", paper, {"column", "rows"}), ("figure", figure, {"x", "lines"})):
+        if not isinstance(node, dict) or (node and node.keys() != keys):
+            raise UserError(f"{path}: {name} is told by {' and '.join(sorted(keys))}")
+    if not all(isinstance(about.get(name, []), list) for name in ("orderings", "judged", "remarks")):
+        raise UserError(f"{path}: orderings, judged and remarks are lists")
     orderings = []
     for ordering in about.get("orderings", []):
         better, separator, worse = str(ordering).partition(" > ")
@@ -79,9 +86,11 @@ def read_table(path: str, more: Sequence[str] = ()) -> Table:
     judged = [str(metric) for metric in about.get("judged", rows.metrics[:1])]
     if not set(judged) <= set(rows.metrics):
         raise UserError(f"{path}: what is judged must be among the metrics, not {', '.join(judged)}")
-    figure = about.get("figure", {})
-    if strange := {label for line in figure.get("lines", {}).values() for label in line} - set(rows.labels):
+    points = {label: x for line in figure.get("lines", {}).values() for label, x in line.items()}
+    if strange := points.keys() - set(rows.labels):
         raise UserError(f"{path}: a figure's points must be labels of rows, {', '.join(map(str, strange))} is none")
+    if not all(isinstance(x, int | float) for x in points.values()):
+        raise UserError(f"{path}: a figure gives labels of rows numbers, the x of their points")
     column, remarks = str(paper.get("column", "")), list(about.get("remarks", []))
     return Table(path, rows, about["title"], about["of"], column, printed, orderings, judged, figure, remarks)
 
@@ -174,7 +183,11 @@ def write_report(
     counted = [f"{total[verdict]} {what}" for verdict, what in _COUNTED if total[verdict]]
     overview = draw("orderings", draw_differences({title: _drawn(group) for title, group in judgements.items()}))
     head = _HEAD.format(
-        command=command, seeds=seeds, count=f"Of {total.total()} orderings {', '.join(counted)}.", overview=overview
+        **{name: os.path.relpath(target, path.parent) for name, target in _LINKED.items()},
+        command=command,
+        seeds=seeds,
+        count=f"Of {total.total()} orderings {', '.join(counted)}.",
+        overview=overview,
     )
     sections = []
     for table in tables:
@@ -207,12 +220,14 @@ def _lines(table: Table, results: Mapping[Cell, Metrics], seeds: int) -> dict[st
 
 _COUNTED = ((HOLDS, "hold"), (FAILS, "do not hold"), (OPEN, "are not resolved"), (MISSING, "were not run"))
 
+_ROOT = Path(__file__).resolve().parents[2]
+_LINKED = {"world": _ROOT / "docs" / "architecture.md", "models": _ROOT / "weights" / "README.md"}
 _HEAD = """# The papers' ablations on the embedded world
 
 Written by `{command}`. Numbers are means over the seeds ± the sample standard deviation; seeds: {seeds}.
 
 **They say nothing about photographs.** The encoders are the tiny ones that ship with the project, the scenes are drawn,
-the trainings are short ([the world](architecture.md#the-generated-world), [the models](../weights/README.md)). No
+the trainings are short ([the world]({world}#the-generated-world), [the models]({models})). No
 number is comparable with a paper's. What can be compared is which row is better, and that is a property of this world
 as well: an ordering that does not hold here may hold on COCO, and the other way round.
 

@@ -14,7 +14,7 @@ from tools.methods import full_cfg
 
 Metrics = dict[str, float]
 """task/metric -> value"""
-_PLACES = ("OUTPUT_DIR", "MODEL.DEVICE", "MODEL.WEIGHTS")  # where a run is, which is no matter of its numbers
+_NO_MATTER = {"OUTPUT_DIR", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD"}  # of the numbers
 _NAMED_KEYS = 3  # in an error
 
 
@@ -24,11 +24,14 @@ def read_results(folder: Path) -> Metrics:
     What is no number there is left out.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or there are several, of several data sets.
     """
     files = sorted(folder.glob("inference/*/results.json"))
     if not files:
         return {}
+    if len(files) > 1:
+        names = ", ".join(file.parent.name for file in files)
+        raise UserError(f"{folder}/inference has results of several data sets, {names}: move the others elsewhere")
     try:
         report = json.loads(files[0].read_text(encoding="utf-8"))
         tasks = report["results"].items() if _is_of_the_end(folder, report) else ()
@@ -48,7 +51,8 @@ def _is_of_the_end(folder: Path, report: dict[str, Any]) -> bool:
 def check_settings(folder: Path, config: str, options: Sequence[str]) -> None:
     """Lets no run be taken for one of other settings, as after an edit of its configuration file.
 
-    Keys that only one of the two has, of a version with more of them, do not count.
+    Keys that only one of the two has, of a version with more of them, do not count; nor do the weights of a test,
+    which are those of its training.
 
     Args:
         folder: of a run, or of none yet.
@@ -63,8 +67,9 @@ def check_settings(folder: Path, config: str, options: Sequence[str]) -> None:
     cfg = full_cfg()
     cfg.merge_from_file(config)
     cfg.merge_from_list(list(options))
-    now, then = dict(leaves(cfg)), dict(leaves(_load(known)))
-    other = [key for key in sorted(now.keys() & then.keys()) if now[key] != then[key] and key not in _PLACES]
+    now, then = dict(leaves(yaml.safe_load(cfg.dump()))), dict(leaves(_load(known)))
+    skipped = _NO_MATTER | ({"MODEL.WEIGHTS"} if known.parent != folder else set())
+    other = [key for key in sorted(now.keys() & then.keys() - skipped) if now[key] != then[key]]
     if other:
         told = ", ".join(f"{key} {then[key]}, now {now[key]}" for key in other[:_NAMED_KEYS])
         more = f" and {len(other) - _NAMED_KEYS} more" if len(other) > _NAMED_KEYS else ""
@@ -79,10 +84,10 @@ def _load(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def leaves(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """KEY -> value, as text: a file has lists where a configuration has tuples."""
+def leaves(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """KEY -> value of what YAML nests."""
     for key, value in node.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", str(list(value) if isinstance(value, tuple) else value)
+            yield f"{prefix}{key}", value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,8 @@ def read_rows(path: str, more: Sequence[str] = ()) -> Rows:
     overrides every row.
 
     Raises:
-        UserError: the file is missing, is not plain YAML, has other keys or values, or a row sets one of `seed_keys`.
+        UserError: the file is missing, is not plain YAML, has other keys or values, or a key is set that the
+            tools give, or that the variants or the tests differ in.
     """
     file = find_config(path)
     try:
@@ -92,6 +93,9 @@ def parse_rows(content: Any, file: Path, more: Sequence[str] = ()) -> Rows:
     )
     if not trained | untrained:
         raise UserError(f"{file}: trained must give at least one label a row")
+    if twice := trained.keys() & untrained.keys():
+        raise UserError(f"{file}: {', '.join(twice)} is in trained and in untrained; give each row one label")
+    _check_overrides(more, {"variants": variants, "tested": tested})
     trained = {
         f"{label}, {variant}" if variant else label: Row(row.config, [*row.options, *options])
         for variant, options in variants.items()
@@ -99,12 +103,24 @@ def parse_rows(content: Any, file: Path, more: Sequence[str] = ()) -> Rows:
     }
     for label, row in (trained | untrained).items():
         row.options.extend(more)
-        if fixed := set(row.options[::2]) & set(seed_keys):
-            raise UserError(
-                f"{file}: {label} sets {', '.join(fixed)}, which is given each seed in turn; leave it out (see --seeds)"
-            )
+        _check_keys(row.options[::2], seed_keys, f"{file}: {label}")
     about_it = {key: content[key] for key in about if key in content}
     return Rows(metrics, trained, untrained, tested, seed_keys, float(minutes), about_it)
+
+
+def _check_keys(keys: Sequence[str], seed_keys: Sequence[str], where: str) -> None:
+    """Raises UserError for keys that the tools themselves give."""
+    given = {key: "each seed in turn (see --seeds)" for key in seed_keys}
+    given |= {"OUTPUT_DIR": "a folder of --output", "MODEL.DEVICE": "the --device"}
+    for key in given.keys() & set(keys):
+        raise UserError(f"{where} sets {key}, which is given {given[key]}; leave it out")
+
+
+def _check_overrides(more: Sequence[str], parts: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+    """Raises UserError for overrides that would make variants, or tests, alike, or that these would override."""
+    for part, options in parts.items():
+        if strange := {key for words in options.values() for key in words[::2]} & set(more[::2]):
+            raise UserError(f"{', '.join(strange)} is what its {part} differ in; it cannot be overridden for all rows")
 
 
 def _overrides(content: dict[str, Any], key: str, file: str) -> dict[str, list[str]]:

@@ -102,7 +102,7 @@ def _base(config: str, given: dict[str, str]) -> tuple[str, dict[str, str]]:
         if not isinstance(content, dict) or not isinstance(base := content.pop("_BASE_", None), str):
             break
         content.pop("OUTPUT_DIR", None)
-        added = dict(leaves(content))
+        added = {key: str(value) for key, value in leaves(content)}
         if not all(key.startswith(TEST_KEYS) for key in added):
             break
         config, given = _base_name(config, base), {**added, **given}
@@ -145,7 +145,8 @@ def carry_out(plan: Plan, output: Path, *, jobs: int, device: str = "cpu") -> di
     """The metrics of every cell of a plan. What is complete is read, everything else is run, `jobs` side by side.
 
     Raises:
-        UserError: a run failed; first the others are finished. Or a folder is of other settings, then nothing is run.
+        UserError: a run failed; first the others are finished, and further failures told. Or a folder is of other
+            settings, then nothing is run.
         Interrupted: a signal came; the runs have saved their state.
     """
     for cell in plan:
@@ -159,15 +160,18 @@ def carry_out(plan: Plan, output: Path, *, jobs: int, device: str = "cpu") -> di
 
     def run(cells: list[Cell]) -> None:  # a training and its tests, one after the other
         for cell in cells:
-            train_net(arguments_of(cell, output, device), stop)
+            train_net(arguments_of(cell, output, device), stop, threads=1)
             results[cell] = read_results(output / cell.folder)
             progress.tell(plan[cell], cell.folder)
 
     with stop_on_signals() as stop, ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(run, cells) for cells in waiting.values()]
     check_not_stopped(stop)
-    for future in futures:
-        future.result()
+    failures = [error for future in futures if (error := future.exception())]
+    for error in failures[1:]:
+        print(f"error: {error}", file=sys.stderr)
+    if failures:
+        raise failures[0]
     return results
 
 
@@ -210,8 +214,8 @@ def trained_weights(folder: Path) -> Path:
     return best if best.is_file() else folder / "model_final.pth"
 
 
-def train_net(arguments: list[str], stop: StopFlag) -> None:
-    """Runs tools/train_net.py on one thread; what it prints is in its own log.
+def train_net(arguments: list[str], stop: StopFlag, threads: int | None = None) -> None:
+    """Runs tools/train_net.py, on so many threads where that is told; what it prints is in its own log.
 
     Raises:
         UserError: it failed, and the last line it printed says why; or another process runs it.
@@ -219,7 +223,8 @@ def train_net(arguments: list[str], stop: StopFlag) -> None:
     """
     check_not_stopped(stop)
     print(shlex.join(["python", "tools/train_net.py", *arguments]), flush=True)
-    command, environment = [sys.executable, str(TRAIN_NET), *arguments], {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(TRAIN_NET), *arguments]
+    environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
     folder = Path(arguments[arguments.index("OUTPUT_DIR") + 1])
     with _claimed(folder) as lock:
         # The run holds the lock as well, so where it outlives a killed parent it is not begun a second time.
@@ -236,7 +241,7 @@ def train_net(arguments: list[str], stop: StopFlag) -> None:
     if run.returncode:
         check_not_stopped(stop)
         last = (errors.strip().splitlines() or [f"exit status {run.returncode}"])[-1]
-        raise UserError(f"{folder}: the run failed ({last}); the others went on, give the same command again")
+        raise UserError(f"{folder}: the run failed ({last}); give the same command again to go on")
 
 
 def check_not_stopped(stop: StopFlag) -> None:
@@ -268,5 +273,9 @@ def check_run_arguments(args: argparse.Namespace) -> None:
     for name in ("seeds", "jobs"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} is {getattr(args, name)}; give at least 1")
-    if len(args.opts) % 2:
-        raise UserError(f"overrides come as KEY VALUE pairs, got {len(args.opts)} words: {' '.join(args.opts)}")
+    check_pairs(args.opts)
+
+
+def check_pairs(words: Sequence[str]) -> None:
+    if len(words) % 2:
+        raise UserError(f"overrides come as KEY VALUE pairs, got {len(words)} words: {' '.join(words)}")

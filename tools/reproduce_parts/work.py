@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from possam.clip_encoder import official_clips
 from sam_common.engine.launch import stop_on_signals
 from sam_common.errors import UserError
-from sam_common.weights import OFFICIAL
 from tools import doctor
 from tools.ablation_parts import runs
-from tools.ablation_parts.runs import Cell, Metrics, Options, arguments_of, make_plan, read_results, trained_weights
+from tools.ablation_parts.results import Metrics, check_settings, read_results
+from tools.ablation_parts.runs import Cell, Options, arguments_of, make_plan, settings_of, trained_weights
 from tools.methods import full_cfg
 from tools.reproduce_parts.table import Table
 
@@ -25,7 +24,7 @@ class Run:
         cell: what is trained and tested.
         output: where the folders of all runs are.
         device, flags: `MODEL.DEVICE`, and what else `tools/train_net.py` is given.
-        lacks: the data sets and official weights that it needs and that are not here. The weights it downloads itself.
+        lacks: the data sets, weights and packages that it needs and that are not here; some it downloads itself.
     """
 
     cell: Cell
@@ -44,7 +43,7 @@ class Run:
 
     def waits(self) -> bool:
         """Whether something is missing that somebody has to get."""
-        return any(finding.name not in {*OFFICIAL, *official_clips()} for finding in self.lacks)
+        return not all(finding.downloads for finding in self.lacks)
 
     def is_possible(self) -> bool:
         """Whether it need not wait, neither for data nor for a training whose weights it tests."""
@@ -64,12 +63,13 @@ def plan(table: Table, seeds: int, output: Path, *, device: str, flags: Sequence
     """Everything that a table needs, a training before its tests.
 
     Raises:
-        UserError: a configuration cannot be read, or names an unknown data set.
+        UserError: a configuration cannot be read, or names an unknown data set; a folder is of other settings.
     """
     planned = []
     lacking: dict[tuple[str, Options, bool], list[doctor.Finding]] = {}  # the same for every seed
     for cell in make_plan([table.rows], seeds):
-        only_tests = bool(cell.tests) or not cell.training.trains or _is_trained(cell, output)
+        check_settings(output / cell.folder, cell.training.config, settings_of(cell))
+        only_tests = not cell.training.trains or _is_trained(cell, output)
         asked = cell.training.config, (*cell.training.options, *cell.tests), only_tests
         if asked not in lacking:
             lacking[asked] = _lacking(*asked)
@@ -82,13 +82,13 @@ def _is_trained(cell: Cell, output: Path) -> bool:
 
 
 def _lacking(config: str, options: Options, only_tests: bool) -> list[doctor.Finding]:
-    """A test needs no training data. A detector's weights are not looked for: they are downloaded when first used."""
+    """A test of what is trained needs no training data."""
     cfg = full_cfg()
     cfg.merge_from_file(config)
     cfg.merge_from_list(list(options))
     if only_tests:
         cfg.DATASETS.TRAIN = ()
-    found = [*doctor.datasets(cfg), *doctor.weights(cfg)]
+    found = [*doctor.datasets(cfg), *doctor.weights(cfg), *doctor.boxes(cfg)]
     return [finding for finding in found if finding.needed and not finding.found]
 
 
