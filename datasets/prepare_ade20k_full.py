@@ -8,8 +8,9 @@ Mask2Former and FC-CLIP read them:
     images_detectron2/{training,validation}/*.jpg         the images, the shorter side 512 at most
     annotations_detectron2/{training,validation}/*.tif    16 bits: class indices 0..846, 65535 where there is none
 
-MaskFormer introduced this size, and mean IoU is counted in it. The index of the data set, a pickle, is not needed. A
-broken file is named and passed by. What is there already is kept, so an interrupted run is simply started again.
+MaskFormer introduced this size, and mean IoU is counted in it; the images are JPEGs of Pillow's quality, as there, so
+that models see what others' saw. The index of the data set, a pickle, is not needed. A broken
+file is named and passed by. What is there already is kept, so an interrupted run is simply started again.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def smaller(width: int, height: int) -> tuple[int, int]:
     shorter = min(width, height)
     if shorter <= SHORTER_SIDE:
         return width, height
-    return round(width * SHORTER_SIDE / shorter), round(height * SHORTER_SIDE / shorter)
+    return round(width / shorter * SHORTER_SIDE), round(height / shorter * SHORTER_SIDE)
 
 
 def write(split: Split, content: Content) -> None:
@@ -101,7 +102,7 @@ def write(split: Split, content: Content) -> None:
     source, image, labels = content
     if not split.image(source).is_file():
         with atomic_path(split.image(source)) as temporary:
-            Image.fromarray(image).save(temporary, quality=95)
+            Image.fromarray(image).save(temporary)
     write_label_map(split.label_map(source), labels)
 
 

@@ -134,7 +134,7 @@ def test_version_bounds(version: str, bound: str, fits: bool) -> None:
 
 
 def test_boxes_are_examined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A detector's weights, which the run downloads; a package and a file, which it does not; boxes that need nothing."""
+    """A detector's weights, which a run downloads; a package and a file, which it does not; boxes that need neither."""
     monkeypatch.setenv("DETECTRON2_SAM_CACHE", str(tmp_path))
 
     def look(source: str) -> list[doctor.Finding]:
