@@ -9,8 +9,8 @@ Mask2Former and FC-CLIP read them:
     annotations_detectron2/{training,validation}/*.tif    16 bits: class indices 0..846, 65535 where there is none
 
 MaskFormer introduced this size, and mean IoU is counted in it; the images are JPEGs of Pillow's quality, as there, so
-that models see what others' saw. The index of the data set, a pickle, is not needed. A broken
-file is named and passed by. What is there already is kept, so an interrupted run is simply started again.
+that models see what others' saw. The index of the data set, a pickle, is not needed. A broken file is named and passed
+by. What is there already is kept, so an interrupted run is simply started again.
 """
 
 from __future__ import annotations
