@@ -23,7 +23,7 @@ from sam_common.files import write_text
 from tools.ablation_parts.drawing import Difference, Point, draw_differences, draw_lines
 from tools.ablation_parts.rows import Rows, read_rows
 from tools.ablation_parts.runs import Cell, Metrics
-from tools.ablation_parts.tables import as_markdown, by_seed, column_names, mean_and_deviation, values
+from tools.ablation_parts.tables import as_markdown, by_seed, column_names, deviation, mean_and_deviation, values
 
 HOLDS, FAILS, OPEN, MISSING = "holds", "does not hold", "not resolved", "not run"
 _ROUNDING = 0.05  # what is printed has one digit
@@ -109,11 +109,6 @@ class Judgement:
     verdict: str
     differences: Sequence[float]
 
-    @property
-    def spread(self) -> float:
-        """The sample standard deviation, 0 of a single seed."""
-        return statistics.stdev(self.differences) if len(self.differences) > 1 else 0.0
-
 
 def judge(better: Mapping[int, float], worse: Mapping[int, float]) -> tuple[str, list[float]]:
     """The verdict on an ordering, and the differences it rests on.
@@ -123,8 +118,8 @@ def judge(better: Mapping[int, float], worse: Mapping[int, float]) -> tuple[str,
     differences = [better[seed] - worse[seed] for seed in sorted(better.keys() & worse.keys())]
     if not differences:
         return MISSING, []
-    mean, spread = statistics.mean(differences), statistics.stdev(differences) if len(differences) > 1 else 0.0
-    if abs(mean) <= max(spread, _ROUNDING):
+    mean = statistics.mean(differences)
+    if abs(mean) <= max(deviation(differences), _ROUNDING):
         return OPEN, differences
     return HOLDS if mean > 0 else FAILS, differences
 
@@ -164,7 +159,7 @@ def _signed(made: Judgement) -> str:
     if not made.differences:
         return ""
     mean = f"{statistics.mean(made.differences):+.1f}"
-    return f", {mean} ± {made.spread:.1f}" if len(made.differences) > 1 else f", {mean}"
+    return f", {mean} ± {deviation(made.differences):.1f}" if len(made.differences) > 1 else f", {mean}"
 
 
 def write_report(
@@ -200,7 +195,7 @@ def write_report(
 
 def _drawn(group: Sequence[Judgement]) -> list[Difference]:
     return [
-        Difference(made.name, statistics.mean(made.differences), made.spread, made.verdict != OPEN)
+        Difference(made.name, statistics.mean(made.differences), deviation(made.differences), made.verdict != OPEN)
         for made in group
         if made.differences
     ]
@@ -213,8 +208,7 @@ def _lines(table: Table, results: Mapping[Cell, Metrics], seeds: int) -> dict[st
     for name, labels in table.figure.get("lines", {}).items():
         for label, x in labels.items():
             if found := values(results, rows, label, tested, rows.metrics[0], seeds):
-                spread = statistics.stdev(found) if len(found) > 1 else 0.0
-                lines.setdefault(str(name), []).append((float(x), statistics.mean(found), spread))
+                lines.setdefault(str(name), []).append((float(x), statistics.mean(found), deviation(found)))
     return lines
 
 

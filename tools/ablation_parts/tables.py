@@ -39,8 +39,13 @@ def values(
 def mean_and_deviation(values: Sequence[float]) -> str:
     if not values:
         return _MISSING
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    spread = f" ± {deviation(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.1f}{spread}"
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The sample standard deviation, 0 of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def markdown(table: list[list[str]], metrics: Sequence[str]) -> str:
