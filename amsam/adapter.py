@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sam_common.engine.checkpoint import frozen_sha256, trained_state
 from sam_common.errors import UserError
-from sam_common.files import atomic_path
+from sam_common.io.files import atomic_path
 
 FORMAT = "amsam-adapter-1"
 _ENTRIES = ("format", "settings", "classes", "frozen_sha256")

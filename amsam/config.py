@@ -14,21 +14,21 @@ from torch import nn
 from amsam.amsam import AMSAM
 from amsam.baselines import BoxRectangle, PromptedSAM
 from amsam.bilevel_step import BilevelStep, JointStep
+from amsam.box_prompts import POLICIES
 from amsam.embedding_cache import EmbeddingCache
+from amsam.lora import LoraLinear
 from amsam.mask_calibration import (
     BatchMeanCalibration,
     LearnedCalibration,
     NoCalibration,
     PerSampleCalibration,
 )
-from sam_common.box_prompts import POLICIES
 from sam_common.config import BACKWARDS, META_ARCHITECTURES, CfgNode, get_cfg, one_of
 from sam_common.errors import UserError
-from sam_common.layers.lora import LoraLinear
+from sam_common.io.weights import state_sha256
 from sam_common.sam import build_sam, sam_from_cfg
 from sam_common.sam.build import Sam
 from sam_common.sam.paired_decoder import PairedDecoder
-from sam_common.weights import state_sha256
 
 GRADIENTS = ("first_order", "unrolled", "joint")
 CALIBRATIONS = ("per_sample", "batch_mean", "learned", "off")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sam_common.data.image_masks import IGNORE
+from amsam.data.image_masks import IGNORE
 
 CROSS_ENTROPY_WEIGHT, DICE_WEIGHT = 0.2, 0.8
 SMOOTH = 1e-5

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sam_common.bounded_cache import BoundedCache
 from sam_common.data.images import content_key
-from sam_common.files import atomic_path
+from sam_common.io.files import atomic_path
 
 MEMORY = 2**30
 """Bytes that embeddings may take in memory."""

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from amsam.adapter import read_adapter
+from amsam.box_prompts import select_boxes
 from amsam.config import cfg_of_adapter, register
-from sam_common.box_prompts import select_boxes
-from sam_common.boxes import Boxes, box_fault, clip_boxes, no_boxes
+from possam.predictor import image_tensor
+from sam_common.boxes.boxes import Boxes, box_fault, clip_boxes, no_boxes
 from sam_common.config import build_model, resolve_device
 from sam_common.engine.checkpoint import frozen_sha256, load_trained
 from sam_common.errors import UserError
-from sam_common.predictor import image_tensor
 
 
 class FewShotPredictor:

@@ -29,13 +29,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from amsam.amsam import AMSAM
 from amsam.config import add_amsam_config, build_amsam, build_bilevel_step
+from amsam.data.image_masks import image_masks_spec
+from amsam.data.mapper import FewShotMapper
+from amsam.data.worms import write_worms
 from amsam.embedding_cache import EmbeddingCache
+from detectron2_sam.commands.cli import ToolParser, run_tool
 from sam_common.config import get_cfg
-from sam_common.data.few_shot_mapper import FewShotMapper
-from sam_common.data.generated.worms import write_worms
-from sam_common.data.image_masks import image_masks_spec
 from sam_common.engine.build import build_optimizer
-from sam_common.tool import ToolParser, run_tool
 
 
 class NoCache(EmbeddingCache):

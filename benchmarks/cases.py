@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from possam.vocabulary import ClassEmbeddings
+from detectron2_sam.methods import full_cfg
+from possam.text_embeddings import ClassEmbeddings
 from sam_common.config import CfgNode
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.structures import Segments, Vocabulary
-from tools.methods import full_cfg
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 PICTURE = 480, 640  # height and width, where the configuration gives none

@@ -28,8 +28,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from benchmarks.side_by_side import import_file, in_turn, peer_file, tell
-from sam_common.layers.deformable_attention import deformable_attention, kernel_in_use
-from sam_common.layers.native import KERNELS_VARIABLE
+from possam.deformable_attention.operator import deformable_attention, kernel_in_use
+from sam_common.native import KERNELS_VARIABLE
 
 SIZES = {  # batch, heads, channels per head, maps
     "1024": (1, 8, 32, ((32, 32), (64, 64), (128, 128))),

@@ -39,12 +39,12 @@ import plug.plug
 from benchmarks.cases import Case, make_batch, predict
 from benchmarks.memory import MIB, forget_peak, memory
 from benchmarks.where_time_goes import possam_stages, staged
+from detectron2_sam.commands.cli import ToolParser, run_tool
+from detectron2_sam.methods import register_all
+from possam.deformable_attention.operator import kernel_in_use
 from sam_common.config import build_model, resolve_device
 from sam_common.engine.launch import choose_precision
-from sam_common.files import write_text
-from sam_common.layers.deformable_attention import kernel_in_use
-from sam_common.tool import ToolParser, run_tool
-from tools.methods import register_all
+from sam_common.io.files import write_text
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TARGETS = {"possam_B": 80, "possam_L": 55, "possam_H": 35}

@@ -31,18 +31,18 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
+from amsam.evaluation import DiceEvaluator
 from benchmarks.scenes import segment_map
-from sam_common.chart import round_ticks
+from plug.evaluation.evaluator import AmodalEvaluator
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import write_segment_ids
-from sam_common.evaluation.amodal_evaluator import AmodalEvaluator
-from sam_common.evaluation.dice import DiceEvaluator
 from sam_common.evaluation.evaluator import Evaluator
 from sam_common.evaluation.mask_ap import MaskAPEvaluator
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
-from sam_common.files import atomic_path
-from sam_common.rle import encode_mask
+from sam_common.io.files import atomic_path
+from sam_common.masks.rle import encode_mask
+from sam_common.reporting.charts import round_ticks
 from sam_common.structures import AmodalInstances, Category, Instances
 
 HEIGHT, WIDTH, SEGMENTS, SCENES = 96, 128, 12, 8

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from benchmarks.scenes import segment_map
 from benchmarks.side_by_side import in_turn, tell
-from sam_common import map_kernels
-from sam_common.rle import encode_labels
+from sam_common.masks import kernels as map_kernels
+from sam_common.masks.rle import encode_labels
 
 HEIGHT, WIDTH, SEGMENTS = 480, 640, 30
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from benchmarks.side_by_side import in_turn, tell
 from sam_common.evaluation.mask_ap import METRICS, average_precision, coco_library
-from sam_common.rle import encode_mask
+from sam_common.masks.rle import encode_mask
 
 HEIGHT, WIDTH, CLASSES, THINGS, OTHERS = 480, 640, 80, 10, 40
 

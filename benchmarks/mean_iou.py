@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from benchmarks.scenes import class_scores, segment_map
 from benchmarks.side_by_side import in_turn, tell
-from sam_common import map_kernels
 from sam_common.data.label_maps import ignore_label, label_maps_spec
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator, best_class, pixel_counts
+from sam_common.masks import kernels as map_kernels
 
 HEIGHT, WIDTH = 512, 683  # ADE20K's usual size
 

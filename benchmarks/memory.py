@@ -48,13 +48,13 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from benchmarks.cases import CONFIGS, Case, make_batch, predict, read_config
+from detectron2_sam.commands.cli import ToolParser, run_tool
+from detectron2_sam.methods import register_all
 from sam_common.config import CfgNode, build_model, resolve_device
 from sam_common.engine.build import build_backward, build_optimizer
 from sam_common.engine.launch import choose_precision
 from sam_common.engine.trainer import UNUSED
 from sam_common.errors import UserError
-from sam_common.tool import ToolParser, run_tool
-from tools.methods import register_all
 
 Step = Callable[[list[dict[str, Any]]], None]
 MIB = 2**20

@@ -31,11 +31,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from benchmarks.scenes import segment_map
 from benchmarks.side_by_side import in_turn, peer_file, tell
-from sam_common import map_kernels
 from sam_common.data.coco_panoptic import load_records, read_ground_truth, read_true_ids
 from sam_common.data.images import read_segment_ids, write_segment_ids
-from sam_common.data.png import inflater
 from sam_common.evaluation.panoptic_quality import match_segments, shared_pixels
+from sam_common.masks import kernels as map_kernels
+from sam_common.masks.png import inflater
 
 HEIGHT, WIDTH, SEGMENTS, CLASSES = 480, 640, 30, 10
 Counts = np.ndarray

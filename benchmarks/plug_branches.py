@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from benchmarks.side_by_side import in_turn, tell
 from plug.parallel_lora import ParallelEncoder
+from plug.resize_positions import resize_positions
 from sam_common.sam.build import SIZES, build_image_encoder
 from sam_common.sam.load import draw_positions
-from sam_common.sam.resize_positions import resize_positions
 
 CROPS = {"T": (8, 128, 8), "B": (1, 512, 16), "L": (1, 512, 16), "H": (1, 512, 16)}  # how many, their side, LoRA's rank
 TARGET = {"inference": 1.2, "training": 1.15}

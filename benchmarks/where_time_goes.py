@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
+from detectron2_sam.methods import full_cfg, register_all
 from possam.config import build_possam
 from possam.possam import PosSAM
 from sam_common.config import CfgNode
@@ -30,7 +31,6 @@ from sam_common.engine.build import build_batches, build_optimizer, register_dat
 from sam_common.engine.build_data import test_set
 from sam_common.engine.build_evaluation import make_evaluators
 from sam_common.evaluation.evaluator import Evaluator
-from tools.methods import full_cfg, register_all
 
 STAGE = "stage: "
 

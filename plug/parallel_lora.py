@@ -22,9 +22,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from plug.resize_positions import resize_positions
 from sam_common.layers.activation_checkpointing import checkpoint_activations
 from sam_common.sam.image_encoder import Block, ImageEncoder, absolute_positions
-from sam_common.sam.resize_positions import resize_positions
 
 
 class ParallelLora(nn.Module):

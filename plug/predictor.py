@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from plug.config import add_plug_config, register
-from sam_common.boxes import box_fault, clip_boxes
+from possam.predictor import image_tensor, load_model, read_config
+from sam_common.boxes.boxes import box_fault, clip_boxes
 from sam_common.config import get_cfg, one_of, resolve_device
 from sam_common.errors import UserError
-from sam_common.predictor import image_tensor, load_model, read_config
 from sam_common.structures import AmodalInstances
 
 

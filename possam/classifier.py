@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from possam.vocabulary import ClassEmbeddings
+from possam.text_embeddings import ClassEmbeddings
 
 MAX_SCALE = 100.0
 

@@ -29,8 +29,8 @@ from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 
 from sam_common.errors import UserError
-from sam_common.resources import resource
-from sam_common.weights import read_weights, state_sha256
+from sam_common.io.resources import resource
+from sam_common.io.weights import read_weights, state_sha256
 
 # timm's registration writes the registered function into the module's `__all__`, so that list is stated here.
 __all__ = ["ClipEncoder", "build_clip", "official_clips", "possam_tiny_convnext"]

@@ -27,13 +27,13 @@ from possam.masked_transformer_decoder import MaskedDecoderLayer, MaskedTransfor
 from possam.matcher import HungarianMatcher
 from possam.pixel_decoder import DeformableEncoderLayer, PixelDecoder
 from possam.possam import Inference, PosSAM
+from possam.text_embeddings import VILD_TEMPLATES, TextEmbeddings
 from possam.two_way_decoder import TwoWayDecoder
-from possam.vocabulary import VILD_TEMPLATES, TextEmbeddings
 from sam_common.config import META_ARCHITECTURES, CfgNode
 from sam_common.errors import UserError
+from sam_common.io.weights import cache_folder
 from sam_common.layers.activation_checkpointing import checkpoint_activations
 from sam_common.sam import build_image_encoder, sam_from_cfg
-from sam_common.weights import cache_folder
 
 POOLINGS: dict[str, type[nn.Module]] = {
     "ldp": LocalDiscriminativePooling,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from possam.classifier import CosineClassifier
 from possam.criterion import Predictions
 from possam.local_discriminative_pooling import masked_average_pool
-from possam.vocabulary import ClassEmbeddings
+from possam.text_embeddings import ClassEmbeddings
 
 
 class PosSAMHead(nn.Module):

@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam_common.layers.attention import Attention
-from sam_common.layers.position_encoding import map_encoding
+from possam.attention import Attention
+from possam.position_encoding import map_encoding
 
 
 def binary_masks(mask_logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
 
+from possam.attention import Attention
 from possam.pixel_decoder import LEVELS
-from sam_common.layers.attention import Attention
-from sam_common.layers.position_encoding import map_encoding
+from possam.position_encoding import map_encoding
 
 
 class DecoderOutput(NamedTuple):

@@ -20,8 +20,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from sam_common.losses.dice import pairwise_dice_loss
-from sam_common.losses.point_sampling import point_sample
+from possam.dice import pairwise_dice_loss
+from possam.point_sampling import point_sample
 
 logger = logging.getLogger(__name__)
 

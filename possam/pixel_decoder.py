@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam_common.layers.deformable_attention import MultiScaleDeformableAttention
-from sam_common.layers.position_encoding import cell_centres, sine_encoding
+from possam.deformable_attention.operator import MultiScaleDeformableAttention
+from possam.position_encoding import cell_centres, sine_encoding
 
 LEVELS = ("p5", "p4", "p3")
 """The maps that the decoders attend to, coarse to fine."""

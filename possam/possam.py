@@ -22,11 +22,11 @@ from possam.classifier import cosine_logits
 from possam.clip_encoder import ClipEncoder
 from possam.criterion import Criterion
 from possam.panoptic_inference import instances, panoptic, semantic, semantic_labels
-from possam.vocabulary import TextEmbeddings
-from sam_common.data.categories import seen_classes
+from possam.side_stream import side_stream
+from possam.text_embeddings import TextEmbeddings
 from sam_common.errors import UserError
+from sam_common.evaluation.categories import seen_classes
 from sam_common.padding import crop_and_resize, normalize_and_pad, pad, padded_size
-from sam_common.side_stream import side_stream
 from sam_common.structures import Category, Segments, Vocabulary
 
 SIZE_DIVISOR = 32  # the coarsest stride of the pyramid and of CLIP

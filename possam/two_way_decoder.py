@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from possam.masked_transformer_decoder import DecoderOutput, predict_masks
 from possam.pixel_decoder import LEVELS
-from sam_common.layers.position_encoding import map_encoding
+from possam.position_encoding import map_encoding
 
 
 class TwoWayDecoder(nn.Module):

@@ -20,7 +20,7 @@ from fvcore.common.config import CfgNode as _CfgNode
 from torch import nn
 
 from sam_common.errors import UserError
-from sam_common.resources import resource
+from sam_common.io.resources import resource
 
 META_ARCHITECTURES: dict[str, Callable[[CfgNode], nn.Module]] = {}
 """`MODEL.META_ARCHITECTURE` -> builder; filled by each method's `register()`."""

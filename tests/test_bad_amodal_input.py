@@ -1,7 +1,7 @@
 """What users give that is strange or wrong about boxes and whole objects, through the real tools and a tiny PLUG.
 
 Strange pictures are predicted all the same; what is wrong ends in one line that names it, never in a traceback. Faults
-of single entries of box files are in tests/sam_common/data/test_box_files.py.
+of single entries of box files are in tests/sam_common/boxes/test_box_files.py.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
+from detectron2_sam.commands.predict import run as predict
 from plug.predictor import AmodalPredictor
-from sam_common import detectors
-from sam_common.boxes import Boxes
-from sam_common.detectors import build_box_source, register_detector
+from sam_common.boxes.boxes import Boxes, detectors
+from sam_common.boxes.detectors import build_box_source, register_detector
 from sam_common.errors import UserError
-from tools import predict
 
 CONFIG = "configs/plug_T.yaml"
 TINY = {

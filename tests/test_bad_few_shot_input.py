@@ -10,12 +10,13 @@ import torch
 
 from amsam.adapter import write_adapter
 from amsam.config import adapter_settings, build_amsam
-from sam_common.boxes import Boxes
-from sam_common.data.generated.worms import write_worms
-from sam_common.detectors import register_detector
-from sam_common.tool import run_tool
+from amsam.data.worms import write_worms
+from detectron2_sam.commands import train as train_net
+from detectron2_sam.commands.cli import run_tool
+from detectron2_sam.commands.predict import run as predict
+from sam_common.boxes.boxes import Boxes
+from sam_common.boxes.detectors import register_detector
 from tests.amsam.test_amsam import config
-from tools import predict, train_net
 
 NAN = float("nan")
 USELESS = {

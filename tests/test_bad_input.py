@@ -17,7 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
+from detectron2_sam.commands import train as train_net
+from detectron2_sam.commands.predict import run as predict
 from possam.config import add_possam_config, register
+from possam.predictor import Predictor
 from sam_common.config import get_cfg
 from sam_common.data.coco_instance import coco_instance_spec
 from sam_common.data.coco_panoptic import coco_panoptic_spec
@@ -28,10 +31,8 @@ from sam_common.data.segments import read_segments, read_targets
 from sam_common.engine.checkpoint import frozen_sha256, trained_state
 from sam_common.errors import UserError
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
-from sam_common.inputs import find_inputs
-from sam_common.predictor import Predictor
+from sam_common.io.inputs import find_inputs
 from sam_common.structures import Category
-from tools import predict, train_net
 
 CONFIG = "configs/possam_T.yaml"
 TINY = {

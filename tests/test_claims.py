@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from detectron2_sam.commands import train as train_net
+from detectron2_sam.commands.reproduce import ablations
+from detectron2_sam.commands.reproduce.verdicts import read_table
+from detectron2_sam.methods import full_cfg
 from sam_common.data import catalog
-from tools import ablations, train_net
-from tools.ablation_parts.reproduction import read_table
-from tools.methods import full_cfg
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")

@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sam_common.data.amodal import read_amodal
-from sam_common.data.amodal_check import Notes, find_objects
-from sam_common.data.coco_amodal import coco_amodal_spec
+from plug.data.annotations import read_amodal
+from plug.data.check import Notes, find_objects
+from plug.data.coco_amodal import coco_amodal_spec
+from plug.data.cocoa import cocoa_spec, read_content
 from sam_common.data.coco_instance import coco_instance_spec
 from sam_common.data.coco_json import parse_images
 from sam_common.data.coco_panoptic import coco_panoptic_spec
-from sam_common.data.cocoa import cocoa_spec, read_content
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_class_indices, read_image, read_segment_ids
 from sam_common.data.label_maps import label_maps_spec

@@ -6,8 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
-from tools.methods import full_cfg
-from tools.train_net import choose_engine, parse
+from detectron2_sam.commands.train import choose_engine, parse
+from detectron2_sam.methods import full_cfg
 
 ROOT = Path(__file__).parents[1]
 

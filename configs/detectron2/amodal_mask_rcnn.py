@@ -9,8 +9,8 @@ Another detector is another `detector`; `completer.config_file` and `.weights` n
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
 
-from detectron2_sam.amodal_detector import AmodalDetector, build_completer
-from detectron2_sam.compat import stock_config
+from detectron2_sam.plugin.amodal_detector import AmodalDetector, build_completer
+from detectron2_sam.plugin.compat import stock_config
 
 model = L(AmodalDetector)(
     detector=LazyConfig.load(str(stock_config("common/models/mask_rcnn_fpn.py"))).model,

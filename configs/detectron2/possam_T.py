@@ -10,8 +10,8 @@ from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler
 
-from detectron2_sam import lazy
-from detectron2_sam.modeling import SamViTBackbone
+from detectron2_sam.plugin import lazy
+from detectron2_sam.plugin.modeling import SamViTBackbone
 from possam.classifier import CosineClassifier
 from possam.clip_encoder import PIXEL_MEAN, PIXEL_STD, build_clip
 from possam.criterion import Criterion

@@ -9,19 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sam_common.data.coco_amodal import coco_amodal_spec
+from amsam.data.image_masks import image_masks_spec
+from amsam.data.sets import few_shot_specs
+from plug.data.coco_amodal import coco_amodal_spec
+from plug.data.cocoa import cocoa_spec
+from possam.data.semantic_sets import semantic_specs
 from sam_common.data.coco_instance import coco_instance_spec
 from sam_common.data.coco_panoptic import coco_panoptic_spec
-from sam_common.data.cocoa import cocoa_spec
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.few_shot_sets import few_shot_specs
 from sam_common.data.generated import generated_specs
-from sam_common.data.image_masks import image_masks_spec
 from sam_common.data.label_maps import label_maps_spec
-from sam_common.data.semantic_sets import semantic_specs
 from sam_common.data.vocabulary_file import parse_vocabulary, with_words
 from sam_common.errors import UserError
-from sam_common.resources import resource
+from sam_common.io.resources import resource
 from sam_common.structures import Vocabulary
 
 _specs: dict[str, DatasetSpec] = {}

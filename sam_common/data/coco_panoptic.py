@@ -19,7 +19,7 @@ from sam_common.data.coco_json import field, file_in, parse_categories, parse_im
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import MAX_SEGMENT_ID, read_segment_ids
 from sam_common.errors import UserError
-from sam_common.rle import run_starts
+from sam_common.masks.rle import run_starts
 from sam_common.structures import Vocabulary
 
 

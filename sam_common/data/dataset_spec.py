@@ -24,7 +24,7 @@ class DatasetSpec:
     - instance: `annotations`, a list of {bbox XYWH in pixels, bbox_mode 1, category_id, iscrowd, segmentation, area,
       id}; the segmentation is a list of polygons, or a compressed RLE {size, counts};
     - amodal: `annotations` as of instances, of whole objects, each with the `visible_segmentation` and `visible_bbox`
-      of what is seen of it (`sam_common.data.amodal`);
+      of what is seen of it (`plug.data.annotations`);
     - semantic: `sem_seg_file_name`, an image of class indices, with `num_classes` and `ignore_label`.
 
     `sam_common.data.segments` reads the masks of any of them.

@@ -18,9 +18,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sam_common.data.png import decode_ids, encode_ids
 from sam_common.errors import UserError
-from sam_common.files import atomic_path
+from sam_common.io.files import atomic_path
+from sam_common.masks.png import decode_ids, encode_ids
 
 MAX_SEGMENT_ID = 256**3 - 1
 

@@ -8,17 +8,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sam_common.box_prompts import POLICIES
+from amsam.box_prompts import POLICIES
+from amsam.data.image_masks import IGNORE, choose_shots, folder_ids, read_labels
+from amsam.data.mapper import FewShotMapper
+from plug.data.annotations import group_instances
+from plug.data.mapper import AmodalMapper
+from sam_common.boxes.detectors import ResultsFile, build_box_source
 from sam_common.config import CfgNode, one_of
 from sam_common.data import catalog
-from sam_common.data.amodal import group_instances
-from sam_common.data.amodal_mapper import AmodalMapper
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.few_shot_mapper import FewShotMapper
-from sam_common.data.image_masks import IGNORE, choose_shots, folder_ids, read_labels
 from sam_common.data.loader import Mapper, Record
 from sam_common.data.mapper import SegmentationMapper
-from sam_common.detectors import ResultsFile, build_box_source
 from sam_common.errors import UserError
 from sam_common.structures import Vocabulary
 

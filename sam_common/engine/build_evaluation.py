@@ -11,6 +11,8 @@ from typing import Any, cast
 from lightning_fabric import Fabric
 from torch import nn
 
+from amsam.evaluation import DiceEvaluator
+from plug.evaluation.evaluator import AmodalEvaluator
 from sam_common.config import CfgNode, one_of
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
@@ -19,8 +21,6 @@ from sam_common.engine.build_data import test_set, validation_spec
 from sam_common.engine.evaluation import copypaste, dataset_facts, evaluate, format_report, write_report
 from sam_common.engine.launch import share_buffers
 from sam_common.engine.trainer import BEST
-from sam_common.evaluation.amodal_evaluator import AmodalEvaluator
-from sam_common.evaluation.dice import DiceEvaluator
 from sam_common.evaluation.evaluator import Evaluator, Evaluators, Results, served
 from sam_common.evaluation.mask_ap import MaskAPEvaluator
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from sam_common.errors import UserError
-from sam_common.files import atomic_path, write_text
-from sam_common.weights import state_sha256
+from sam_common.io.files import atomic_path, write_text
+from sam_common.io.weights import state_sha256
 
 LAST = "last_checkpoint"
 """Name of the text file that holds the name of the newest checkpoint of its folder, as Detectron2 writes it."""

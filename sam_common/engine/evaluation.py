@@ -18,7 +18,7 @@ from tqdm import tqdm
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.class_groups import GROUPS, published_classes
 from sam_common.evaluation.evaluator import Judge, Results, gather, is_main_process
-from sam_common.files import write_text
+from sam_common.io.files import write_text
 from sam_common.structures import Vocabulary
 
 logger = logging.getLogger(__name__)

@@ -23,9 +23,9 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
+from possam.deformable_attention.operator import kernel_in_use
 from sam_common.config import resolve_device
 from sam_common.errors import UserError
-from sam_common.layers.deformable_attention import kernel_in_use
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

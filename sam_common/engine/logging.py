@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from sam_common.engine.launch import Interrupted
 from sam_common.errors import UserError
-from sam_common.files import write_text
+from sam_common.io.files import write_text
 
 logger = logging.getLogger(__name__)
 

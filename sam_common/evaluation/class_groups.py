@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sam_common.data.categories import seen_classes
+from sam_common.evaluation.categories import seen_classes
 from sam_common.structures import Vocabulary
 
 GROUPS = {"all": "", "things": "_th", "stuff": "_st", "seen": "_seen", "unseen": "_unseen"}

@@ -28,7 +28,7 @@ from sam_common.evaluation.class_groups import GROUPS, published_classes
 from sam_common.evaluation.evaluator import Results, gather, is_main_process, rank_and_size
 from sam_common.evaluation.result_file import ResultFile
 from sam_common.evaluation.truth import read_instances
-from sam_common.rle import encode_mask
+from sam_common.masks.rle import encode_mask
 from sam_common.structures import Instances, Vocabulary
 
 TASKS = ("segm", "bbox")

@@ -28,13 +28,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam_common import map_kernels
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.class_groups import GROUPS, class_groups
 from sam_common.evaluation.evaluator import Results, gather
 from sam_common.evaluation.result_file import ResultFile
 from sam_common.evaluation.truth import IGNORE, read_class_map
-from sam_common.rle import encode_labels, run_starts
+from sam_common.masks import kernels as map_kernels
+from sam_common.masks.rle import encode_labels, run_starts
 from sam_common.structures import Vocabulary
 
 TP, TRUE, PREDICTED = range(3)

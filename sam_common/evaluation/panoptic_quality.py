@@ -28,15 +28,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam_common import map_kernels
 from sam_common.data.coco_panoptic import index_segments, index_truth, read_true_ids
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import write_segment_ids
 from sam_common.evaluation.class_groups import GROUPS, class_groups
 from sam_common.evaluation.evaluator import Results, gather, is_main_process
 from sam_common.evaluation.result_file import ResultFile
-from sam_common.files import write_text
-from sam_common.rle import run_starts
+from sam_common.io.files import write_text
+from sam_common.masks import kernels as map_kernels
+from sam_common.masks.rle import run_starts
 from sam_common.structures import Vocabulary
 
 IOU, TP, FP, FN = range(4)

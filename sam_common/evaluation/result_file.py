@@ -10,7 +10,7 @@ from typing import Any
 
 from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import gather, is_main_process, rank_and_size
-from sam_common.files import atomic_path
+from sam_common.io.files import atomic_path
 
 
 class ResultFile:

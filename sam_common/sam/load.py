@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from sam_common.config import CfgNode
 from sam_common.errors import UserError
-from sam_common.resources import resource
+from sam_common.io.resources import resource
+from sam_common.io.weights import OFFICIAL, official_weights, read_weights
 from sam_common.sam.build import SIZES, Sam
 from sam_common.sam.image_encoder import ImageEncoder
-from sam_common.weights import OFFICIAL, official_weights, read_weights
 
 EMBEDDED = "weights/tiny_sam.safetensors"
 _OFFICIAL_SIZE = {"sam_vit_b": "B", "sam_vit_l": "L", "sam_vit_h": "H"}

@@ -12,7 +12,7 @@ from amsam.adapter import read_adapter, write_adapter
 from amsam.amsam import AMSAM
 from amsam.config import adapter_settings, build_amsam
 from amsam.predictor import FewShotPredictor
-from sam_common.boxes import Boxes
+from sam_common.boxes.boxes import Boxes
 from sam_common.errors import UserError
 from tests.amsam.test_amsam import config, entry
 

@@ -12,12 +12,12 @@ from segment_anything.modeling import Sam as OfficialSam
 
 from amsam.baselines import BoxRectangle
 from amsam.config import build_box_rectangle, build_prompted_sam
-from sam_common.data.generated.worms import write_worms
+from amsam.data.worms import write_worms
+from detectron2_sam.commands import train as train_net
 from sam_common.errors import UserError
 from sam_common.sam import build_sam, load_sam_weights
 from tests.amsam.test_amsam import config, entry
-from tests.tools.test_amsam_run import arguments
-from tools import train_net
+from tests.amsam.test_run import arguments
 
 
 def test_the_box_is_the_answer() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from possam.classifier import CosineClassifier, cosine_logits
-from possam.vocabulary import ClassEmbeddings
+from possam.text_embeddings import ClassEmbeddings
 
 
 def test_a_class_scores_its_best_synonym() -> None:

@@ -13,7 +13,7 @@ from possam import clip_encoder
 from possam.clip_encoder import PIXEL_MEAN, PIXEL_STD, ClipEncoder, build_clip
 from sam_common.data.generated import generate_scene, world_vocabulary
 from sam_common.errors import UserError
-from sam_common.resources import resource
+from sam_common.io.resources import resource
 
 LARGE = "convnext_large_d_320"
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from possam.dice import dice_loss
 from possam.matcher import HungarianMatcher, pairwise_bce_loss
-from sam_common.losses.dice import dice_loss
-from sam_common.losses.point_sampling import point_sample
+from possam.point_sampling import point_sample
 
 CLASSES = 4
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from possam.pixel_decoder import DeformableEncoderLayer, PixelDecoder
-from sam_common.layers.position_encoding import cell_centres, sine_encoding
+from possam.position_encoding import cell_centres, sine_encoding
 
 
 def pyramid(channels=16, batch=2, h=4, w=6):

@@ -10,9 +10,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from possam.config import add_possam_config, build_possam
 from possam.possam import PosSAM
+from possam.side_stream import side_stream
 from sam_common.config import CfgNode, get_cfg
 from sam_common.errors import UserError
-from sam_common.side_stream import side_stream
 from sam_common.structures import Category, Segments
 
 VOCABULARY = (Category("dog", ("dog", "puppy")), Category("cat", ("cat",)), Category("sky", ("sky",), False))

@@ -12,7 +12,7 @@ from possam.classifier import CosineClassifier
 from possam.config import CHECKPOINTED, build_possam
 from possam.local_discriminative_pooling import masked_average_pool
 from possam.possam import PosSAM
-from possam.vocabulary import ClassEmbeddings
+from possam.text_embeddings import ClassEmbeddings
 from sam_common.structures import Segments
 from tests.possam.test_possam import config, entry
 

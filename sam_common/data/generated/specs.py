@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from sam_common.data.coco_amodal import coco_amodal_spec
+from amsam.data.image_masks import image_masks_spec
+from amsam.data.worms import write_worms
+from plug.data.coco_amodal import coco_amodal_spec
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.generated.vocabulary import seen_vocabulary, world_vocabulary
-from sam_common.data.generated.worms import write_worms
 from sam_common.data.generated.writer import Split, write_split
-from sam_common.data.image_masks import image_masks_spec
 from sam_common.errors import UserError
 
 FOLDER = "generated"

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sam_common.data.generated.amodal import amodal_content
+from plug.data.generated import amodal_content
 from sam_common.data.generated.scene import BoolArray, Scene, generate_scene
 from sam_common.errors import UserError
-from sam_common.rle import encode_mask
+from sam_common.masks.rle import encode_mask
 from sam_common.structures import Vocabulary
 
 WORLD_VERSION = 1  # to be raised when the same seed starts to draw other scenes

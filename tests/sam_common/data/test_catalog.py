@@ -7,7 +7,7 @@ import pytest
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
-from sam_common.resources import resource
+from sam_common.io.resources import resource
 
 ENTRY = {"NAME": "mine", "FORMAT": "coco_panoptic", "JSON": "a.json", "IMAGES": "images", "PANOPTIC": "masks"}
 

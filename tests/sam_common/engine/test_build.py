@@ -12,7 +12,7 @@ from sam_common.engine.build_data import build_mapper, training_set
 from sam_common.engine.build_evaluation import EVALUATORS, check_evaluation
 from sam_common.errors import UserError
 from sam_common.structures import Category
-from tests.sam_common.engine.standin import StandIn, installed
+from tests.support.standin import StandIn, installed
 
 
 @pytest.mark.parametrize(

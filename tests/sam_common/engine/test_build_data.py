@@ -16,12 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sam_common import detectors
-from sam_common.boxes import Boxes
+from amsam.data.image_masks import image_masks_spec
+from sam_common.boxes.boxes import Boxes, detectors
 from sam_common.config import CfgNode, get_cfg
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.image_masks import image_masks_spec
 from sam_common.engine import build_data
 from sam_common.engine.build_data import training_set
 from sam_common.engine.build_evaluation import build_validation

@@ -18,7 +18,7 @@ from sam_common.engine.evaluation import (
     format_table,
     write_report,
 )
-from tests.sam_common.engine.standin import VOCABULARY, MeanEvaluator, StandIn
+from tests.support.standin import VOCABULARY, MeanEvaluator, StandIn
 
 BATCHES = [[{"image": torch.full((4,), float(i)), "vocabulary": VOCABULARY}] for i in range(5)]
 RESULTS = {"task": {"PQ": 12.34567, "PQ-dog": 1.0, "SQ": float("nan")}}

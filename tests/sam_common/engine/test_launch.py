@@ -12,7 +12,7 @@ from lightning_fabric.plugins import MixedPrecision
 
 from sam_common.engine.launch import build_precision, choose_precision, launch, stop_on_signals
 from sam_common.errors import UserError
-from tests.sam_common.engine import workers
+from tests.support import workers
 
 CPU = torch.device("cpu")
 

@@ -22,7 +22,7 @@ from sam_common.evaluation.mask_ap import MaskAPEvaluator
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.evaluation.truth import read_class_map
-from tests.sam_common.evaluation.worlds import (
+from tests.support.worlds import (
     panoptic_world,
     predict_instances,
     predict_panoptic,

@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from sam_common.evaluation import mask_ap
 from sam_common.evaluation.mask_ap import MaskAPEvaluator, average_precision
 from sam_common.structures import Category
-from tests.sam_common.evaluation.worlds import (
+from tests.support.worlds import (
     VOCABULARY,
     instance_world,
     panoptic_world,

@@ -15,8 +15,8 @@ from pycocotools import mask as codec
 
 from sam_common.evaluation.class_groups import class_groups
 from sam_common.evaluation.mean_iou import METRICS, MeanIoUEvaluator, best_class, pixel_counts, summarize
-from sam_common.layers.native import KERNELS_VARIABLE
-from tests.sam_common.evaluation.worlds import VOCABULARY, panoptic_world, predict_semantic, semantic_world
+from sam_common.native import KERNELS_VARIABLE
+from tests.support.worlds import VOCABULARY, panoptic_world, predict_semantic, semantic_world
 
 NAN = math.nan
 CASES = {

@@ -6,7 +6,7 @@ import torch
 from pycocotools import mask as codec
 
 from sam_common.evaluation.truth import read_class_map, read_instances
-from tests.sam_common.evaluation.worlds import VOCABULARY, instance_world, panoptic_world, rectangle, semantic_world
+from tests.support.worlds import VOCABULARY, instance_world, panoptic_world, rectangle, semantic_world
 
 SQUARE = rectangle(slice(2, 6), slice(1, 5))
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sam_common.errors import UserError
+from sam_common.io.weights import state_sha256
 from sam_common.sam import build_image_encoder, build_sam, load, load_sam_weights
-from sam_common.weights import state_sha256
 
 
 @pytest.fixture()

@@ -1,0 +1,56 @@
+"""The data sets of the few-shot papers by name, with their splits (BLO-SAM, AM-SAM).
+
+    tiktok_{train,test}               TikTok full body: 2,615 images, the last 2,000 are the test set
+    human_segmentation_{train,test}   Vikram Shenoy's: 300 images in numeric order, the last 100 are the test set
+    isic2018_{train,val,test}         ISIC 2018, task 1: 2,594, 100 and 1,000 images in folders of their own
+
+A folder that holds another number of images is read all the same; a warning says that the split is not the paper's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from amsam.data.image_masks import image_masks_spec
+from sam_common.data.dataset_spec import DatasetSpec, warn_of_count
+from sam_common.structures import Category
+
+_TIKTOK = "segmentation_full_body_tik_tok_2615_img"
+_ISIC = {"train": ("Training", 2594), "val": ("Validation", 100), "test": ("Test", 1000)}
+
+
+def few_shot_specs(root: Path) -> list[DatasetSpec]:
+    """All of them, under `root`. Nothing is read before use."""
+    nested = root / _TIKTOK / _TIKTOK  # as the archive unpacks
+    tiktok = nested if nested.is_dir() else root / _TIKTOK
+    human, isic = root / "Human-Segmentation-Dataset", root / "ISIC2018"
+    specs = []
+    for name, word, images, masks, total, num_test in (
+        ("tiktok", "person", tiktok / "images", tiktok / "masks", 2615, 2000),
+        ("human_segmentation", "person", human / "Training_Images", human / "Ground_Truth", 300, 100),
+    ):
+        for split, part in (("train", slice(None, -num_test)), ("test", slice(-num_test, None))):
+            choose = partial(_part, f"{name}_{split}", part, total)
+            specs.append(_named(image_masks_spec(f"{name}_{split}", images=images, masks=masks, choose=choose), word))
+    for split, (folder, total) in _ISIC.items():
+        spec = image_masks_spec(
+            f"isic2018_{split}",
+            images=isic / f"ISIC2018_Task1-2_{folder}_Input",
+            masks=isic / f"ISIC2018_Task1_{folder}_GroundTruth",
+            mask_suffix="_segmentation",
+            choose=partial(_part, f"isic2018_{split}", slice(None), total),
+        )
+        specs.append(_named(spec, "lesion"))
+    return specs
+
+
+def _named(spec: DatasetSpec, word: str) -> DatasetSpec:
+    """The same data set, whose one class is called `word`."""
+    return replace(spec, load_vocabulary=lambda: (Category(word, (word,)),))
+
+
+def _part(name: str, part: slice, total: int, stems: list[str]) -> list[str]:
+    warn_of_count(name, len(stems), total)
+    return stems[part]

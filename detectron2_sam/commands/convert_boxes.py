@@ -1,0 +1,87 @@
+"""Turns a pickled file of boxes into JSON, without unpickling it: nothing in the file can run.
+
+python tools/convert_boxes.py boxes.pkl --output boxes.json
+
+The pickle holds lists, dictionaries, numbers, texts and numpy arrays, in one of two forms:
+    {"street.jpg": [[x0, y0, x1, y1], …], …}    a fifth number is the score; --xywh where boxes are x, y, width, height
+    [{"image_id": 7, "bbox": [x, y, width, height], "score": 0.9, …}, …]    COCO results
+What it holds besides is refused by its name. `tools/predict.py --boxes` and INPUT.BOXES.SOURCE read the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from detectron2_sam.commands.cli import ToolParser, run_tool
+from sam_common.boxes.box_files import read_box_file
+from sam_common.errors import UserError
+from sam_common.io.files import atomic_path
+from sam_common.io.plain_pickle import read_plain_pickle
+
+_DEEPEST = 8  # lists within lists; a pickle may hold one that contains itself
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the JSON, once it has been read back as a box file."""
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", metavar="FILE", help="the pickled file")
+    parser.add_argument("--output", required=True, metavar="FILE.json")
+    parser.add_argument("--xywh", action="store_true", help="boxes of a dictionary are x, y, width, height")
+    args = parser.parse_args(argv)
+    output = Path(args.output)
+    if output.suffix.lower() != ".json":
+        raise UserError(f"--output {output}: what is written is JSON; give a name that ends with .json")
+    content = to_json(read_plain_pickle(args.file), args.file)
+    if isinstance(content, dict):
+        content = {str(name): _rows(rows, args.xywh, f"{args.file}, {name!r}") for name, rows in content.items()}
+    with atomic_path(output) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        try:
+            found = read_box_file(temporary)
+        except UserError as error:
+            raise UserError(str(error).replace(str(temporary), args.file)) from error
+    print(f"{sum(map(len, found.values()))} boxes of {len(found)} images → {output}")
+
+
+def to_json(value: Any, source: str, depth: int = 0) -> Any:
+    """Plain data as JSON holds it: arrays and tuples as lists.
+
+    Raises:
+        UserError: it has bytes, keys that are neither texts nor numbers, or too many levels.
+    """
+    if depth > _DEEPEST:
+        raise UserError(f"{source} holds lists within lists, more than {_DEEPEST} levels deep; boxes need few")
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [to_json(each, source, depth + 1) for each in value]
+    if isinstance(value, dict):
+        if not all(isinstance(key, str | int) for key in value):
+            raise UserError(f"{source} holds a dictionary whose keys are neither texts nor numbers")
+        return {key: to_json(each, source, depth + 1) for key, each in value.items()}
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise UserError(f"{source} holds {type(value).__name__}, which no box file needs")
+
+
+def _rows(rows: Any, xywh: bool, where: str) -> Any:
+    """Rows x0, y0, x1, y1 (and a score) of rows that may be x, y, width, height."""
+    if not xywh:
+        return rows
+    try:
+        return [[x, y, x + width, y + height, *score] for x, y, width, height, *score in rows]
+    except (TypeError, ValueError):
+        raise UserError(f"{where} is no list of boxes x, y, width, height") from None
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))

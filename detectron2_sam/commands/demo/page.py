@@ -1,0 +1,140 @@
+"""The project from nothing to a report: draws a world, trains the smallest model of each method on it, tests it.
+
+    python tools/demo.py --output output/demo
+
+Needs no download, no GPU and about a quarter of an hour of two cores. Run it again to continue what was interrupted;
+what is complete is reused. `report.html` in the output folder opens in any browser; `picture.jpg` shows some of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
+
+from detectron2_sam.commands.cli import ToolParser
+from detectron2_sam.commands.demo import amsam, plug, possam, run
+from detectron2_sam.commands.demo.run import ROOT, Demo, Shown, device_name, duration
+from possam.report import read_json
+from sam_common.data import catalog
+from sam_common.data.generated import prepare
+from sam_common.errors import UserError
+from sam_common.io.files import atomic_path
+from sam_common.reporting.page import Report, write_report
+
+METHODS = {"possam": possam.demo_possam, "plug": plug.demo_plug, "amsam": amsam.demo_amsam}
+_PICTURES = 2  # of each method in picture.jpg
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    args = parse_arguments(argv)
+    demo = open_demo(args)
+    os.environ.setdefault("DETECTRON2_DATASETS", str(ROOT / "datasets"))  # for the processes started below too
+    root = catalog.datasets_root()
+    with demo.phase(
+        "world", f"drawing {run.NUM_TRAIN:,} training and {run.NUM_TEST} test scenes into {root / 'generated'}"
+    ):
+        prepare(root, train=run.NUM_TRAIN, test=run.NUM_TEST)
+    catalog.register_builtin(root)
+    shown = [METHODS[name](demo) for name in args.methods]
+    with demo.phase("report", "writing the report"):
+        write_report(demo.output / "report.html", build_report(demo, shown))
+        write_picture(demo.output / "picture.jpg", shown)
+    print(f"\n{demo.output / 'report.html'}: open it in a browser. {duration(sum(demo.seconds.values()))} in all.")
+    return 0
+
+
+def build_report(demo: Demo, shown: Sequence[Shown]) -> Report:
+    total = duration(sum(demo.seconds.values()))
+    facts = [
+        ("command", f"python tools/demo.py --output {demo.output} --seed {demo.seed} --fraction {demo.fraction:g}"),
+        ("configurations", f"{possam.CONFIG}, {plug.CONFIG}, {amsam.CONFIG}"),
+        ("data", f"{run.NUM_TRAIN:,} training and {run.NUM_TEST} test scenes, 256 × 256, world seed 0"),
+        ("training seed", str(demo.seed)),
+        ("time", ", ".join(f"{name} {duration(seconds)}" for name, seconds in demo.seconds.items())),
+        ("machine", f"{platform.machine()}, {os.cpu_count()} cores, {device_name()}"),
+        ("software", f"Python {platform.python_version()}, PyTorch {torch.__version__}"),
+        ("finished", time.strftime("%Y-%m-%d %H:%M %Z")),
+    ]
+    *others, last = (one.part.title for one in shown)
+    names = " and ".join([", ".join(others), last] if others else [last])
+    lead = f"Tiny models, trained on drawn scenes and tested on others: {total} from nothing to this page."
+    return Report(f"{names} on a generated world", lead, [one.part for one in shown], facts)
+
+
+def write_picture(path: Path, shown: Sequence[Shown], *, side: int = 400, gap: int = 10) -> None:
+    """Some picture rows of each method, every picture `side` pixels wide under its title, on white, as one JPEG."""
+    blocks = [(one.part.title, one.pictures[:_PICTURES]) for one in shown if one.pictures]
+    columns = max((len(rows[0].pictures) for _, rows in blocks), default=1)
+    height = gap + sum(3 * gap + (side + gap) * len(rows) for _, rows in blocks)
+    sheet = Image.new("RGB", ((side + gap) * columns + gap, height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=20)
+    top = gap
+    for name, rows in blocks:
+        for column, picture in enumerate(rows[0].pictures):
+            title = f"{name}: {picture.title.lower()}" if column == 0 else picture.title
+            draw.text((gap + column * (side + gap), top + gap), title, fill="black", font=font, anchor="lm")
+        top += 3 * gap
+        for row in rows:
+            for column, picture in enumerate(row.pictures):
+                small = Image.fromarray(picture.pixels).resize((side, side), Image.Resampling.LANCZOS)
+                sheet.paste(small, (gap + column * (side + gap), top))
+            top += side + gap
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, quality=90)
+
+
+def open_demo(args: argparse.Namespace) -> Demo:
+    """The demo of an output folder, new or continued.
+
+    Raises:
+        UserError: the folder holds a demo with another seed or length, or something else.
+    """
+    output, record = Path(args.output), Path(args.output) / "demo.json"
+    demo = Demo(output, args.seed, args.fraction, args.processes)
+    if record.is_file():
+        kept = read_json(record)
+        for key in ("seed", "fraction"):
+            if kept.get(key) != getattr(demo, key):
+                raise UserError(
+                    f"{output} holds a demo with {key} {kept.get(key)}, not {getattr(demo, key)}; give another --output"
+                )
+        demo.seconds = kept["seconds"]
+    elif output.is_dir() and any(output.iterdir()):
+        raise UserError(f"{output} is not empty and holds no demo; give another --output")
+    return demo
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Raises UserError where a value cannot be."""
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", default="output/demo", metavar="DIR", help="(output/demo)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="to show (all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings; the world stays the same (0)")
+    parser.add_argument("--fraction", type=float, default=1.0, help="of the iterations the configurations ask for (1)")
+    parser.add_argument("--processes", type=int, default=1, help="that train together on a CPU (1)")
+    args = parser.parse_args(argv)
+    if not 0 < args.fraction < float("inf"):
+        raise UserError(f"--fraction is {args.fraction}; give a number above 0")
+    return args
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as user_error:
+        print(f"error: {user_error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nThe demo stopped here; run it again to continue.", file=sys.stderr)
+        sys.exit(130)

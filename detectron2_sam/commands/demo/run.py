@@ -1,0 +1,114 @@
+"""What the demo of every method needs: what was asked for, phases that are timed, and `tools/train_net.py` to run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from detectron2_sam.methods import full_cfg
+from sam_common.io.files import write_text
+from sam_common.reporting.page import Part, PictureRow
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_TRAIN, NUM_TEST = 2000, 200
+
+
+@dataclass
+class Demo:
+    """What was asked for, and how long each phase took over all attempts; kept in `demo.json`.
+
+    Attributes:
+        output: the folder of everything.
+        seed: of the trainings.
+        fraction: of the iterations that the configurations ask for.
+        processes: that train together on a CPU.
+        seconds: phase -> time.
+    """
+
+    output: Path
+    seed: int = 0
+    fraction: float = 1.0
+    processes: int = 1
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def iterations(self, config: str) -> int:
+        """Of the training of a configuration file."""
+        cfg = full_cfg()
+        cfg.merge_from_file(ROOT / config)
+        return max(1, round(self.fraction * cfg.SOLVER.MAX_ITER))
+
+    @contextmanager
+    def phase(self, name: str, announcement: str) -> Iterator[None]:
+        """Prints what begins and how long it took; the time counts even where the phase is interrupted."""
+        print(f"\n== {announcement}", flush=True)
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+            self.save()
+        print(f"   done in {duration(spent)}", flush=True)
+
+    def save(self) -> None:
+        entry = {"seed": self.seed, "fraction": self.fraction, "seconds": self.seconds}
+        write_text(self.output / "demo.json", json.dumps(entry, indent=1))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the demo of a method ends with: its part of the report, whose pictures `picture.jpg` shows some of."""
+
+    part: Part
+    pictures: Sequence[PictureRow]
+
+
+def train_net(demo: Demo, config: str, output: Path, mode: str, *options: object, processes: int | None = None) -> None:
+    """Runs tools/train_net.py as anyone would, and shows how.
+
+    Args:
+        processes: where the method cannot use as many as were asked for.
+
+    Raises:
+        SystemExit: with its status, if it did not end well; it has said why.
+    """
+    arguments = ["--config-file", config, "--engine", "fabric", mode]  # the same numbers wherever it runs
+    if device_name() == "CPU":
+        arguments += ["--num-gpus", str(processes or demo.processes)]
+        options = ("MODEL.DEVICE", "cpu", *options)
+    arguments += map(str, ("OUTPUT_DIR", output, "SEED", demo.seed, *options))
+    print("  ", shlex.join(["python", "tools/train_net.py", *arguments]), flush=True)
+    process = subprocess.Popen([sys.executable, str(ROOT / "tools" / "train_net.py"), *arguments])
+    # Ctrl-C reaches the training by itself, SIGTERM is passed on; it saves a checkpoint first, so it is waited for.
+    previous = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
+    }
+    try:
+        status = process.wait()
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+    if status:
+        print("The demo stopped here; run it again to continue.", file=sys.stderr)
+        raise SystemExit(status)
+
+
+def duration(seconds: float) -> str:
+    """8 min 21 s, or 21 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

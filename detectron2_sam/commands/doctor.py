@@ -1,0 +1,341 @@
+#!/usr/bin/env python3
+"""Looks at this machine and says what is here, what is missing, and the exact command or file that mends it.
+
+    python tools/doctor.py
+    python tools/doctor.py --config-file configs/possam_B.yaml      # what this configuration needs
+    python tools/doctor.py --json
+
+Marks: `ok`; `--` missing, but only some things need it; `!!` missing and needed. Without a configuration the packages
+and the embedded weights are needed; with one also its weights, data sets and device. Nothing is downloaded.
+
+Exit status: 0 what is needed is here, 1 something needed is missing, 2 a mistake on the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# Whatever needs a package is imported where it is used: the doctor comes before they all are there.
+if __name__ == "__main__":  # run as a script, Python looks into tools/ only
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+PROJECT = "detectron2-sam"
+PYTHON = (3, 10)
+PACKAGES = (
+    "torch", "torchvision", "segment-anything", "open_clip_torch", "timm", "fvcore", "pycocotools",
+    "opencv-python-headless", "lightning-fabric", "scipy", "tensorboard", "safetensors", "huggingface_hub",
+    "supervision", "tabulate", "tqdm",
+)  # fmt: skip
+OPTIONAL = {
+    "detectron2": "only --engine detectron2 needs it: docs/detectron2.md",
+    "transformers": "only detectors transformers:NAME need it: pip install 'transformers>=4.51'",
+    "ultralytics": "only detectors ultralytics:FILE.pt need it; it is AGPL-3.0: pip install 'ultralytics>=8.3'",
+    "faster_coco_eval": "computes mask AP sooner: pip install 'faster-coco-eval>=1.6'",
+    "zlib_ng": "reads panoptic PNGs sooner: pip install 'zlib-ng>=0.5'",
+    "panopticapi": "only comparing with the reference evaluation needs it: "
+    "pip install git+https://github.com/cocodataset/panopticapi.git",
+}
+MODULES = {"opencv-python-headless": "cv2", "segment-anything": "segment_anything", "open_clip_torch": "open_clip"}
+"""Package -> what it is imported as, where that is not its name with `_` for `-`."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        section, name: what was looked at.
+        found: whether it is here and usable.
+        detail: version, path, or what is wrong.
+        fix: the command to run or the file to get; "" where nothing is to be done.
+        needed: whether the exit status depends on it.
+        downloads: whether what needs it gets it by itself, where there is a network.
+    """
+
+    section: str
+    name: str
+    found: bool
+    detail: str
+    fix: str = ""
+    needed: bool = False
+    downloads: bool = False
+
+    def __str__(self) -> str:
+        mark = "ok" if self.found else "!!" if self.needed else "--"
+        return f"  {mark} {self.name:<26} {self.detail}" + (f"\n     → {self.fix}" if self.fix else "")
+
+
+def versions() -> Iterator[Finding]:
+    """Python and the packages, each against the bound that the project's own metadata states."""
+    fits = sys.version_info[:2] >= PYTHON
+    fix = "" if fits else f"install Python {PYTHON[0]}.{PYTHON[1]} or newer, and make a new environment with it"
+    yield Finding("versions", "python", fits, platform.python_version(), fix, needed=True)
+    bounds = _bounds()
+    for package in PACKAGES:
+        yield _package(package, bounds.get(package.replace("_", "-"), ""))
+    for package, fix in OPTIONAL.items():
+        module = importlib.util.find_spec(package)
+        yield Finding(
+            "versions", package, module is not None, _version(package) or "not installed", "" if module else fix
+        )
+
+
+def _package(package: str, bound: str) -> Finding:
+    version = _version(package)
+    fix = f'pip install "{package}{bound}"'
+    if not version:
+        return Finding("versions", package, False, "not installed", fix, needed=True)
+    if bound and not _satisfies(version, bound):
+        return Finding("versions", package, False, f"{version}, but {bound} is needed", fix, needed=True)
+    try:  # what cannot be imported may raise anything: a library of another version, a missing system file
+        importlib.import_module(MODULES.get(package, package.replace("-", "_")))
+    except Exception as error:
+        return Finding("versions", package, False, f"{version} cannot be imported: {_line(error)}", fix, needed=True)
+    return Finding("versions", package, True, version, needed=True)
+
+
+def engines() -> Iterator[Finding]:
+    """Which engine `--engine auto` would choose, and why not the other."""
+    from detectron2_sam.commands.train import choose_engine
+
+    engine, _ = choose_engine([])
+    spec = importlib.util.find_spec("detectron2")
+    reason = "Detectron2 is not installed" if spec is None else "Detectron2 is here but cannot be imported"
+    detail = "detectron2" if engine == "detectron2" else f"fabric ({reason})"
+    yield Finding("engine", "--engine auto", True, detail, needed=True)
+
+
+def devices() -> Iterator[Finding]:
+    """GPUs with what they compute in, the CPU, and the kernels that run."""
+    import torch
+
+    from sam_common.engine.launch import choose_precision
+    from sam_common.masks import kernels as map_kernels
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for index in range(gpus):
+        properties = torch.cuda.get_device_properties(index)
+        dtype = str(choose_precision(torch.device("cuda", index), "auto")).removeprefix("torch.")
+        memory = f"{properties.total_memory / 2**30:.0f} GiB"
+        yield Finding("devices", f"cuda:{index}", True, f"{properties.name}, {memory}; trains in {dtype}")
+    if not gpus:
+        cause, fix = ("sees no GPU", "check nvidia-smi") if torch.version.cuda else ("is for CPUs", "see pytorch.org")
+        yield Finding("devices", "cuda", False, f"torch {torch.__version__} {cause}", f"with an NVIDIA GPU: {fix}")
+    cpu = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads; trains in float32, in bf16 if asked to"
+    yield Finding("devices", "cpu", True, cpu)
+    yield from (_kernel(torch.device(kind)) for kind in ("cpu", *(["cuda"] if gpus else [])))
+    maps = map_kernels.kernel_in_use()
+    fix = "" if maps == "c++" else "for a faster one install a C++ compiler, such as g++ (optional)"
+    yield Finding("kernels", "passes over maps, cpu", maps == "c++", maps, fix)
+
+
+def _kernel(device: Any) -> Finding:
+    """Which deformable attention a device runs; without a compiler or Triton there still is one."""
+    from possam.deformable_attention.operator import kernel_in_use
+
+    kernel = kernel_in_use(device)
+    slow = kernel.startswith("pytorch")
+    wanted = "a C++ compiler, such as g++" if device.type == "cpu" else "triton>=3.3"
+    fix = f"for a faster one install {wanted} (optional)" if slow else ""
+    if device.type == "cuda" and not slow:
+        kernel += "; not yet run on a GPU: to compare, set DETECTRON2_SAM_KERNELS=pytorch"
+    return Finding("kernels", f"deformable attention, {device.type}", not slow, kernel, fix)
+
+
+def datasets(cfg: Any) -> Iterator[Finding]:
+    """Every data set known by name and those of the configuration: its files, or the first that is missing."""
+    from sam_common.data import catalog
+    from sam_common.data.sources import where_to_get
+
+    catalog.register_builtin()
+    wanted: set[str] = set()
+    if cfg is not None:
+        catalog.register_from_config(cfg.DATASETS.REGISTER)
+        wanted = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
+    yield Finding("data sets", "DETECTRON2_DATASETS", True, f"{catalog.datasets_root()}")
+    for name in dict.fromkeys([*catalog.names(), *sorted(wanted)]):
+        files = catalog.get(name).files
+        missing = [f"{role} {path}" for role, path in files.items() if not Path(path).exists()]
+        first = next(iter(files.values()), "")
+        detail = f"no {missing[0]}" if missing else first
+        yield Finding("data sets", name, not missing, detail, where_to_get(name) if missing else "", name in wanted)
+
+
+def weights(cfg: Any) -> Iterator[Finding]:
+    """The embedded weights, the official ones by name with the place where each is kept, those of the configuration."""
+    from possam.clip_encoder import official_clips
+    from sam_common.io.resources import resource
+    from sam_common.io.weights import OFFICIAL, cache_folder
+
+    wanted = set() if cfg is None else {cfg.MODEL.SAM.WEIGHTS, cfg.MODEL.WEIGHTS}
+    if cfg is not None and cfg.MODEL.META_ARCHITECTURE == "PosSAM":  # the others have no CLIP
+        wanted.add(cfg.MODEL.CLIP.WEIGHTS)
+    for name in ("tiny_sam", "tiny_clip"):
+        path = resource(f"weights/{name}.safetensors")
+        yield Finding("weights", f"embedded {name}", True, str(path), needed=True)
+    for name, official in OFFICIAL.items():
+        path = cache_folder() / official.file_name
+        yield _download(name, path, official.url, name in wanted)
+    for tag, (url, found) in official_clips().items():
+        fix = f"downloaded at the first use; without a network fetch {url} and give its path as MODEL.CLIP.WEIGHTS"
+        yield _file("weights", tag, found, fix, tag in wanted, downloads=True)
+    known = {*OFFICIAL, *official_clips(), "embedded", "random", ""}
+    for name in sorted(wanted - known):
+        fix = "correct MODEL.SAM.WEIGHTS, MODEL.CLIP.WEIGHTS or MODEL.WEIGHTS"
+        yield _file("weights", name, Path(name), fix, True)
+
+
+def boxes(cfg: Any) -> Iterator[Finding]:
+    """What the configuration's `INPUT.BOXES.SOURCE` needs: a file, a package, the weights of torchvision."""
+    if cfg is None:
+        return
+    from sam_common.boxes.detectors import TORCHVISION
+    from sam_common.io.weights import cache_folder
+
+    source = cfg.INPUT.BOXES.SOURCE
+    family, _, rest = source.partition(":")
+    if source in TORCHVISION:
+        from sam_common.boxes.torchvision_detector import official_file
+
+        official = official_file(source)
+        yield _download(source, cache_folder() / official.file_name, official.url, True, section="boxes")
+    elif source.lower().endswith(".json"):
+        yield _file("boxes", source, Path(source), "correct INPUT.BOXES.SOURCE", True)
+    if family in ("transformers", "ultralytics"):
+        found = _version(family)
+        yield Finding("boxes", family, bool(found), found or "not installed", "" if found else OPTIONAL[family], True)
+    if family == "ultralytics":
+        yield _file("boxes", source, Path(rest), "get it from https://github.com/ultralytics/assets/releases", True)
+
+
+def _download(name: str, path: Path, url: str, needed: bool, section: str = "weights") -> Finding:
+    return _file(section, name, path, f"curl -fL --create-dirs -o {path} {url}", needed, downloads=True)
+
+
+def _file(section: str, name: str, path: Path | None, fix: str, needed: bool, downloads: bool = False) -> Finding:
+    if path is not None and path.is_file():
+        return Finding(section, name, True, str(path), needed=needed, downloads=downloads)
+    return Finding(section, name, False, "not here", fix, needed, downloads)
+
+
+def samples() -> Iterator[Finding]:
+    """The folder of real pictures that some tests use."""
+    folder = os.environ.get("DETECTRON2_SAM_SAMPLES", "")
+    found = bool(folder) and Path(folder).is_dir()
+    detail = folder if found else f"there is no folder {folder}" if folder else "unset: tests on real pictures skip"
+    fix = (
+        "" if found else "set it to a folder with coco_panoptic/panoptic.json, images/ and panoptic/ (CONTRIBUTING.md)"
+    )
+    yield Finding("samples", "DETECTRON2_SAM_SAMPLES", found, detail, fix)
+
+
+def configured_device(cfg: Any) -> Iterator[Finding]:
+    """Whether the configuration's device is here."""
+    if cfg is not None:
+        from sam_common.config import resolve_device
+
+        yield Finding("configuration", "MODEL.DEVICE", True, str(resolve_device(cfg.MODEL.DEVICE)), needed=True)
+
+
+def examine(config_file: str = "", opts: Sequence[str] = ()) -> list[Finding]:
+    """All findings; a part that fails, for whatever reason, is a finding too."""
+    found: list[Finding] = []
+    cfg = None
+    if config_file:
+        try:
+            cfg = _configuration(config_file, opts)
+        except Exception as error:  # a doctor reports what breaks, also without the packages
+            found.append(Finding("configuration", config_file, False, _line(error), "correct it", needed=True))
+    parts: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+        ("versions", versions),
+        ("engine", engines),
+        ("devices", devices),
+        ("data sets", lambda: datasets(cfg)),
+        ("weights", lambda: weights(cfg)),
+        ("boxes", lambda: boxes(cfg)),
+        ("samples", samples),
+        ("configuration", lambda: configured_device(cfg)),
+    )
+    for section, look in parts:
+        try:
+            found += look()
+        except Exception as error:  # likewise
+            fix = "correct that, or first what stands above"
+            found.append(Finding(section, section, False, f"cannot be examined: {_line(error)}", fix, needed=True))
+    return found
+
+
+def _configuration(config_file: str, opts: Sequence[str]) -> Any:
+    from detectron2_sam.methods import full_cfg
+
+    cfg = full_cfg()
+    cfg.merge_from_file(config_file)
+    cfg.merge_from_list(list(opts))
+    return cfg
+
+
+def _bounds() -> dict[str, str]:
+    """Package -> version bound, as the installed project declares them; none where it is not installed."""
+    try:
+        declared = importlib.metadata.requires(PROJECT) or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    matches = (re.match(r"([\w.-]+)\s*([^;]*)", line) for line in declared if "extra ==" not in line)
+    return {match[1].replace("_", "-"): match[2].strip() for match in matches if match}
+
+
+def _satisfies(version: str, bound: str) -> bool:
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(bound).contains(version, prereleases=True)
+
+
+def _version(package: str) -> str:
+    """The installed version; "" where there is none. `opencv-python` serves for its headless twin."""
+    for name in (package, package.removesuffix("-headless")):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the report; 0 if nothing that is needed is missing, else 1."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", default="", help="also: is here what this configuration needs?")
+    parser.add_argument("--json", action="store_true", help="the findings as a JSON list")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
+    args = parser.parse_intermixed_args(argv)
+    found = examine(args.config_file, args.opts)
+    missing = [finding for finding in found if finding.needed and not finding.found]
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in found], indent=1))
+        return 1 if missing else 0
+    for section in dict.fromkeys(finding.section for finding in found):
+        print(section)
+        print(*(finding for finding in found if finding.section == section), sep="\n")
+    print(f"\n{len(missing)} needed things are missing, marked !!" if missing else "\nWhat is needed is here.")
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `doctor.py | head` ends quietly
+    sys.exit(main())

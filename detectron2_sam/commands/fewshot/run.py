@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""From a folder of images and a folder of masks to a segmenter, its numbers and its mistakes, in minutes.
+
+    python tools/fewshot.py --images photos/images --masks photos/masks --shots 4 --seeds 5 --output out
+
+For each seed AM-SAM learns from --shots images drawn at random and is tested on all others; with --pool N the first N
+by name are drawn from, and the rest are tested on. Masks have the names of their images: 0 is the background, 255 or 1
+the object, or with --classes FILE 1 is the class of its first line, 2 of its second, …
+
+It prints the table, and the command that uses the result, and writes
+
+    out/report.html           Dice, IoU and Dice_64, mean ± standard deviation over the seeds, beside SAM as it is and
+                              the bare box; the ten worst images, drawn, which out/worst/ holds too
+    out/results.json          the same numbers
+    out/adapter.safetensors   the model of the seed whose validation, on half of its shots, was best
+    out/seed0/ …              each run, as tools/train_net.py leaves it: inference/few_shot_test/dice_per_image.csv has
+                              the numbers of each image; seed0.yaml runs it alone
+
+Boxes tell the model where to look. --boxes full_image (the default) says nothing, ground_truth is the box of the mask:
+an upper bound; FILE.json is a file of COCO results; any other word is a detector of sam_common/boxes/detectors.py.
+
+Given again, the command goes on where it was interrupted, with the same numbers; more --seeds add to what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
+
+from amsam.adapter import write_adapter
+from amsam.config import adapter_settings
+from amsam.evaluation import METRICS
+from amsam.report import spread
+from detectron2_sam.commands.cli import ToolParser, run_tool
+from detectron2_sam.commands.fewshot.boxes import box_source
+from detectron2_sam.commands.fewshot.plan import Plan, Split, check_output, default_config, remember, split
+from detectron2_sam.commands.fewshot.report import make_report, next_command, numbers, worst_rows
+from detectron2_sam.commands.fewshot.runs import AMSAM, Runs
+from detectron2_sam.methods import register_all
+from sam_common.config import CfgNode
+from sam_common.engine.launch import Interrupted
+from sam_common.errors import UserError
+from sam_common.io.files import write_text
+from sam_common.reporting.page import write_report
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the tool.
+
+    Raises:
+        UserError: something that was given cannot be used.
+        Interrupted: a signal came; the same command goes on.
+    """
+    args = parse_arguments(argv)
+    plan = make_plan(args)
+    base = plan.base()
+    of = split(plan, args.seeds)
+    check_output(plan, of)
+    tell(plan, of, base)
+    register_all()
+    remember(plan, of)  # before anything else is written, so that whatever is interrupted goes on
+    runs = Runs(plan, of, box_source(plan.boxes, base, of.records, plan.output))
+    try:
+        for seed in range(args.seeds):
+            runs.train(seed)
+        for name in runs.baselines:
+            runs.test(name)
+    except Interrupted as stopped:
+        raise Interrupted("stopped; the same command goes on from here", stopped.signum) from stopped
+    finish(runs, args.seeds)
+
+
+def tell(plan: Plan, of: Split, cfg: CfgNode) -> None:
+    """Says what will be done, and above all with which SAM."""
+    print(f"{len(of.records)} images, {plan.shots} shots drawn from {len(of.pool)}, boxes: {plan.boxes}")
+    if of.empty:
+        print(f"masks of {len(of.empty)} images show nothing; they are tested on, never drawn: {', '.join(of.empty)}")
+    size, weights = cfg.MODEL.SAM.SIZE, cfg.MODEL.SAM.WEIGHTS
+    if weights == "embedded":
+        print(
+            "SAM: THE EMBEDDED TINY ONE, which has seen generated pictures only, never a photograph. For photographs"
+            "\n     give --config-file configs/amsam_B.yaml: SAM ViT-B, downloaded when it is first used"
+        )
+    else:
+        print(f"SAM: ViT-{size}, {weights} ({plan.config_file})")
+
+
+def finish(runs: Runs, seeds: int) -> None:
+    """Writes the adapter, the pictures, the report and the numbers; prints the table."""
+    plan, of, output = runs.plan, runs.of, runs.plan.output
+    classes = [category.name for category in of.vocabulary]
+    answers = runs.answers(seeds)
+    validations = [runs.validation(seed) for seed in range(seeds)]
+    best = max(range(seeds), key=lambda seed: validations[seed])
+    model, cfg = runs.trained(best)
+    write_adapter(output / "adapter.safetensors", model, settings=adapter_settings(cfg), classes=classes)
+    rows = worst_rows(runs, model, cfg, best)
+    write_text(output / "results.json", json.dumps(numbers(runs, answers, validations, best), indent=1))
+    write_report(output / "report.html", make_report(runs, answers, validations, best, rows))
+    columns = [
+        [words, *(str(spread([m[name] for m in found])) for name in METRICS)] for words, found in answers.items()
+    ]
+    print()
+    print(tabulate(columns, ["", *METRICS], disable_numparse=True, colalign=("left", "right", "right", "right")))
+    if len(classes) > 1:
+        print("; ".join(f"{name} {spread([m[f'Dice-{name}'] for m in answers[AMSAM]])}" for name in classes))
+    print(f"{seeds} seeds; images without a box: {spread([m['no_box'] for m in answers[AMSAM]])} %")
+    print(f"{output}/report.html, {output}/results.json")
+    print(f"best by validation: seed {best} → {output}/adapter.safetensors. Now, with your own pictures:")
+    print(f"  {next_command(plan, of)}")
+    if plan.boxes == "ground_truth":
+        print("  (it learned with true boxes: tell it where to look with --box, --boxes or --detector)")
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    """What the command line asks for; files by their absolute path, so that a run may be repeated from anywhere."""
+    return Plan(
+        images=_absolute(args.images),
+        masks=_absolute(args.masks),
+        classes=_absolute(args.classes) if args.classes else "",
+        mask_suffix=args.mask_suffix,
+        shots=args.shots,
+        pool=args.pool,
+        boxes=_absolute(args.boxes) if args.boxes.lower().endswith(".json") else args.boxes,
+        config_file=args.config_file or default_config(),
+        options=args.opts,
+        output=Path(args.output),
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", required=True, metavar="DIR")
+    parser.add_argument("--masks", required=True, metavar="DIR", help="of the same names; extensions are free")
+    parser.add_argument("--output", required=True, metavar="DIR", help="new, or of the same command before")
+    parser.add_argument("--shots", type=int, default=4, help="labelled images to learn from, half of them validate (4)")
+    parser.add_argument("--seeds", type=int, default=5, help="how often, each with other shots (5)")
+    parser.add_argument(
+        "--pool", type=int, default=0, metavar="N", help="draw from the first N by name, test on the rest"
+    )
+    parser.add_argument(
+        "--classes", metavar="FILE", help="a name a line; the first is 1 in the masks; of several, 255 is unknown"
+    )
+    parser.add_argument("--mask-suffix", default="", help="of a_mask.png for a.jpg: _mask")
+    parser.add_argument("--boxes", default="full_image", metavar="SOURCE", help="see above (full_image)")
+    parser.add_argument(
+        "--config-file", help="(configs/amsam_B.yaml where SAM ViT-B is here already, else the tiny SAM)"
+    )
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
+    args = parser.parse_intermixed_args(argv)
+    for name, least in (("seeds", 1), ("pool", 0)):
+        if getattr(args, name) < least:
+            raise UserError(f"--{name} is {getattr(args, name)}; give at least {least}")
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))

@@ -1,0 +1,82 @@
+"""Makes COCO's semantic label maps (133 classes) from its panoptic annotations.
+
+    python datasets/prepare_coco.py
+
+Needs ROOT/coco as datasets/README.md shows it; a split without its panoptic JSON is left out. Writes, where
+Mask2Former's script does, coco/panoptic_semseg_{train,val}2017/*.png: class indices 0..132 in the order of COCO's list
+(configs/vocabularies/coco.txt), 255 where no class is annotated; crowds have their class. A broken file is named and
+passed by. What is there already is kept, so an interrupted run is simply started again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectron2_sam.commands.prepare.preparation import convert_all, parser_of, run, write_label_map
+from sam_common.data import catalog
+from sam_common.data.coco_panoptic import read_ground_truth
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.errors import UserError
+
+VOID = 255
+
+
+def label_map(record: dict[str, Any], index_of: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The class indices [H, W] of a panoptic record; `index_of` [C] renumbers its classes."""
+    segments = np.array([segment["category_id"] for segment in record["segments_info"]], np.int64)
+    return np.append(np.uint8(VOID), index_of[segments])[read_ground_truth(record).numpy()]
+
+
+def prepare(panoptic: DatasetSpec, semantic: DatasetSpec, workers: int) -> list[str]:
+    """Makes the label maps of a split; returns what was wrong with the files that were passed by."""
+    names = [category.name for category in semantic.load_vocabulary()]
+    found = [category.name for category in panoptic.load_vocabulary()]
+    if set(found) - set(names):
+        raise UserError(f"{panoptic.files['json']} has classes that are not COCO's: {sorted(set(found) - set(names))}")
+    index_of = np.array([names.index(name) for name in found], np.uint8)
+
+    def target(record: dict[str, Any]) -> Path:
+        png = Path(record["pan_seg_file_name"]).relative_to(panoptic.files["panoptic"])
+        return Path(semantic.files["labels"]) / png
+
+    missing = [record for record in panoptic.load() if not target(record).is_file()]
+    _, broken = convert_all(
+        missing,
+        lambda record: (target(record), label_map(record, index_of)),
+        lambda result: write_label_map(*result),
+        title=semantic.name,
+        workers=workers,
+    )
+    return broken
+
+
+def main() -> list[str]:
+    arguments = parser_of(__doc__).parse_args()
+    catalog.register_builtin(arguments.root)
+    broken = []
+    splits = [split for split in ("val", "train") if _has(split)]
+    if not splits:
+        raise UserError(f"there is no {catalog.get('coco_2017_val_panoptic').files['json']}; see datasets/README.md")
+    for split in splits:
+        panoptic, semantic = catalog.get(f"coco_2017_{split}_panoptic"), catalog.get(f"coco_2017_{split}_sem_seg")
+        broken += prepare(panoptic, semantic, arguments.workers)
+    return broken
+
+
+def _has(split: str) -> bool:
+    """Whether its panoptic JSON is there; says so where it is not."""
+    path = catalog.get(f"coco_2017_{split}_panoptic").files["json"]
+    if not Path(path).is_file():
+        print(f"there is no {path}: {split} is left out", file=sys.stderr)
+    return Path(path).is_file()
+
+
+if __name__ == "__main__":
+    run(main)

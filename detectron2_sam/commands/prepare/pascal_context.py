@@ -1,0 +1,110 @@
+"""Makes the label maps of PASCAL-Context with 459 and with 59 classes (PC-459, PC-59) from its official files.
+
+    python datasets/prepare_pascal_context.py
+
+Needs ROOT/VOCdevkit/VOC2010 with JPEGImages/, ImageSets/Main/{train,val}.txt and trainval/*.mat; datasets/README.md
+says where they come from. Writes, where FC-CLIP reads them:
+
+    pascal_ctx_d2/annotations_ctx459/{training,validation}/*.tif    class indices 0..458, 65535 where there is none
+    pascal_ctx_d2/annotations_ctx59/{training,validation}/*.png     class indices 0..58, 255 where there is none
+
+The 59 are those of the 459 of the same name; all other pixels have no class. The images stay where they are. A broken
+file is named and passed by. What is there already is kept, so an interrupted run is simply started again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+
+from detectron2_sam.commands.prepare.preparation import (
+    convert_all,
+    parser_of,
+    read_names,
+    run,
+    tell_count,
+    write_label_map,
+)
+from possam.data.semantic_sets import FOLDERS, NUM_IMAGES
+from sam_common.data.images import upright_size
+from sam_common.data.vocabulary_file import parse_vocabulary
+from sam_common.errors import UserError
+from sam_common.io.resources import resource
+
+NONE_OF_459, NONE_OF_59 = 65535, 255
+
+
+def frequent_classes() -> NDArray[np.uint8]:
+    """[460] number of a class, counted from 1 -> its index among the 59, NONE_OF_59 where it is none; 0 is no class."""
+    all_names, names = (
+        [category.name for category in parse_vocabulary(resource(f"configs/vocabularies/pascal_context{count}.txt"))]
+        for count in (459, 59)
+    )
+    index_of = np.full(len(all_names) + 1, NONE_OF_59, np.uint8)
+    index_of[[all_names.index(name) + 1 for name in names]] = np.arange(len(names))
+    return index_of
+
+
+def read(voc: Path, name: str) -> NDArray[np.uint16]:
+    """Numbers of classes [H, W], 0 where there is none; UserError where a file is missing, damaged or contradicts."""
+    image, truth = voc / "JPEGImages" / f"{name}.jpg", voc / "trainval" / f"{name}.mat"
+    if not truth.is_file():
+        raise UserError(f"there is no {truth}")
+    try:
+        numbers = scipy.io.loadmat(truth)["LabelMap"]
+    except Exception as error:  # a damaged file may raise anything
+        raise UserError(
+            f"{truth} cannot be read as PASCAL-Context's LabelMap: {' '.join(str(error).split())}"
+        ) from error
+    if numbers.dtype.kind not in "ui" or numbers.shape != upright_size(image):
+        raise UserError(
+            f"{truth}: LabelMap is {numbers.dtype} {numbers.shape}, not whole numbers of the size of {image}"
+        )
+    strange = numbers[(numbers < 0) | (numbers > 459)]
+    if strange.size:
+        raise UserError(f"{truth} holds the class {strange[0]}, not one of 0..459")
+    return numbers.astype(np.uint16)
+
+
+def prepare(root: Path, split: str, workers: int) -> list[str]:
+    """Makes the label maps of a split; returns what was wrong with the files that were passed by."""
+    voc, annotations, frequent = root / "VOCdevkit/VOC2010", root / "pascal_ctx_d2", frequent_classes()
+    names = read_names(voc / "ImageSets/Main" / f"{split}.txt")
+    tell_count(f"pascal_context {split}", len(names), NUM_IMAGES["pascal_context"][split])
+
+    def targets(name: str) -> tuple[Path, Path]:
+        folder = FOLDERS[split]
+        return (
+            annotations / f"annotations_ctx459/{folder}/{name}.tif",
+            annotations / f"annotations_ctx59/{folder}/{name}.png",
+        )
+
+    def write(content: tuple[str, NDArray[np.uint16]]) -> None:
+        name, numbers = content
+        of_459, of_59 = targets(name)
+        write_label_map(of_459, np.where(numbers > 0, numbers - 1, NONE_OF_459).astype(np.uint16))
+        write_label_map(of_59, frequent[numbers])
+
+    _, broken = convert_all(
+        [name for name in names if not all(path.is_file() for path in targets(name))],
+        lambda name: (name, read(voc, name)),
+        write,
+        title=f"pascal_context {split}",
+        workers=workers,
+    )
+    return broken
+
+
+def main() -> list[str]:
+    arguments = parser_of(__doc__).parse_args()
+    return [fault for split in FOLDERS for fault in prepare(arguments.root, split, arguments.workers)]
+
+
+if __name__ == "__main__":
+    run(main)

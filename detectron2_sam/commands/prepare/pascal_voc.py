@@ -1,0 +1,83 @@
+"""Makes the label maps of PASCAL VOC 2012 with and without its background (PAS-21, PAS-20) from its official files.
+
+    python datasets/prepare_pascal_voc.py
+
+Needs ROOT/VOCdevkit/VOC2012 with JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/{train,val}.txt;
+datasets/README.md says where they come from. Writes, where FC-CLIP reads them:
+
+    pascal_voc_d2/annotations_pascal21/{training,validation}/*.png    0 background, 1..20 classes, 255 their border
+    pascal_voc_d2/annotations_pascal20/{training,validation}/*.png    0..19 classes, 255 background and border
+
+The images stay where they are. A broken file is named and passed by. What is there already is kept, so an interrupted
+run is simply started again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectron2_sam.commands.prepare.preparation import (
+    convert_all,
+    parser_of,
+    read_names,
+    run,
+    tell_count,
+    write_label_map,
+)
+from possam.data.semantic_sets import FOLDERS, NUM_IMAGES
+from sam_common.data.images import read_class_indices, upright_size
+from sam_common.errors import UserError
+
+BACKGROUND, LAST, VOID = 0, 20, 255
+
+
+def read(voc: Path, name: str) -> NDArray[np.uint8]:
+    """Class indices [H, W]; UserError where a file is missing, damaged or contradicts its image."""
+    image, truth = voc / "JPEGImages" / f"{name}.jpg", voc / "SegmentationClass" / f"{name}.png"
+    labels = read_class_indices(truth).numpy()
+    if labels.shape != upright_size(image):
+        raise UserError(f"{truth} is not of the size of {image}")
+    strange = labels[(labels > LAST) & (labels != VOID)]
+    if strange.size:
+        raise UserError(f"{truth} holds the class {strange.max()}, above {LAST}")
+    return labels.astype(np.uint8)
+
+
+def prepare(root: Path, split: str, workers: int) -> list[str]:
+    """Makes the label maps of a split; returns what was wrong with the files that were passed by."""
+    voc, annotations = root / "VOCdevkit/VOC2012", root / "pascal_voc_d2"
+    names = read_names(voc / "ImageSets/Segmentation" / f"{split}.txt")
+    tell_count(f"pascal_voc {split}", len(names), NUM_IMAGES["pascal_voc"][split])
+
+    def targets(name: str) -> list[Path]:
+        return [annotations / f"annotations_pascal{count}" / FOLDERS[split] / f"{name}.png" for count in (21, 20)]
+
+    def write(content: tuple[str, NDArray[np.uint8]]) -> None:
+        name, labels = content
+        of_21, of_20 = targets(name)
+        write_label_map(of_21, labels)
+        write_label_map(of_20, np.where(np.isin(labels, (BACKGROUND, VOID)), VOID, labels - 1).astype(np.uint8))
+
+    _, broken = convert_all(
+        [name for name in names if not all(path.is_file() for path in targets(name))],
+        lambda name: (name, read(voc, name)),
+        write,
+        title=f"pascal_voc {split}",
+        workers=workers,
+    )
+    return broken
+
+
+def main() -> list[str]:
+    arguments = parser_of(__doc__).parse_args()
+    return [fault for split in FOLDERS for fault in prepare(arguments.root, split, arguments.workers)]
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,167 @@
+"""What the scripts under `datasets/` share: convert many files, pass by the broken ones, and name them at the end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.errors import UserError
+from sam_common.io.files import atomic_path
+
+Item = TypeVar("Item")
+Content = TypeVar("Content")
+Entry = TypeVar("Entry")
+
+
+def convert_all(
+    items: Sequence[Item],
+    read: Callable[[Item], Content],
+    write: Callable[[Content], Entry],
+    *,
+    title: str,
+    workers: int,
+) -> tuple[list[Entry], list[str]]:
+    """Reads and writes every item, in threads, with a progress bar.
+
+    Args:
+        read: its UserError means that this item is broken: it is told and passed by.
+        write: puts the content into a file and returns what to remember of it. Its UserError ends the work, since a
+            full disk will not take the next file either.
+
+    Returns:
+        What `write` returned, in the order of the items, and the errors of the items that could not be read.
+    """
+
+    def convert(item: Item) -> Entry | UserError:
+        try:
+            content = read(item)
+        except UserError as error:
+            return error
+        return write(content)
+
+    entries: list[Entry] = []
+    broken: list[str] = []
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for outcome in tqdm(pool.map(convert, items), title, len(items), unit=" files"):
+                if isinstance(outcome, UserError):
+                    broken.append(str(outcome))
+                    tqdm.write(f"passed by: {outcome}", file=sys.stderr)
+                else:
+                    entries.append(outcome)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return entries, broken
+
+
+def write_label_map(path: str | os.PathLike, labels: NDArray[np.uint8 | np.uint16]) -> None:
+    """Writes class indices [H, W] as a PNG, or a compressed TIFF by the suffix `.tif`, unless the file is there.
+
+    A file that is there was written whole.
+    """
+    if not os.path.isfile(path):
+        options = {"compression": "tiff_deflate"} if Path(path).suffix == ".tif" else {}
+        with atomic_path(path) as temporary:
+            Image.fromarray(labels).save(temporary, **options)
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of a split: the first word of each line of a text file.
+
+    Raises:
+        UserError: the file cannot be read, holds none, or one that leads to another folder.
+    """
+    try:
+        names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}; datasets/README.md shows what belongs there") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    if not names:
+        raise UserError(f"{path} holds no names")
+    if strange := [name for name in names if Path(name).name != name]:
+        raise UserError(f"{path}: {strange[0]} is a path, not the name of an image")
+    return names
+
+
+def tell_count(title: str, found: int, total: int) -> None:
+    """Says where a split has another number of images than the official one."""
+    if found != total:
+        print(f"{title}: {found} images, the official split has {total}", file=sys.stderr)
+
+
+def check_splits(specs: Sequence[DatasetSpec]) -> None:
+    """Reads data sets whose truth is `annotations`, and prints the numbers of each, or what is missing of it.
+
+    A split that is not there is told and passed by: not everyone needs all of them.
+
+    Raises:
+        UserError: none of them can be read.
+    """
+    faults = 0
+    for spec in specs:
+        try:
+            records, classes = spec.load(), len(spec.load_vocabulary())
+        except UserError as error:
+            print(f"{spec.name}: {error}", file=sys.stderr)
+            faults += 1
+            continue
+        objects = sum(len(record["annotations"]) for record in records)
+        print(f"{spec.name}: {len(records)} images, {objects} objects, classes: {classes} ({spec.files['json']})")
+    if faults == len(specs):
+        raise UserError("none of the data sets is there; --help says where they are downloaded")
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Makes `target` a link to the folder `source`, unless it is there; its parents are made.
+
+    Raises:
+        UserError: there is no such folder, or the link cannot be made.
+    """
+    if not source.is_dir():
+        raise UserError(f"there is no folder {source}")
+    try:
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source.resolve(), target_is_directory=True)
+    except OSError as error:
+        raise UserError(f"cannot link {target} to {source}: {error.strerror}") from error
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a script that prepares a data set: where the data sets are, and how many threads."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    parser.add_argument(
+        "--root",
+        type=lambda path: Path(path).expanduser(),
+        default=root.expanduser(),
+        help="default: $DETECTRON2_DATASETS or ./datasets",
+    )
+    parser.add_argument("--workers", type=lambda number: max(int(number), 1), default=2, help="threads (2)")
+    return parser
+
+
+def run(main: Callable[[], list[str]]) -> None:
+    """Runs a script: exit status 1 with the list that `main` returns where files were broken, 2 at a UserError."""
+    try:
+        broken = main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    if broken:
+        print("\n".join([f"{len(broken)} broken files were passed by:", *broken]), file=sys.stderr)
+        print("mend or remove them, then start this again: what is done is kept", file=sys.stderr)
+        raise SystemExit(1)

@@ -1,0 +1,138 @@
+"""Looks for what is wrong with an amodal annotation file, and says what is in it.
+
+    python tools/validate_amodal.py shelf/train.json --images shelf/images/train
+
+FILE is in COCO's format with amodal and visible masks (KINS, COCOA-cls, one's own), or of the original COCOA: one JSON,
+or a folder with one for each image. Printed are the objects of each class, how much of them is hidden, how much no crop
+of twice the visible box can reach, and every fault with the ids that have it. Exit status: 0 no fault, 1 faults, 2 the
+file cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from tqdm import tqdm
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from detectron2_sam.commands.cli import ToolParser, run_tool
+from plug.crop import cut_off, magnified_window
+from plug.data.check import Finding, Notes, check_images, find_objects, is_cocoa
+from plug.data.cocoa import read_content
+from sam_common.data.coco_json import field as required
+from sam_common.data.coco_json import parse_images
+from sam_common.masks.coco_masks import decode_segmentation
+
+_SHOWN = 20
+_SHARES = ("nothing", "up to 25 %", "up to 50 %", "up to 75 %", "more")
+
+
+@dataclass
+class Statistics:
+    """Sums over the objects of a file.
+
+    Attributes:
+        classes: class -> [objects, those with a hidden pixel, pixels of them all, hidden pixels].
+        shares: by how much of an object is hidden, in the steps of `_SHARES`.
+        signed: objects whose amodal mask has more pixels than the visible one.
+        beyond: pixels of amodal masks outside the crop; cut: objects that lose some; cut_deeply: more than a tenth.
+    """
+
+    classes: dict[str, list[int]] = field(default_factory=dict)
+    shares: Counter[int] = field(default_factory=Counter)
+    signed: int = 0
+    beyond: int = 0
+    cut: int = 0
+    cut_deeply: int = 0
+
+    def add(self, found: Finding) -> None:
+        """Counts one object."""
+        (area, seen), hidden = found.areas, found.areas[0] - found.common
+        sums = self.classes.setdefault(found.category, [0, 0, 0, 0])
+        self.classes[found.category] = [a + b for a, b in zip(sums, (1, hidden > 0, area, hidden), strict=True)]
+        self.shares[math.ceil(4 * hidden / area)] += 1
+        self.signed += area > seen
+        lost = beyond_crop(found)
+        self.beyond += lost
+        self.cut += lost > 0
+        self.cut_deeply += lost > area / 10
+
+
+def beyond_crop(found: Finding) -> int:
+    """Pixels of the amodal mask outside the window of twice the visible box, clipped to the image."""
+    (x, y, width, height), (left, top, wide, high) = found.boxes[1], found.boxes[0]
+    window = magnified_window(torch.tensor([x, y, x + width, y + height]), found.size)
+    if window[0] <= left and window[1] <= top and left + wide <= window[2] and top + high <= window[3]:
+        return 0
+    return int(cut_off(decode_segmentation(found.amodal, *found.size, found.name), window))
+
+
+def report(statistics: Statistics, notes: Notes, images: int) -> str:
+    """The tables that are printed, without the faults."""
+    rows = [_row(name, sums) for name, sums in sorted(statistics.classes.items())]
+    objects, occluded, area, hidden = (sum(column) for column in zip(*statistics.classes.values(), strict=True))
+    rows.append(_row("all", [objects, occluded, area, hidden]))
+    shares = ", ".join(f"{name} {statistics.shares[step]}" for step, name in enumerate(_SHARES))
+    passed = "".join(f"; besides, {count} × {reason}" for reason, count in notes.passed.items())
+    return "\n".join(
+        (
+            f"{images} images, {objects} objects{passed}",
+            tabulate(rows, ["class", "objects", "occluded", "hidden %"], tablefmt="simple", floatfmt=".2f"),
+            f"hidden of an object: {shares}",
+            f"occluded: {occluded} with a hidden pixel, {statistics.signed} by the signed sum of amodal - visible",
+            f"outside the ×2 crop: {_percent(statistics.beyond, area):.2f} % of the amodal area, "
+            f"{_percent(statistics.beyond, hidden):.2f} % of what is hidden; {statistics.cut} objects lose some, "
+            f"{statistics.cut_deeply} more than a tenth",
+        )
+    )
+
+
+def _row(name: str, sums: Sequence[int]) -> list[Any]:
+    objects, occluded, area, hidden = sums
+    return [name, objects, occluded, _percent(hidden, area)]
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / max(whole, 1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", metavar="FILE", help="the JSON, or the folder of JSON files")
+    parser.add_argument("--images", metavar="DIR", help="also look whether its images are there, and of that size")
+    parser.add_argument("--all", action="store_true", help=f"list every fault, not the first {_SHOWN} of a kind")
+    args = parser.parse_args(argv)
+    images = args.images or (args.file if os.path.isdir(args.file) else "")
+    content = read_content(args.file, {"json": args.file, "images": images})
+    records, notes, statistics = parse_images(content, args.file, images), Notes(), Statistics()
+    if args.images:
+        check_images(records, notes)
+    total = None if is_cocoa(content) else len(required(content, "annotations", list, args.file))
+    for found in tqdm(find_objects(content, args.file, records, notes), "objects", total, disable=None):
+        statistics.add(found)
+    if statistics.classes:
+        print(report(statistics, notes, len(records)))
+    else:
+        notes.faults["no object that can be used"].append(args.file)
+    for kind, names in notes.faults.items():
+        shown = names if args.all else names[:_SHOWN]
+        more = f" … and {len(names) - len(shown)} more: --all" if len(names) > len(shown) else ""
+        print(f"{len(names)} × {kind}: {'; '.join(shown)}{more}")
+    print(f"{args.file}: {'faults found' if notes.faults else 'no fault found'}")
+    return 1 if notes.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))

@@ -1,0 +1,98 @@
+"""PLUG, and the SAM it is compared with, as meta-architectures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+import plug.config
+import plug.plug
+import plug.vanilla_sam
+from detectron2_sam.plugin.modeling import TrainedPart
+from detectron2_sam.plugin.structures import to_amodal_instances
+from plug.predictor import checked_boxes
+from sam_common.errors import UserError
+
+FIELDS = ("pred_boxes", "proposal_boxes", "gt_boxes")
+"""Where the boxes of Detectron2's `Instances` are, in the order in which they are looked for."""
+
+
+class PLUG(TrainedPart, plug.plug.PLUG):
+    """PLUG with Detectron2's inputs and outputs.
+
+    Inputs are those of the model itself; `boxes` may be Detectron2's `Boxes`, or missing: they are then those of
+    `instances`, what a detector found, or of `proposals`. They are in pixels of `image`, which must not be resized; one
+    without area inside it is a `UserError`.
+    Outputs are the model's, and `instances`, Detectron2's, in the order of the boxes (see `to_amodal_instances`).
+    """
+
+    @configurable
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return plug.config.plug_arguments(cfg)
+
+    def forward(
+        self, batch: list[dict[str, Any]], whole: list[dict[str, Any]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Any]]:
+        complete_whole = None if whole is None else [_complete(entry) for entry in whole]
+        outputs = super().forward([_complete(entry) for entry in batch], complete_whole)
+        return outputs if isinstance(outputs, dict) else _with_instances(batch, outputs)
+
+
+class VanillaSAM(TrainedPart, plug.vanilla_sam.VanillaSAM):
+    """SAM asked by `amodal_boxes`, with the same outputs."""
+
+    @configurable
+    def __init__(self, sam: Any, *, pixels: Any) -> None:
+        super().__init__(sam, pixels=pixels)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return plug.config.vanilla_sam_arguments(cfg)
+
+    def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return _with_instances(batch, super().forward([_complete(entry) for entry in batch]))
+
+
+def _complete(entry: dict[str, Any]) -> dict[str, Any]:
+    """The input with all that the model expects."""
+    boxes, where = _boxes(entry), entry.get("file_name", "")
+    corners = boxes.tensor if isinstance(boxes, Boxes) else boxes
+    corners = checked_boxes(corners, tuple(entry["image"].shape[-2:]), f"{where}: " if where else "")
+    complete = {"file_name": where, **entry, "boxes": corners}
+    if "amodal_masks" in entry and "seeds" not in entry:
+        complete["seeds"] = torch.randint(2**62, (len(complete["boxes"]),)).tolist()
+    return complete
+
+
+def _boxes(entry: dict[str, Any]) -> Any:
+    if "boxes" in entry:
+        return entry["boxes"]
+    for found in (entry[key] for key in ("instances", "proposals") if key in entry):
+        for field in FIELDS:
+            if found.has(field):
+                return found.get(field)
+    raise UserError(f"{entry.get('file_name') or 'an input'} has no boxes: give boxes, instances or proposals")
+
+
+def _with_instances(batch: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {**output, "instances": to_amodal_instances(output["amodal"], _classes(entry))}
+        for entry, output in zip(batch, outputs, strict=True)
+    ]
+
+
+def _classes(entry: dict[str, Any]) -> Tensor | None:
+    """The classes that the boxes came with: the model has none of its own."""
+    found = entry.get("instances")
+    if isinstance(found, Instances) and found.has("pred_classes"):
+        return found.pred_classes
+    known = entry.get("category_ids")
+    return None if known is None or None in known else torch.tensor(known, dtype=torch.int64)

@@ -1,0 +1,123 @@
+"""AM-SAM, and what it is compared with, as meta-architectures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.structures import Boxes as Detectron2Boxes
+from torch import Tensor
+from torch.nn import functional as F
+
+import amsam.amsam
+import amsam.baselines
+import amsam.config
+from amsam.box_prompts import select_boxes
+from amsam.data.image_masks import IGNORE
+from detectron2_sam.plugin.amodal import FIELDS
+from detectron2_sam.plugin.modeling import TrainedPart
+from detectron2_sam.plugin.structures import IGNORE_LABEL
+from plug.predictor import checked_boxes
+from sam_common.boxes.boxes import Boxes, no_boxes
+from sam_common.errors import UserError
+
+
+class _FewShot(TrainedPart):
+    """Detectron2's inputs and outputs for a model of `few_shot` masks.
+
+    Inputs are those of the model itself, and Detectron2's: `image` may be float; `boxes` its `Boxes`, or missing.
+    The box is then chosen, as `INPUT.BOXES.SELECT` says, of those of `instances`, what a detector found, or of
+    `proposals`; without any it is the whole image. Boxes are in pixels of `image`; one without area inside it is a
+    `UserError`. In training `sem_seg`, with 255 for what is not known, may be in the place of `labels`.
+    Outputs are the model's, and `sem_seg` [K+1, height, width], the same probabilities at the size that is asked for.
+    """
+
+    def __init__(self, *, select: str, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.select = select
+
+    def forward(self, batch: list[dict[str, Any]]) -> Any:
+        outputs = super().forward([self._complete(entry) for entry in batch])
+        if isinstance(outputs, dict):
+            return outputs
+        return [
+            {**output, "sem_seg": _at_asked_size(output["few_shot"], entry)}
+            for entry, output in zip(batch, outputs, strict=True)
+        ]
+
+    def _complete(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """The input with all that the model expects."""
+        image = entry["image"]
+        if image.dtype != torch.uint8:
+            image = image.round().clamp(0, 255).to(torch.uint8)
+        complete = {**entry, "image": image, "boxes": self._boxes(entry)}
+        if self.training and "labels" not in entry:
+            complete["labels"] = _labels(entry)
+        return complete
+
+    def _boxes(self, entry: dict[str, Any]) -> Tensor:
+        size, where = tuple(entry["image"].shape[-2:]), entry.get("file_name", "")
+        where = f"{where}: " if where else ""
+        if "boxes" in entry:
+            boxes = entry["boxes"]
+            return checked_boxes(boxes.tensor if isinstance(boxes, Detectron2Boxes) else boxes, size, where)
+        found = next((entry[key] for key in ("instances", "proposals") if key in entry), None)
+        field = None if found is None else next((name for name in FIELDS if found.has(name)), None)
+        if found is None or field is None:
+            return select_boxes(no_boxes(), self.select, size)[0]
+        corners = checked_boxes(found.get(field).tensor, size, where)
+        scores = found.scores.cpu() if found.has("scores") else torch.ones(len(corners))
+        return select_boxes(Boxes(corners, scores), self.select, size)[0]
+
+
+class AMSAM(_FewShot, amsam.amsam.AMSAM):
+    """AM-SAM with Detectron2's inputs and outputs (see `_FewShot`)."""
+
+    @configurable
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {**amsam.config.amsam_arguments(cfg), "select": cfg.INPUT.BOXES.SELECT}
+
+
+class PromptedSAM(_FewShot, amsam.baselines.PromptedSAM):
+    """SAM as it is, asked by the box, with the same."""
+
+    @configurable
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {**amsam.config.prompted_sam_arguments(cfg), "select": cfg.INPUT.BOXES.SELECT}
+
+
+class BoxRectangle(_FewShot, amsam.baselines.BoxRectangle):
+    """The box itself as the answer, with the same."""
+
+    @configurable
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        amsam.config.build_box_rectangle(cfg)  # for its checks
+        return {"select": cfg.INPUT.BOXES.SELECT}
+
+
+def _labels(entry: dict[str, Any]) -> Tensor:
+    if "sem_seg" not in entry:
+        raise UserError(f"{entry.get('file_name') or 'a training image'} has no ground truth: give labels or sem_seg")
+    labels = entry["sem_seg"].long()
+    return torch.where(labels == IGNORE_LABEL, IGNORE, labels)
+
+
+def _at_asked_size(probabilities: Tensor, entry: dict[str, Any]) -> Tensor:
+    """[K+1, h, w] -> [K+1, height, width]; Detectron2's `DefaultPredictor` resizes an image and tells its own size."""
+    size = (entry.get("height", probabilities.shape[1]), entry.get("width", probabilities.shape[2]))
+    if size == tuple(probabilities.shape[1:]):
+        return probabilities
+    return F.interpolate(probabilities[None], size, mode="bilinear")[0]

@@ -1,0 +1,200 @@
+"""Everything that can be wrong with the annotations of an amodal file, found in one walk through it.
+
+The readers stop at what contradicts the format and leave out what cannot be used; this goes on, and names all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from plug.data import coco_amodal, cocoa
+from plug.data.annotations import CROWD, EMPTY_AMODAL, EMPTY_VISIBLE
+from sam_common.data.coco_json import parse_annotation, parse_categories
+from sam_common.data.images import upright_size
+from sam_common.errors import UserError
+from sam_common.masks.coco_masks import Segmentation, as_rle, common_area, segmentation_extent
+
+REFUSED = "an entry that the reader refuses"
+OUTSIDE_AMODAL = "visible pixels outside the amodal mask"
+OUTSIDE_IMAGE = "an outline that leaves the image"
+NO_BOX = "a box without area, or not of four numbers"
+BOX_OUTSIDE = "a box that leaves the image"
+OTHER_BOX = "a box that is not that of its mask"
+TWICE = "the masks of an object before it"
+IMAGE = "an image that is missing or of another size"
+
+_SLACK = 2.0
+"""Pixels by which an edge may be off: tools count from the corners or the centres of pixels, and round."""
+_RELATIVE_SLACK = 0.05
+"""Of the side of a box, likewise."""
+
+Records = dict[int | str, dict[str, Any]]
+
+
+@dataclass
+class Notes:
+    """What a walk found, besides the objects.
+
+    Attributes:
+        faults: kind of fault -> the entries that have it.
+        passed: how many entries are no objects, by reason: nothing is wrong with those.
+    """
+
+    faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    passed: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Finding:
+    """An object whose two masks can be read and are not empty.
+
+    Attributes:
+        name: its id, or what else finds it in the file.
+        category: the name of its class.
+        record: of its image: file_name, image_id, height, width.
+        entry: what the file says of it.
+        box_keys: the keys of `entry` under which there may be the boxes of the two masks.
+        amodal, visible: its masks, checked.
+        boxes: tight around them, [x, y, width, height].
+        areas: their numbers of pixels.
+        common: the number of pixels in both.
+    """
+
+    name: str
+    category: str
+    record: dict[str, Any]
+    entry: dict[str, Any]
+    box_keys: tuple[str, ...]
+    amodal: Segmentation
+    visible: Segmentation
+    boxes: tuple[list[int], list[int]] = ([], [])
+    areas: tuple[int, int] = (0, 0)
+    common: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of its image."""
+        return self.record["height"], self.record["width"]
+
+
+def is_cocoa(content: Any) -> bool:
+    """Whether a content has the form of the original COCOA: annotations that have regions."""
+    entries = content.get("annotations") if isinstance(content, dict) else None
+    return bool(isinstance(entries, list) and entries and isinstance(entries[0], dict) and "regions" in entries[0])
+
+
+def find_objects(content: dict, source: str, records: Records, notes: Notes) -> Iterator[Finding]:
+    """All objects of a file that can be used; what is wrong with them or others goes into `notes`.
+
+    Raises:
+        UserError: the form of the annotations, or its classes, cannot be made out.
+    """
+    walk = _cocoa_objects if is_cocoa(content) else _coco_objects
+    known: set[tuple[Any, ...]] = set()
+    for found in walk(content, source, records, notes):
+        (box, area), (visible_box, seen) = (
+            segmentation_extent(mask, *found.size, found.name) for mask in (found.amodal, found.visible)
+        )
+        if not area or not seen:
+            notes.faults[EMPTY_VISIBLE if area else EMPTY_AMODAL].append(found.name)
+            continue
+        found.boxes, found.areas = (box, visible_box), (area, seen)
+        found.common = common_area(found.amodal, found.visible, *found.size)
+        for kind, detail in _faults_of(found):
+            notes.faults[kind].append(f"{found.name}{detail}")
+        masks = (as_rle(mask, *found.size)["counts"] for mask in (found.amodal, found.visible))
+        key = (found.record["image_id"], found.category, *masks)
+        if key in known:
+            notes.faults[TWICE].append(found.name)
+        known.add(key)
+        yield found
+
+
+def check_images(records: Records, notes: Notes) -> None:
+    """Notes every image that is not there, or not of the size that the file says."""
+    for record in records.values():
+        try:
+            height, width = upright_size(record["file_name"])
+        except UserError as error:
+            notes.faults[IMAGE].append(str(error))
+            continue
+        if (height, width) != (record["height"], record["width"]):
+            said = f"{record['width']}×{record['height']}"
+            notes.faults[IMAGE].append(f"{record['file_name']} is {width}×{height}, the file says {said}")
+
+
+def _coco_objects(content: dict, source: str, records: Records, notes: Notes) -> Iterator[Finding]:
+    schema = coco_amodal.find_schema(content, source)
+    classes = parse_categories(content, source, all_things=True)
+    index_of = {category.id: index for index, category in enumerate(classes)}
+    ids: set[int | str] = set()
+    for number, entry in enumerate(content["annotations"], start=1):
+        try:
+            _, record, known, where = parse_annotation(entry, number, source, ids, records, index_of)
+            amodal, visible = coco_amodal.read_masks(entry, schema, record, where)
+        except UserError as error:
+            notes.faults[REFUSED].append(str(error).removeprefix(f"{source}, "))
+            continue
+        name = str(known["id"])
+        if entry.get("iscrowd"):
+            notes.passed[CROWD] += 1
+        elif visible is None:
+            notes.faults[coco_amodal.HIDDEN_WITHOUT_MASK].append(name)
+        else:
+            yield Finding(name, classes[known["category_id"]].name, record, entry, schema.boxes, amodal, visible)
+
+
+def _cocoa_objects(content: dict, source: str, records: Records, notes: Notes) -> Iterator[Finding]:
+    for region, record, place, again in cocoa.parse_regions(content, source, records):
+        if region.get("isStuff"):
+            notes.passed[cocoa.STUFF] += 1
+            continue
+        if again:
+            notes.faults[cocoa.SECOND].append(place)
+            continue
+        try:
+            amodal, visible = cocoa.read_masks(region, record, f"{source}, {place}")
+        except UserError as error:
+            notes.faults[REFUSED].append(str(error).removeprefix(f"{source}, "))
+            continue
+        if visible is None:
+            notes.faults[coco_amodal.HIDDEN_WITHOUT_MASK].append(place)
+        else:
+            yield Finding(place, cocoa.OBJECT[0].name, record, region, (), amodal, visible)
+
+
+def _faults_of(found: Finding) -> Iterator[tuple[str, str]]:
+    """What is wrong with an object: the kind of fault, and what to say behind its name."""
+    height, width = found.size
+    if found.areas[1] > found.common:
+        yield OUTSIDE_AMODAL, f" ({found.areas[1] - found.common} of {found.areas[1]})"
+    for polygon in found.amodal if isinstance(found.amodal, list) else ():
+        x, y = polygon[::2], polygon[1::2]
+        if min(*x, *y) < -_SLACK or max(x) > width + _SLACK or max(y) > height + _SLACK:
+            yield OUTSIDE_IMAGE, ""
+            break
+    for key, tight in zip(found.box_keys, found.boxes, strict=False):
+        if key in found.entry and (kind := _box_fault(found.entry[key], tight, found.size)):
+            yield kind, f" ({key})"
+
+
+def _box_fault(box: Any, tight: list[int], size: tuple[int, int]) -> str:
+    """What is wrong with a box [x, y, width, height] of a mask whose own box is `tight`; "" where nothing is."""
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box) or min(box[2:]) <= 0:
+        return NO_BOX
+    x, y, width, height = box
+    if x < -_SLACK or y < -_SLACK or x + width > size[1] + _SLACK or y + height > size[0] + _SLACK:
+        return BOX_OUTSIDE
+    slack = [max(_SLACK, _RELATIVE_SLACK * side) for side in tight[2:]] * 2
+    edges = (x, y, x + width, y + height)
+    tight_edges = (tight[0], tight[1], tight[0] + tight[2], tight[1] + tight[3])
+    off = any(abs(a - b) > least for a, b, least in zip(edges, tight_edges, slack, strict=True))
+    return OTHER_BOX if off else ""
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)

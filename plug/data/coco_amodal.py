@@ -1,0 +1,156 @@
+"""Reader of COCO-format files with amodal masks: KINS in both of its schemas, COCOA-cls, and anyone's own files.
+
+One JSON with `images`, `annotations` (one per object) and `categories`, and a folder of images. The keys of the
+annotations tell the schema:
+
+                                        whole object     what is seen of it
+    KINS, update_*_2020.json            a_segm           i_segm
+    KINS, instances_*.json              segmentation     inmodal_seg
+    anyone's                            segmentation     visible_segmentation
+    COCOA-cls, *_with_classes.json      segmentation     visible_mask; where there is none, all of it
+
+KINS: Qi et al., "Amodal Instance Segmentation with KINS Dataset", CVPR 2019. COCOA-cls: Follmann et al., "Learning to
+See the Invisible", WACV 2019. Each mask is polygons or an RLE.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from plug.data.annotations import CROWD, AmodalAnnotations, first_of, warn_once
+from sam_common.data.coco_json import (
+    field,
+    parse_annotations,
+    parse_categories,
+    parse_images,
+    read_json,
+    require_files,
+)
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.errors import UserError
+from sam_common.masks.coco_masks import Segmentation, checked_segmentation
+from sam_common.structures import Vocabulary
+
+HIDDEN_WITHOUT_MASK = "an occlude_rate without a visible_mask"
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The keys of one form of annotation.
+
+    Attributes:
+        amodal, visible: of the two masks.
+        boxes: of the boxes that a file may give of them, which no reader uses.
+        always: every annotation has a visible mask; else one without is of an object that nothing hides.
+    """
+
+    amodal: str
+    visible: str
+    boxes: tuple[str, str]
+    always: bool = True
+
+
+SCHEMAS = (
+    Schema("a_segm", "i_segm", ("a_bbox", "i_bbox")),
+    Schema("segmentation", "inmodal_seg", ("bbox", "inmodal_bbox")),
+    Schema("segmentation", "visible_segmentation", ("bbox", "visible_bbox")),
+    Schema("segmentation", "visible_mask", ("bbox", "visible_bbox"), always=False),
+)
+_COCOA_CLS = SCHEMAS[-1]
+
+
+def coco_amodal_spec(name: str, *, json_file: str | os.PathLike, images: str | os.PathLike) -> DatasetSpec:
+    """The spec of a data set in one of these schemas: its JSON, its folder of images."""
+    files = {"json": str(json_file), "images": str(images)}
+    return DatasetSpec(
+        name,
+        load=partial(load_records, name, files),
+        load_vocabulary=partial(load_vocabulary, name, files),
+        evaluator="amodal",
+        files=files,
+    )
+
+
+def load_vocabulary(name: str, files: Mapping[str, str]) -> Vocabulary:
+    """The classes of the JSON's `categories`, in its order, all of them things.
+
+    Raises:
+        UserError: the file is missing or not in this format, or two classes share an id or a name.
+    """
+    return parse_categories(read_json(name, files["json"]), files["json"], all_things=True)
+
+
+def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One record per image, in the order of `images`, as `plug.data.annotations` describes them.
+
+    What cannot be used is left out and counted in one warning; a class without objects is named in another.
+
+    Raises:
+        UserError: a file is missing, or the JSON is not in one of the schemas or contradicts itself.
+    """
+    source = files["json"]
+    content = read_json(name, source)
+    vocabulary = parse_categories(content, source, all_things=True)
+    records = parse_images(content, source, files["images"])
+    if not records:
+        raise UserError(f"{source}: images is empty, there is nothing to train or test on")
+    schema = find_schema(content, source)
+    annotations = AmodalAnnotations(source, records)
+    index_of = {category.id: index for index, category in enumerate(vocabulary)}
+    used: set[int] = set()
+    for entry, record, known, where in parse_annotations(content, source, records, index_of):
+        used.add(known["category_id"])
+        if entry.get("iscrowd"):
+            annotations.leave_out(CROWD, known["id"])
+            continue
+        amodal, visible = read_masks(entry, schema, record, where)
+        if visible is None:
+            annotations.leave_out(HIDDEN_WITHOUT_MASK, known["id"])
+        else:
+            annotations.add(record, known, amodal, visible, where)
+    if idle := [category.name for index, category in enumerate(vocabulary) if index not in used]:
+        warn_once(f"{source}: {len(idle)} classes have no object: {first_of(idle)}")
+    require_files(name, "images", [record["file_name"] for record in records.values()])
+    return annotations.finish()
+
+
+def find_schema(content: dict, source: str) -> Schema:
+    """The schema of a file: the first whose visible masks occur in it.
+
+    Raises:
+        UserError: no annotation has a visible mask.
+    """
+    keys = set().union(*(entry for entry in field(content, "annotations", list, source) if isinstance(entry, dict)))
+    for schema in SCHEMAS:
+        if schema.visible in keys:
+            return schema
+    if keys and "occlude_rate" not in keys:
+        known = ", ".join(schema.visible for schema in SCHEMAS)
+        raise UserError(f"{source}: no annotation has a visible mask, by any of the keys {known}")
+    return _COCOA_CLS
+
+
+def read_masks(
+    entry: dict, schema: Schema, record: dict[str, Any], where: str
+) -> tuple[Segmentation, Segmentation | None]:
+    """The checked amodal and visible masks of an annotation; None where it is occluded but says not where.
+
+    Raises:
+        UserError: a mask is missing, damaged, or of another size than the image.
+    """
+    size = record["height"], record["width"]
+    if schema.amodal not in entry:
+        raise UserError(f"{where} has no {schema.amodal}, the mask of the whole object")
+    amodal = checked_segmentation(entry[schema.amodal], *size, f"{where}, {schema.amodal}")
+    if schema.visible in entry:
+        return amodal, checked_segmentation(entry[schema.visible], *size, f"{where}, {schema.visible}")
+    if schema.always:
+        raise UserError(
+            f"{where} has no {schema.visible}, the mask of what is seen of it; "
+            f"where nothing hides the object, repeat its {schema.amodal}"
+        )
+    return amodal, None if entry.get("occlude_rate") else amodal

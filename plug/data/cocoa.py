@@ -1,0 +1,175 @@
+"""Reader of the original COCOA annotation: images with regions, each with its whole outline and what is seen of it.
+
+Either one JSON with `images` and `annotations`, an entry per image; or a folder with such an entry per image, `1.json`
+beside `1.jpg`. An entry has `image_id` and `regions`; a region
+
+    segmentation                   polygon [x1, y1, x2, y2, …] of the whole object
+    visible_mask, invisible_mask   RLE, where something covers it; one of them will do
+    isStuff                        1: no object, a kind of ground; left out
+    name, order, occlude_rate      free text; the depth order; the hidden share of its area
+
+All regions are of the one class "object". Zhu et al., "Semantic Amodal Segmentation", CVPR 2017.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from plug.data.annotations import CROWD, AmodalAnnotations
+from plug.data.coco_amodal import HIDDEN_WITHOUT_MASK
+from sam_common.data.coco_json import field, missing, parse_images, read_json, require_files
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.images import upright_size
+from sam_common.errors import UserError
+from sam_common.io.inputs import IMAGE_SUFFIXES
+from sam_common.masks.coco_masks import Segmentation, checked_segmentation, decode_segmentation
+from sam_common.masks.rle import encode_mask
+from sam_common.structures import Category, Vocabulary
+
+OBJECT: Vocabulary = (Category("object", ("object",), True, 1),)
+
+STUFF = "stuff, not an object"
+SECOND = "the second annotation of its image"
+
+
+def cocoa_spec(
+    name: str, *, json_file: str | os.PathLike, images: str | os.PathLike, stuff: bool = False
+) -> DatasetSpec:
+    """The spec of a data set in this format.
+
+    Args:
+        json_file: the JSON, or the folder of JSON files.
+        images: the folder of images.
+        stuff: take the regions of stuff for objects too.
+    """
+    files = {"json": str(json_file), "images": str(images)}
+    return DatasetSpec(
+        name,
+        load=partial(load_records, name, files, stuff=stuff),
+        load_vocabulary=lambda: OBJECT,
+        evaluator="amodal",
+        files=files,
+    )
+
+
+def load_records(name: str, files: Mapping[str, str], *, stuff: bool = False) -> list[dict[str, Any]]:
+    """One record per image, as `plug.data.annotations` describes them; their annotations are numbered from 1.
+
+    What cannot be used is left out and counted in one warning.
+
+    Raises:
+        UserError: a file is missing, or the annotation is not in this format or contradicts itself.
+    """
+    source = files["json"]
+    content = read_content(name, files)
+    records = parse_images(content, source, files["images"])
+    if not records:
+        raise UserError(f"{source}: images is empty, there is nothing to train or test on")
+    annotations = AmodalAnnotations(source, records)
+    for number, (region, record, place, again) in enumerate(parse_regions(content, source, records), start=1):
+        reason = SECOND if again else STUFF if region.get("isStuff") and not stuff else None
+        reason = CROWD if region.get("iscrowd") else reason
+        if reason is not None:
+            annotations.leave_out(reason, place)
+            continue
+        amodal, visible = read_masks(region, record, f"{source}, {place}")
+        if visible is None:
+            annotations.leave_out(HIDDEN_WITHOUT_MASK, place)
+        else:
+            annotations.add(record, {"id": number, "category_id": 0}, amodal, visible, f"{source}, {place}")
+    require_files(name, "images", [record["file_name"] for record in records.values()])
+    return annotations.finish()
+
+
+def read_content(name: str, files: Mapping[str, str]) -> dict[str, Any]:
+    """The content of the JSON; of a folder, that of the JSON that `merge_files` would make.
+
+    Raises:
+        UserError: it cannot be read, or is in another format.
+    """
+    source = files["json"]
+    if os.path.isdir(source):
+        return merge_files(name, files)
+    content = read_json(name, source)
+    if isinstance(content, dict) and "regions" in content:
+        raise UserError(f"{source} is the annotation of one image; name its folder instead")
+    return content
+
+
+def merge_files(name: str, files: Mapping[str, str]) -> dict[str, Any]:
+    """One content {images, annotations} of a folder of JSON files, sorted by name, and the images beside them.
+
+    Raises:
+        UserError: the folder holds no JSON, an image or a file cannot be read, or a file is no annotation.
+    """
+    folder, images = Path(files["json"]), Path(files["images"])
+    paths = sorted(folder.glob("*.json"), key=lambda path: (len(path.stem), path.stem))
+    if not paths:
+        raise UserError(f"{folder} holds no JSON files; COCOA has one for each image, or one for all")
+    content: dict[str, Any] = {"images": [], "annotations": []}
+    for path in paths:
+        entry = read_json(name, str(path))
+        field(entry, "regions", list, str(path))
+        image = _image_of(name, path.stem, images)
+        height, width = upright_size(image)
+        image_id = field(entry, "image_id", (int, str), str(path))
+        content["images"].append({"id": image_id, "file_name": image.name, "height": height, "width": width})
+        content["annotations"].append(entry)
+    return content
+
+
+def _image_of(name: str, stem: str, folder: Path) -> Path:
+    for suffix in sorted(IMAGE_SUFFIXES):
+        if (folder / f"{stem}{suffix}").is_file():
+            return folder / f"{stem}{suffix}"
+    raise UserError(missing(name, "image", str(folder / f"{stem}.jpg")))
+
+
+def parse_regions(
+    content: dict, source: str, records: Mapping[int | str, dict[str, Any]]
+) -> Iterator[tuple[dict, dict[str, Any], str, bool]]:
+    """The regions of all images, stuff too.
+
+    Yields:
+        The region, the record of its image, where it stands, and whether an earlier entry was of the same image.
+
+    Raises:
+        UserError: an entry is not in this format, or of no image of the file.
+    """
+    seen: set[int | str] = set()
+    for entry in field(content, "annotations", list, source):
+        image_id = field(entry, "image_id", (int, str), f"{source}, annotations")
+        if image_id not in records:
+            raise UserError(f"{source}, annotations: images has no entry with the id {image_id!r}")
+        for number, region in enumerate(field(entry, "regions", list, f"{source}, image {image_id!r}"), start=1):
+            place = f"image {image_id!r} region {number}"
+            if not isinstance(region, dict):
+                raise UserError(f"{source}, {place} is no mapping")
+            yield region, records[image_id], place, image_id in seen
+        seen.add(image_id)
+
+
+def read_masks(region: dict, record: dict[str, Any], where: str) -> tuple[Segmentation, Segmentation | None]:
+    """The checked amodal and visible masks of a region; the visible one is None where it is hidden but says not where.
+
+    Raises:
+        UserError: a mask is missing, damaged, or of another size than the image.
+    """
+    size = record["height"], record["width"]
+    if "segmentation" not in region:
+        raise UserError(f"{where} has no segmentation, the outline of the whole object")
+    outline = region["segmentation"]
+    if isinstance(outline, list) and not (outline and isinstance(outline[0], list)):
+        outline = [outline]
+    amodal = checked_segmentation(outline, *size, f"{where}, segmentation")
+    if "visible_mask" in region:
+        return amodal, checked_segmentation(region["visible_mask"], *size, f"{where}, visible_mask")
+    if "invisible_mask" in region:
+        hidden = checked_segmentation(region["invisible_mask"], *size, f"{where}, invisible_mask")
+        seen = decode_segmentation(amodal, *size, where) & ~decode_segmentation(hidden, *size, where)
+        return amodal, encode_mask(seen)
+    return amodal, None if region.get("occlude_rate") else amodal

@@ -1,0 +1,133 @@
+"""From an amodal record to a model input: the image at its own size, boxes of what is seen, and the truth of them.
+
+Boxes are those of the visible masks, moved a little where asked (`sam_common.boxes.boxes.jitter_boxes`), or in testing those
+of a detector, each matched with the object that it is of.
+
+What is drawn for an object is keyed by the seed of the item and the object's id: neither how the instances of an image
+are grouped nor how many processes there are changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from plug.data.annotations import boxes_of, read_amodal
+from sam_common.boxes.boxes import Boxes, jitter_boxes, match_greedily
+from sam_common.data.images import read_image
+from sam_common.data.loader import item_seed
+from sam_common.data.mapper import check_size
+from sam_common.masks.coco_masks import checked_segmentation, segmentation_iou
+
+BoxSource = Callable[[dict[str, Any], Tensor], Boxes | None]
+"""(record, image uint8 [3, H, W]) -> boxes of its objects; None: those of the annotation."""
+
+_FOR_LOSSES, _FOR_JITTER = 0, 1
+
+
+class AmodalMapper:
+    """Reads one record and makes a model input of it.
+
+    Called with a record (see `plug.data.annotations`) and a seed, it returns a dict with `image` (uint8 RGB [3, H,
+    W]), `height`, `width`, `file_name`, `image_id`, `boxes` (float32 [n, 4] XYXY in pixels, of visible parts), and
+
+    - training: `visible_masks` and `amodal_masks` (bool [n, H, W]), `seeds` (n ints, keys of the losses' draws);
+    - testing: `box_scores` (n floats, 1.0 of true boxes), and of the object that each box is of `annotation_ids`,
+      `category_ids` (None where a predicted box is of none) and `amodal_boxes` ([n, 4], zeros there). n may be 0.
+
+    Args:
+        training: mirror and give masks, or ask for boxes and match them.
+        flip: mirror every second image, by chance (training).
+        jitter: by how much of its side each edge of a true box is moved at most; less than 0.5.
+        box_source: where boxes come from in testing; None: from the annotation.
+        match_iou: the overlap from which a predicted box is of an object: of masks where the source has them, else of
+            boxes.
+    """
+
+    def __init__(
+        self,
+        *,
+        training: bool,
+        flip: bool = False,
+        jitter: float = 0.0,
+        box_source: BoxSource | None = None,
+        match_iou: float = 0.5,
+    ) -> None:
+        self.training = training
+        self.flip = flip
+        self.jitter = jitter
+        self.box_source = box_source
+        self.match_iou = match_iou
+
+    def __call__(self, record: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+        """The model input of one record.
+
+        Raises:
+            UserError: a file of the record cannot be read, or contradicts the record.
+        """
+        image = read_image(record["file_name"])
+        check_size(image, record)
+        item = {key: record[key] for key in ("height", "width", "file_name", "image_id")}
+        if self.training:
+            return item | self._training_item(image, record, seed)
+        found = self.box_source(record, image) if self.box_source is not None else None
+        boxes = self._true_boxes(record, seed) if found is None else self.match(record, found)
+        return item | {"image": image} | boxes
+
+    def _training_item(self, image: Tensor, record: dict[str, Any], seed: int) -> dict[str, Any]:
+        entries = record["annotations"]
+        boxes = boxes_of(entries, "visible_bbox")
+        amodal, visible = read_amodal(record)
+        if self.flip and torch.rand((), generator=torch.Generator().manual_seed(seed)) < 0.5:
+            image, amodal, visible = (layers.flip(-1) for layers in (image, amodal, visible))
+            left, top, right, bottom = boxes.unbind(1)
+            boxes = torch.stack((record["width"] - right, top, record["width"] - left, bottom), dim=1)
+        return {
+            "image": image.contiguous(),
+            "boxes": self._jitter(boxes, record, seed),
+            "visible_masks": visible,
+            "amodal_masks": amodal,
+            "seeds": [item_seed(seed, _FOR_LOSSES, entry["id"]) for entry in entries],
+        }
+
+    def _true_boxes(self, record: dict[str, Any], seed: int) -> dict[str, Any]:
+        entries = record["annotations"]
+        return {
+            "boxes": self._jitter(boxes_of(entries, "visible_bbox"), record, seed),
+            "box_scores": [1.0] * len(entries),
+            "annotation_ids": [entry["id"] for entry in entries],
+            "category_ids": [entry["category_id"] for entry in entries],
+            "amodal_boxes": boxes_of(entries, "bbox"),
+        }
+
+    def _jitter(self, boxes: Tensor, record: dict[str, Any], seed: int) -> Tensor:
+        size = record["height"], record["width"]
+        for index, entry in enumerate(record["annotations"] if self.jitter else ()):
+            generator = torch.Generator().manual_seed(item_seed(seed, _FOR_JITTER, entry["id"]))
+            boxes[index] = jitter_boxes(boxes[index : index + 1], self.jitter, generator, size)[0]
+        return boxes
+
+    def match(self, record: dict[str, Any], found: Boxes) -> dict[str, Any]:
+        """What the model input says of boxes that were found: which object of the record each is of."""
+        entries = record["annotations"]
+        if found.masks is None:
+            overlap = box_iou(found.boxes, boxes_of(entries, "visible_bbox"))
+        else:
+            size, where = (record["height"], record["width"]), f"the mask of a box in {record['file_name']}"
+            masks = [checked_segmentation(mask, *size, where) for mask in found.masks]
+            overlap = segmentation_iou(masks, [entry["visible_segmentation"] for entry in entries], *size)
+        matches = match_greedily(overlap, found.scores, threshold=self.match_iou)
+        of = [entries[match] if match >= 0 else None for match in matches.tolist()]
+        amodal_boxes = torch.zeros(len(of), 4)
+        amodal_boxes[matches >= 0] = boxes_of(entries, "bbox")[matches[matches >= 0]]
+        return {
+            "boxes": found.boxes,
+            "box_scores": found.scores.tolist(),
+            "annotation_ids": [entry and entry["id"] for entry in of],
+            "category_ids": [entry and entry["category_id"] for entry in of],
+            "amodal_boxes": amodal_boxes,
+        }

@@ -1,0 +1,242 @@
+"""Judges whole objects, hidden parts included: amodal IoU of those that were asked about, and mask AP of all.
+
+Each prediction answers a box; the box belongs to the annotation that `annotation_ids` names, or to none. The IoUs of
+`amodal_iou` are taken of the former, in the frame of the whole image, against truth that nothing is cut from. What no
+box was of has no prediction: it is counted as `n_missed` and left out of these means, while AP counts it as missed, and
+boxes of nothing as false.
+
+`amodal_results.json` holds every prediction in COCO's results format, so COCO's own tools read it:
+
+    image_id, category_id    the data set's own; the class is that of the object the box is of, null where of none
+    segmentation, bbox       RLE of the amodal mask in the frame of the image, [x, y, width, height] in pixels around it
+    score                    of the box times that of the mask
+    visible_segmentation     RLE likewise of what is seen, and of the rest of the amodal mask;
+    occluded_segmentation    not there from a model that makes no visible masks
+    prompt_bbox              [x, y, width, height], the box that was asked about
+    annotation_id            what the box is of; null for nothing, and then without the entries below
+    iou                      full, occluded, visible, each in [0, 1]; full_merged, occluded_merged with the predicted
+                             visible mask added; visible_as_amodal, of the true visible mask taken as the answer
+    hidden                   strict, compat: whether the object has a hidden part, in either reading
+    beyond_crop              pixels of the true amodal mask outside the window that the model looked at
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plug.data.annotations import read_amodal
+from plug.evaluation.iou import AmodalCounts, amodal_counts, amodal_means, mask_iou, merge_visible
+from sam_common.boxes.boxes import mask_box
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.evaluation.evaluator import Results, gather, is_main_process
+from sam_common.evaluation.mask_ap import average_precision, coco_library
+from sam_common.evaluation.result_file import ResultFile
+from sam_common.masks.coco_masks import segmentation_area
+from sam_common.masks.rle import encode_mask
+from sam_common.structures import AmodalInstances, Vocabulary, Window
+
+_AMODAL, _VISIBLE = "segmentation", "visible_segmentation"  # in the truth and in the results
+_ONE_CLASS = {"id": 1, "name": "any"}
+
+
+class AmodalEvaluator:
+    """Compares `amodal` with an amodal annotation; each prediction is encoded at once and kept on disk.
+
+    Args:
+        spec: the data set; its records and vocabulary are loaded here.
+        output_dir: gets `amodal_results.json`; made when needed, several machines must share it.
+        training_vocabulary: not looked at, classes are not learned.
+    """
+
+    judges = ("amodal",)
+
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        *,
+        output_dir: str | os.PathLike,
+        training_vocabulary: Vocabulary | None = None,
+    ) -> None:
+        self.vocabulary = spec.load_vocabulary()
+        self.rules = {
+            "IoU": "of each instance in the frame of the whole image, then the mean over instances",
+            "hidden": "amodal and not visible; strict: it has a pixel, compat: the amodal mask has more pixels than "
+            "the visible one, as the published code of C2F-Seg counts",
+            "missed": "instances that no box is of count in n_missed and AP, not in mIoU",
+            "merged": "with the predicted visible mask added to the amodal one",
+            "visible_as_amodal": "baseline: the true visible mask taken as the answer",
+            "AP": f"{coco_library()[0]}; a score is that of the box times that of the mask; a class is that of the "
+            "object the box is of, so with the boxes of the truth it is an upper bound; where any box is of nothing, "
+            "all classes are judged as one",
+        }
+        self._records = {record["image_id"]: record for record in spec.load()}
+        self._results = ResultFile(Path(output_dir) / "amodal_results.json")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all images."""
+        self._images: list[int | str] = []
+        self._results.clear()
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Writes one batch; `amodal` is `AmodalInstances` in the order of the input's `annotation_ids`.
+
+        Raises:
+            UserError: an annotation cannot be read, or a result cannot be written.
+        """
+        for item, output in zip(inputs, outputs, strict=True):
+            record = self._records[item["image_id"]]
+            found: AmodalInstances = output["amodal"]
+            if tuple(found.image_size) != (record["height"], record["width"]):
+                raise ValueError(f"the objects of {record['file_name']} are of {found.image_size} pixels")
+            self._images.append(item["image_id"])
+            self._results.append(self._entries(record, item, found))
+
+    def evaluate(self) -> Results:
+        """Over all ranks, percentages; NaN where there is nothing to take a mean of.
+
+        Returns:
+            `amodal`: what `amodal_means` names, `n_missed`, `beyond_crop`, and `AP`, `AP50` … as `average_precision`;
+            `amodal_merged`: the means with the visible mask merged in; `visible`: `mIoU` and AP, both only where the
+            model makes visible masks; `visible_as_amodal`: the means of that baseline.
+        """
+        images = [image for part in gather(self._images) for image in part]
+        self._results.join()
+        return gather(self._judge(images) if is_main_process() else {})[0]
+
+    def _entries(self, record: dict[str, Any], item: dict[str, Any], found: AmodalInstances) -> list[dict[str, Any]]:
+        truth = {entry["id"]: entry for entry in record["annotations"]}
+        asked = zip(item["annotation_ids"], item["category_ids"], item["box_scores"], strict=True)
+        entries = []
+        for index, (annotation_id, category, box_score) in enumerate(asked):
+            amodal, visible = found.amodal_mask(index).cpu(), found.visible_mask(index)
+            visible = None if visible is None else visible.cpu()
+            entry = {
+                "image_id": record["image_id"],
+                "category_id": None if category is None else self.vocabulary[category].id,
+                "bbox": _xywh(mask_box(amodal)),
+                "score": box_score * float(found.scores[index]),
+                _AMODAL: encode_mask(amodal),
+            }
+            if visible is not None:
+                entry[_VISIBLE] = encode_mask(visible)
+                entry["occluded_segmentation"] = encode_mask(amodal & ~visible)
+            entry |= {"prompt_bbox": _xywh(found.pred_boxes[index]), "annotation_id": annotation_id}
+            if annotation_id is not None:
+                true_amodal, true_visible = read_amodal(record | {"annotations": [truth[annotation_id]]})
+                entry |= _compare(amodal[None], None if visible is None else visible[None], true_amodal, true_visible)
+                entry["beyond_crop"] = _pixels_beyond(true_amodal[0], found.windows[index])
+            entries.append(entry)
+        return entries
+
+    def _judge(self, images: list[int | str]) -> Results:
+        predicted = json.loads(self._results.path.read_bytes())
+        judged = [entry for entry in predicted if entry["annotation_id"] is not None]
+        truth = [entry | {"image_id": image} for image in images for entry in self._records[image]["annotations"]]
+        area = {(entry["image_id"], entry["id"]): entry["area"] for entry in truth}
+        pixels = sum(area[entry["image_id"], entry["annotation_id"]] for entry in judged)
+        results = {
+            "amodal": _means(judged, "full", "occluded")
+            | {"n_missed": float(len(truth) - len(judged))}
+            | {"beyond_crop": 100 * sum(entry["beyond_crop"] for entry in judged) / pixels if pixels else torch.nan}
+            | self._average_precision(images, truth, predicted, _AMODAL)
+        }
+        if all(_VISIBLE in entry for entry in predicted):
+            ious = [entry["iou"]["visible"] for entry in judged]
+            results["amodal_merged"] = _means(judged, "full_merged", "occluded_merged")
+            results["visible"] = {
+                "mIoU": 100 * float(np.mean(ious)) if ious else torch.nan,
+                "n": float(len(judged)),
+            } | self._average_precision(images, truth, predicted, _VISIBLE)
+        results["visible_as_amodal"] = _means(judged, "visible_as_amodal", None)
+        return results
+
+    def _average_precision(
+        self, images: list[int | str], truth: list[dict[str, Any]], predicted: list[dict[str, Any]], key: str
+    ) -> dict[str, float]:
+        """AP of the masks under `key`, without the number of classes: `n` counts instances here."""
+        one_class = any(entry["category_id"] is None for entry in predicted)
+        categories = [{"id": category.id, "name": category.name} for category in self.vocabulary]
+        sizes = [{side: self._records[image][side] for side in ("height", "width")} | {"id": image} for image in images]
+        annotations = [
+            {
+                "image_id": entry["image_id"],
+                "category_id": _ONE_CLASS["id"] if one_class else categories[entry["category_id"]]["id"],
+                "iscrowd": 0,
+                "bbox": entry["bbox"],
+                "segmentation": entry[key],
+                "area": self._area(entry, key),
+            }
+            for entry in truth
+        ]
+        detections = [
+            {
+                "image_id": entry["image_id"],
+                "category_id": _ONE_CLASS["id"] if one_class else entry["category_id"],
+                "score": entry["score"],
+                "bbox": entry["bbox"],
+                "segmentation": entry[key],
+            }
+            for entry in predicted
+        ]
+        content = {
+            "images": sizes,
+            "categories": [_ONE_CLASS] if one_class else categories,
+            "annotations": annotations,
+        }
+        metrics = average_precision(content, detections, "segm")
+        return {name: value for name, value in metrics.items() if name != "n"}
+
+    def _area(self, entry: dict[str, Any], key: str) -> int:
+        record = self._records[entry["image_id"]]
+        where = f"{record['file_name']}, annotation {entry['id']}"
+        return segmentation_area(entry[key], record["height"], record["width"], where)
+
+
+def _compare(amodal: Tensor, visible: Tensor | None, true_amodal: Tensor, true_visible: Tensor) -> dict[str, Any]:
+    """`iou` and `hidden` of a prediction; all masks are [1, H, W] bool."""
+    counts = amodal_counts(amodal, true_amodal, true_visible)
+    iou = {"full": counts.full, "occluded": counts.occluded}
+    if visible is not None:
+        merged = amodal_counts(merge_visible(amodal, visible), true_amodal, true_visible)
+        iou |= {"visible": mask_iou(visible, true_visible)}
+        iou |= {"full_merged": merged.full, "occluded_merged": merged.occluded}
+    iou["visible_as_amodal"] = mask_iou(true_visible, true_amodal)
+    hidden = {"strict": counts.strict, "compat": counts.compat}
+    return {
+        "iou": {name: value.item() for name, value in iou.items()},
+        "hidden": {name: value.item() for name, value in hidden.items()},
+    }
+
+
+def _means(judged: Sequence[dict[str, Any]], full: str, occluded: str | None) -> dict[str, float]:
+    """`amodal_means` of results; without a name of the occluded IoU nothing hidden was said, and it is 0."""
+    return amodal_means(
+        AmodalCounts(
+            full=torch.tensor([entry["iou"][full] for entry in judged], dtype=torch.float64),
+            occluded=torch.tensor(
+                [entry["iou"][occluded] if occluded else 0.0 for entry in judged], dtype=torch.float64
+            ),
+            strict=torch.tensor([entry["hidden"]["strict"] for entry in judged], dtype=torch.bool),
+            compat=torch.tensor([entry["hidden"]["compat"] for entry in judged], dtype=torch.bool),
+        )
+    )
+
+
+def _pixels_beyond(mask: Tensor, window: Window) -> int:
+    """Pixels of a mask [H, W] outside a window."""
+    left, top, right, bottom = window
+    return int(mask.sum() - mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)].sum())
+
+
+def _xywh(box: Tensor) -> list[float]:
+    x0, y0, x1, y1 = box.tolist()
+    return [x0, y0, x1 - x0, y1 - y0]

@@ -1,0 +1,116 @@
+"""Passes over maps of pixels that `map_kernels.cpp` makes sooner than NumPy, where there is a compiler.
+
+Each function gives what its caller would otherwise compute itself, to the last bit, and None where nothing is compiled
+(`layers/native.py` has the reasons) or where the caller has to look for a mistake. None holds the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+
+from sam_common.native import NoKernel, load
+
+_SOURCE = Path(__file__).with_suffix(".cpp")
+
+
+def kernel_in_use() -> str:
+    """What runs, for a log: `c++`, or `numpy` and why. Compiles what was not yet."""
+    try:
+        load(_SOURCE)
+    except NoKernel as reason:
+        return f"numpy ({reason})"
+    return "c++"
+
+
+def unfilter_rgb(data: bytes, height: int, width: int) -> np.ndarray | None:
+    """The inflated data of an 8-bit RGB PNG, H rows of a filter's number and 3 W bytes, as ids R + 256 G + 65536 B.
+
+    Returns:
+        int32 [H, W]; None also where there is no such filter.
+    """
+    if (library := _library()) is None:
+        return None
+    if len(data) != height * (1 + 3 * width):
+        raise ValueError(f"{len(data)} bytes are not {width}×{height} pixels")
+    ids = np.empty((height, width), dtype=np.int32)
+    failed = library.unfilter_rgb(ctypes.c_char_p(data), _integer(height), _integer(width), _pointer(ids))
+    return None if failed else ids
+
+
+def joint_areas(
+    true_ids: np.ndarray, predicted_ids: np.ndarray, true_listed: np.ndarray, predicted_listed: np.ndarray
+) -> np.ndarray | None:
+    """Pixels shared by every pair of segments.
+
+    Args:
+        true_ids, predicted_ids: int32 of one size, ids.
+        true_listed, predicted_listed: [G] and [P] int32, the ids there may be, distinct.
+
+    Returns:
+        int64 [G, P]; None also where an id is not listed.
+    """
+    if (library := _library()) is None:
+        return None
+    maps = [np.ascontiguousarray(ids, dtype=np.int32) for ids in (true_ids, predicted_ids)]
+    lists = [np.ascontiguousarray(ids, dtype=np.int32) for ids in (true_listed, predicted_listed)]
+    if maps[0].size != maps[1].size:
+        raise ValueError(f"the maps are {true_ids.shape} and {predicted_ids.shape}")
+    areas = np.zeros((lists[0].size, lists[1].size), dtype=np.int64)
+    listed = [argument for ids in lists for argument in (_pointer(ids), _integer(ids.size))]
+    failed = library.joint_areas(*map(_pointer, maps), _integer(maps[0].size), *listed, _pointer(areas))
+    return None if failed else areas
+
+
+def first_highest(rows: np.ndarray) -> np.ndarray | None:
+    """`rows.argmax(axis=0)` of [C, N] float32 or float64; int64 [N]. Rows not whole in memory are copied."""
+    if (library := _library()) is None:
+        return None
+    if rows.dtype not in (np.float32, np.float64):
+        raise ValueError(f"the scores are {rows.dtype}")
+    if rows.strides[1] != rows.itemsize:
+        rows = np.ascontiguousarray(rows)
+    best = np.empty(rows.shape[1], dtype=np.int64)
+    shape = (*rows.shape, rows.strides[0] // rows.itemsize)
+    getattr(library, f"first_highest_{rows.dtype}")(_pointer(rows), *map(_integer, shape), _pointer(best))
+    return best
+
+
+def rle_characters(numbers: np.ndarray, lengths: np.ndarray) -> list[str] | None:
+    """The text of encodings as COCO compresses them (`rle.py`), [K] of them after each other.
+
+    Args:
+        numbers: int64, all of them, each in 0 … 2³¹-1.
+        lengths: [K] int64, how many of the numbers belong to each.
+    """
+    if (library := _library()) is None:
+        return None
+    numbers, lengths = (np.ascontiguousarray(array, dtype=np.int64) for array in (numbers, lengths))
+    if lengths.sum() != numbers.size:
+        raise ValueError(f"{numbers.size} numbers are not of lengths that add up to {lengths.sum()}")
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() < 2**31:
+        raise ValueError(f"numbers must lie in 0..2³¹-1, got {numbers.min()}..{numbers.max()}")
+    text, ends = np.empty(_MOST_CHARACTERS * numbers.size, dtype=np.uint8), np.empty(lengths.size, dtype=np.int64)
+    library.rle_characters(_pointer(numbers), _pointer(lengths), _integer(lengths.size), _pointer(text), _pointer(ends))
+    whole, stops = text[: ends[-1] if ends.size else 0].tobytes().decode("ascii"), ends.tolist()
+    return [whole[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+
+
+_MOST_CHARACTERS = 7
+"""Of a number, five bits each: 35 hold the difference of two numbers below 2³¹ and its sign."""
+
+
+def _library() -> ctypes.CDLL | None:
+    try:
+        return load(_SOURCE)
+    except NoKernel:
+        return None
+
+
+def _pointer(array: np.ndarray) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+_integer = ctypes.c_int64

@@ -1,0 +1,195 @@
+"""Weight files: the download without a network, damaged files, and the hash of a state dict."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from email.message import Message
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+
+from sam_common.errors import UserError
+from sam_common.io import weights
+from sam_common.io.weights import OFFICIAL, OfficialFile, official_weights, read_weights, state_sha256
+
+CONTENT = b"published bytes " * 100_000  # more than one chunk
+
+
+class Response(io.BytesIO):
+    """What `urlopen` returns, as far as it is used."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.headers = Message()
+        self.headers["Content-Length"] = str(len(content))
+
+
+@pytest.fixture()
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder, not there yet, and `CONTENT` published as `sam_vit_b`."""
+    monkeypatch.setenv("DETECTRON2_SAM_CACHE", str(tmp_path / "cache"))
+    published = OfficialFile("https://example.org/sam_vit_b_01ec64.pth", hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setitem(weights.OFFICIAL, "sam_vit_b", published)
+    return tmp_path / "cache"
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[str]:
+    """Lets every address answer with `content`; the addresses asked for."""
+    asked: list[str] = []
+
+    def urlopen(url: str, timeout: float) -> Response:
+        asked.append(url)
+        return Response(content)
+
+    monkeypatch.setattr(weights, "urlopen", urlopen)
+    return asked
+
+
+def test_downloads_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file lies under its official name with the published bytes, and the second call asks nobody."""
+    asked = serve(monkeypatch, CONTENT)
+    path = official_weights("sam_vit_b")
+    assert path == official_weights("sam_vit_b") == cache / "sam_vit_b_01ec64.pth"
+    assert path.read_bytes() == CONTENT
+    assert asked == ["https://example.org/sam_vit_b_01ec64.pth"]
+    assert list(cache.iterdir()) == [path]
+
+
+def test_wrong_hash_is_refused_and_deleted(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A truncated download leaves nothing behind, and both hashes are told."""
+    serve(monkeypatch, CONTENT[:-1])
+    with pytest.raises(UserError) as caught:
+        official_weights("sam_vit_b")
+    assert hashlib.sha256(CONTENT[:-1]).hexdigest() in str(caught.value)
+    assert hashlib.sha256(CONTENT).hexdigest() in str(caught.value)
+    assert list(cache.iterdir()) == []
+
+
+def test_without_a_network_the_way_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line with the address to fetch and the place to put the file."""
+
+    def urlopen(url: str, timeout: float) -> Response:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(weights, "urlopen", urlopen)
+    with pytest.raises(UserError) as caught:
+        official_weights("sam_vit_b")
+    message = str(caught.value)
+    assert "https://example.org/sam_vit_b_01ec64.pth" in message
+    assert str(cache / "sam_vit_b_01ec64.pth") in message and "\n" not in message
+
+
+def test_broken_connection_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection ends after the first chunk: no partial file under any name."""
+
+    class Broken(Response):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell():
+                raise ConnectionResetError("connection reset")
+            return super().read(size)
+
+    monkeypatch.setattr(weights, "urlopen", lambda url, timeout: Broken(CONTENT))
+    with pytest.raises(UserError, match="connection reset"):
+        official_weights("sam_vit_b")
+    assert list(cache.iterdir()) == []
+
+
+def test_damaged_cache_file_is_named_and_kept(cache: Path) -> None:
+    """A file someone put there is verified too; deleting it is theirs to do."""
+    cache.mkdir()
+    path = cache / "sam_vit_b_01ec64.pth"
+    path.write_bytes(b"something else")
+    with pytest.raises(UserError, match="is damaged") as caught:
+        official_weights("sam_vit_b")
+    assert str(path) in str(caught.value) and path.exists()
+
+
+def test_official_files_are_described_completely() -> None:
+    """Three files at Meta's address, each with a whole SHA-256."""
+    assert [file.file_name for file in OFFICIAL.values()] == [
+        "sam_vit_b_01ec64.pth",
+        "sam_vit_l_0b3195.pth",
+        "sam_vit_h_4b8939.pth",
+    ]
+    assert all(len(bytes.fromhex(file.sha256)) == 32 for file in OFFICIAL.values())
+    with pytest.raises(UserError, match="no official weights named 'sam'; known: sam_vit_b, sam_vit_l, sam_vit_h"):
+        official_weights("sam")
+
+
+class Trap:
+    """Unpickled by an unsafe reader, this would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return open, (str(self.path), "w")
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
+    """A pickle that runs code when loaded is refused, and did not run."""
+    torch.save({"weight": Trap(tmp_path / "ran")}, tmp_path / "trap.pth")
+    with pytest.raises(UserError, match=r"trap\.pth cannot be read as weights"):
+        read_weights(tmp_path / "trap.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.pth", b"", "cannot be read as weights"),
+        ("a.pth", b"<html>not found</html>", "cannot be read as weights"),
+        ("a.pth", pickle.dumps([1, 2], protocol=2), "cannot be read as weights"),
+        ("a.safetensors", b"\x08", "cannot be read as weights"),
+    ],
+    ids=["empty", "a web page", "a bare pickle", "truncated"],
+)
+def test_unreadable_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    """Every way a file can be wrong ends in one line with its path."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_weights(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_only_flat_state_dicts_are_weights(tmp_path: Path) -> None:
+    """A training checkpoint or a list of tensors is not mistaken for weights; a missing file is named."""
+    for wrong in ({"model": {"weight": torch.zeros(1)}}, [torch.zeros(1)]):
+        torch.save(wrong, tmp_path / "a.pth")
+        with pytest.raises(UserError, match="nothing but named tensors"):
+            read_weights(tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"no weight file .*b\.pth"):
+        read_weights(tmp_path / "b.pth")
+
+
+def test_state_hash_of_a_known_state() -> None:
+    """By hand: name, type, shape, then the little-endian bytes of [1, 2] in float16."""
+    expected = hashlib.sha256(b"w|torch.float16|(2,)|" + bytes.fromhex("003c0040")).hexdigest()
+    assert state_sha256({"w": torch.tensor([1.0, 2.0], dtype=torch.float16)}) == expected
+
+
+def test_state_hash_sees_every_difference() -> None:
+    """Order does not matter; a name, a type, a shape or one bit does. Scalars, empty and bfloat16 tensors have one."""
+    base = {"a": torch.arange(4.0), "b": torch.zeros(())}
+    assert state_sha256(base) == state_sha256(dict(reversed(base.items())))
+    flipped = torch.tensor([0.0, 1.0, 2.0, 3.0000002])
+    others = [
+        {"c": base["a"], "b": base["b"]},
+        {"a": base["a"].reshape(2, 2), "b": base["b"]},
+        {"a": base["a"].bfloat16(), "b": base["b"]},
+        {"a": base["a"].view(torch.int32), "b": base["b"]},
+        {"a": flipped, "b": base["b"]},
+        {"a": torch.zeros(0), "b": base["b"]},
+    ]
+    hashes = {state_sha256(state) for state in (base, *others)}
+    assert len(hashes) == len(others) + 1
+
+
+def test_state_hash_ignores_memory_layout() -> None:
+    """A transposed view hashes as the contiguous tensor of the same values."""
+    matrix = torch.arange(6.0).reshape(2, 3)
+    assert state_sha256({"a": matrix.T}) == state_sha256({"a": matrix.T.contiguous()})

@@ -1,1 +1,0 @@
-"""The parts of `tools/ablation.py` and `tools/ablations.py`."""

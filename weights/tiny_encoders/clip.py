@@ -1,0 +1,272 @@
+"""Trains the tiny CLIP (size T) on generated scenes: regions against sentences.
+
+Whole scenes go through the image tower; its features are pooled in ground-truth masks the way PosSAM pools them, and
+each region's embedding must find the sentence of its class among those of all classes, and each sentence its regions
+(a multi-positive contrastive loss). Crops alone gave features that no mask could be pooled from. So this CLIP was
+taught with masks, and it has met every word of the world.
+
+Three stages: the text tower alone tells the classes apart; the image tower alone learns these embeddings on scenes of
+half the size, a quarter of the cost; then both learn together on full scenes, and a small second term matches whole
+scenes to captions.
+
+Symbols: R regions, N scenes or regions and M sentences in general, C classes, E width of the joint embedding.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+
+from possam.clip_encoder import ClipEncoder, build_clip
+from possam.local_discriminative_pooling import masked_average_pool
+from sam_common.data.generated import seen_vocabulary, world_vocabulary
+from sam_common.evaluation.categories import seen_classes
+from sam_common.io.files import atomic_path
+
+from .clip_data import Batch, Sentences, load_batch, loosen
+
+_WORLD, _TEST_WORLD = 1_000_000, 5_000_000  # far from the seeds of data sets
+_COMMAND = "python weights/train_tiny_encoders.py --only clip"
+_SIZE, _SMALL = 256, 128
+_SMALL_SHARE = 0.45  # of the time
+_BATCH = 16
+_LEARNING_RATE = 2e-3
+_WARMUP = 200
+_WORD_STEPS = 100
+_SCENE_WEIGHT = 0.1
+_TEST_SCENES = 200
+_REPORT_MINUTES = 2.0
+
+Accuracy = dict[str, float]
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """Learning rate and size of the scenes, by the share of the time that's over (0..1)."""
+
+    minutes: float
+    peak: float
+    small_share: float
+
+    def learning_rate(self, step: int, done: float) -> float:
+        """Rises over the first steps, then falls along a cosine to zero."""
+        return self.peak * min(1, (step + 1) / _WARMUP) * (1 + math.cos(math.pi * done)) / 2
+
+    def size(self, done: float) -> int:
+        return _SMALL if done < self.small_share else _SIZE
+
+
+def train_tiny_clip(output: Path, *, seed: int = 0, minutes: float = 30, start: Path | None = None) -> Accuracy:
+    """Trains the tiny CLIP; writes it at every report (float16 safetensors) and returns its last accuracies.
+
+    Args:
+        output: the file to write.
+        seed: of the weights and of all draws. The stages follow the clock, so two runs with one seed aren't equal.
+        minutes: of training; the learning rate reaches zero then.
+        start: a file of an earlier run, with another seed, to go on from: the third stage only, at half the rate.
+    """
+    torch.manual_seed(seed)
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    encoder, sentences = _begin(start, rng)
+    with torch.no_grad():
+        words = sentences.class_embeddings(encoder)
+    plan = (
+        _Schedule(minutes, _LEARNING_RATE, _SMALL_SHARE) if start is None else _Schedule(minutes, _LEARNING_RATE / 2, 0)
+    )
+    optimizer = _optimizer(encoder, plan.peak)
+    average = AveragedModel(encoder, multi_avg_fn=_lengthening_average)
+    begun, reported, step, done = time.monotonic(), 0.0, 0, 0.0
+    while done < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = plan.learning_rate(step, done)
+        size = plan.size(done)
+        batch = load_batch(seed + _WORLD, range(step * _BATCH, (step + 1) * _BATCH), size=size, flips=rng)
+        if size == _SMALL:
+            loss = region_loss(encoder, batch, words, generator)
+        else:
+            loss = joint_loss(encoder, batch, sentences, rng, generator)
+        _update(encoder, optimizer, loss)
+        average.update_parameters(encoder)
+        step, elapsed = step + 1, (time.monotonic() - begun) / 60
+        done = elapsed / minutes
+        if elapsed - reported >= _REPORT_MINUTES or done >= 1:
+            reported = elapsed
+            averaged = cast(ClipEncoder, average.module)
+            current = sentences.class_embeddings(averaged)
+            accuracy = region_accuracy(averaged, current, world=_TEST_WORLD, size=size, scenes=_TEST_SCENES)
+            print(f"{elapsed:5.1f} min  step {step}  loss {loss:.3f}  {_in_words(accuracy)}", flush=True)
+            trained = f"{step} steps of {_BATCH} scenes, {elapsed:.1f} minutes of one thread"
+            _save(output, averaged, sentences.token_ids, _metadata(seed, minutes, trained, accuracy, start))
+    return accuracy
+
+
+def _begin(start: Path | None, rng: np.random.Generator) -> tuple[ClipEncoder, Sentences]:
+    """The encoder to train, of the token table only the rows in use; its text tower taught already."""
+    encoder = build_clip("tiny", str(start or "random")).to(memory_format=torch.channels_last).requires_grad_(True)
+    sentences = Sentences(encoder)
+    rows = encoder.clip.token_embedding.weight[sentences.token_ids].detach().clone()
+    encoder.clip.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)
+    if start is None:
+        _initialise(encoder)
+        _spread_words(encoder, sentences, rng)
+    return encoder, sentences
+
+
+def contrastive(logits: Tensor, positives: Tensor) -> Tensor:
+    """Multi-positive contrastive loss, the mean of both directions; a row or column without positives doesn't count.
+
+    Args:
+        logits: [N, M].
+        positives: [N, M] bool.
+    """
+    loss = logits.new_zeros(())
+    for scores, right in ((logits, positives), (logits.T, positives.T)):
+        scores, right = scores[right.any(1)], right[right.any(1)]
+        loss = loss - (scores.log_softmax(1) * right).sum(1).div(right.sum(1)).mean() / 2
+    return loss
+
+
+def region_loss(encoder: ClipEncoder, batch: Batch, words: Tensor, generator: torch.Generator) -> Tensor:
+    """Regions against given embeddings [C, E] of all classes: the image tower learns."""
+    with torch.autocast("cpu", torch.bfloat16):
+        regions = _embed_regions(encoder, encoder.features(batch.images).float(), batch, generator)
+    return contrastive(encoder.clip.logit_scale.exp() * regions @ words.T, _is_class(batch))
+
+
+def joint_loss(
+    encoder: ClipEncoder, batch: Batch, sentences: Sentences, rng: np.random.Generator, generator: torch.Generator
+) -> Tensor:
+    """Regions against a sentence of every class, and whole scenes against captions: both towers learn."""
+    captions, fits = sentences.of_scenes(batch.classes, rng)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = encoder.features(batch.images).float()
+        text = encoder.clip.encode_text(torch.cat([sentences.one_per_class(rng), captions]), normalize=True).float()
+        regions = _embed_regions(encoder, features, batch, generator)
+        scenes = F.normalize(encoder.project(features.mean((-2, -1))).float(), dim=-1)
+    classes, scale = len(world_vocabulary()), encoder.clip.logit_scale.exp()
+    by_region = contrastive(scale * regions @ text[:classes].T, _is_class(batch))
+    return by_region + _SCENE_WEIGHT * contrastive(scale * scenes @ text[classes:].T, fits)
+
+
+def _embed_regions(encoder: ClipEncoder, features: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+    """[R, E], normalised."""
+    pooled = masked_average_pool(features, loosen(batch.masks, generator))[batch.classes >= 0]
+    return F.normalize(encoder.project(pooled).float(), dim=-1)
+
+
+def _is_class(batch: Batch) -> Tensor:
+    """[R, C] bool."""
+    return F.one_hot(batch.classes[batch.classes >= 0], len(world_vocabulary())).bool()
+
+
+@torch.no_grad()
+def region_accuracy(encoder: ClipEncoder, words: Tensor, *, world: int, size: int, scenes: int) -> Accuracy:
+    """Share of regions whose embedding, pooled in the ground-truth mask, is nearest to its class among all C.
+
+    Args:
+        words: [C, E] normalised embeddings of all classes.
+        world: seed of the test scenes.
+        size: S of the scenes.
+
+    Returns:
+        For the groups all, seen, unseen, things, stuff: 0..1.
+    """
+    hits, truth = [], []
+    for start in range(0, scenes, 20):
+        batch = load_batch(world, range(start, min(start + 20, scenes)), size=size)
+        with torch.autocast("cpu", torch.bfloat16):
+            features = encoder.features(batch.images)
+        best = (encoder.project(masked_average_pool(features.float(), batch.masks)) @ words.T).argmax(-1)
+        given = batch.classes >= 0
+        hits.append((best == batch.classes)[given])
+        truth.append(batch.classes[given])
+    hit, classes = torch.cat(hits).float(), torch.cat(truth)
+    seen = seen_classes(world_vocabulary(), seen_vocabulary())[classes]
+    thing = torch.tensor([category.is_thing for category in world_vocabulary()])[classes]
+    groups = {"all": thing | ~thing, "seen": seen, "unseen": ~seen, "things": thing, "stuff": ~thing}
+    return {name: hit[group].mean().item() for name, group in groups.items()}
+
+
+def _initialise(encoder: ClipEncoder) -> None:
+    """Weights that keep the spread of their input. timm's (0.02 everywhere) make narrow layers nearly linear."""
+    for module in encoder.clip.visual.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+
+
+def _spread_words(encoder: ClipEncoder, sentences: Sentences, rng: np.random.Generator) -> None:
+    """Teaches the text tower alone to tell the classes apart, whatever the template and the synonym.
+
+    Sentences that differ in one word start with nearly equal embeddings. Then neither tower has a reason to tell
+    shapes apart before the other does, and a joint training stalls there for many minutes.
+    """
+    optimizer = _optimizer(encoder, 1e-3)
+    same = torch.eye(len(world_vocabulary()), dtype=torch.bool)
+    for _ in range(_WORD_STEPS):
+        tokens = torch.cat([sentences.one_per_class(rng), sentences.one_per_class(rng)])
+        with torch.autocast("cpu", torch.bfloat16):
+            one, other = encoder.clip.encode_text(tokens, normalize=True).float().chunk(2)
+        loss = contrastive(one @ other.T / 0.07, same)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def _optimizer(encoder: ClipEncoder, learning_rate: float) -> torch.optim.AdamW:
+    matrices = [p for p in encoder.parameters() if p.ndim > 1]
+    others = [p for p in encoder.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6)
+
+
+def _update(encoder: ClipEncoder, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+    optimizer.step()
+    with torch.no_grad():
+        encoder.clip.logit_scale.clamp_(max=math.log(100))  # as CLIP does
+
+
+def _lengthening_average(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
+    """Exponential moving average whose window grows to 300 steps."""
+    torch._foreach_lerp_(averaged, current, max(1 / 300, 5 / (5 + int(updates))))
+
+
+def _in_words(accuracy: Accuracy) -> str:
+    return "accuracy " + "  ".join(f"{name} {100 * value:.1f}" for name, value in accuracy.items())
+
+
+def _metadata(seed: int, minutes: float, trained: str, accuracy: Accuracy, start: Path | None) -> dict[str, str]:
+    command = f"{_COMMAND} --seed {seed} --clip-minutes {minutes:g}"
+    if start is not None:
+        with safe_open(start, framework="pt") as file:
+            before = file.metadata()
+        command, trained = f"{before['command']}; then {command} --clip-start", f"{before['trained']}; then {trained}"
+    return {
+        "content": "tiny CLIP of the generated world, taught with ground-truth masks and with all of its words",
+        "command": command,
+        "trained": trained,
+        "score": f"{_in_words(accuracy)}: % of regions of {_TEST_SCENES} scenes, ground-truth masks, 56 words",
+    }
+
+
+def _save(output: Path, encoder: ClipEncoder, token_ids: Tensor, metadata: dict[str, str]) -> None:
+    """Writes half-precision weights, of the token table only the rows in use."""
+    state = {name: value.detach().half().contiguous() for name, value in encoder.clip.state_dict().items()}
+    state["token_rows"] = state.pop("token_embedding.weight")
+    state["token_ids"] = token_ids
+    with atomic_path(output) as temporary:
+        save_file(state, temporary, metadata=metadata)
