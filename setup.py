@@ -1,45 +1,19 @@
-"""Packaging. Nothing is compiled; the package list is explicit so that `datasets/` and `tests/` are never installed."""
+"""Packaging. Nothing is compiled: kernels are built on the machine that runs them, where it has a compiler."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
+
+PACKAGES = ("amsam", "detectron2_sam", "plug", "possam", "sam_common")
+SHARED = {  # in a clone at the top level, in an installed package under sam_common/share
+    "sam_common.share.configs": "configs",
+    "sam_common.share.configs.ablations": "configs/ablations",
+    "sam_common.share.configs.detectron2": "configs/detectron2",
+    "sam_common.share.configs.reproduction": "configs/reproduction",
+    "sam_common.share.configs.vocabularies": "configs/vocabularies",
+    "sam_common.share.weights": "weights",
+}
 
 setup(
-    packages=[
-        "amsam",
-        "detectron2_sam",
-        "plug",
-        "possam",
-        "sam_common",
-        "sam_common.data",
-        "sam_common.data.generated",
-        "sam_common.engine",
-        "sam_common.evaluation",
-        "sam_common.layers",
-        "sam_common.losses",
-        "sam_common.sam",
-        "sam_common.share.configs",
-        "sam_common.share.configs.ablations",
-        "sam_common.share.configs.detectron2",
-        "sam_common.share.configs.reproduction",
-        "sam_common.share.configs.vocabularies",
-        "sam_common.share.weights",
-    ],
-    # In an installed package configs and the embedded weights live under sam_common/share; in a clone at the top level.
-    package_dir={
-        "sam_common.share.configs": "configs",
-        "sam_common.share.configs.ablations": "configs/ablations",
-        "sam_common.share.configs.detectron2": "configs/detectron2",
-        "sam_common.share.configs.reproduction": "configs/reproduction",
-        "sam_common.share.configs.vocabularies": "configs/vocabularies",
-        "sam_common.share.weights": "weights",
-    },
-    package_data={
-        "sam_common": ["*.cpp"],
-        "sam_common.layers": ["*.cpp", "*.cu"],
-        "sam_common.share.configs": ["*.yaml"],
-        "sam_common.share.configs.ablations": ["*.yaml"],
-        "sam_common.share.configs.detectron2": ["*.yaml"],
-        "sam_common.share.configs.reproduction": ["*.yaml"],
-        "sam_common.share.configs.vocabularies": ["*.txt"],
-        "sam_common.share.weights": ["*.safetensors", "README.md"],
-    },
+    packages=[*find_packages(include=[f"{name}*" for name in PACKAGES]), *SHARED],
+    package_dir=SHARED,
+    package_data={"": ["*.cpp", "*.cu", "*.html", "*.css", "*.yaml", "*.txt", "*.safetensors", "py.typed"]},
 )

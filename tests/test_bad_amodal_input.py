@@ -19,7 +19,8 @@ from PIL import Image
 
 from detectron2_sam.commands.predict import run as predict
 from plug.predictor import AmodalPredictor
-from sam_common.boxes.boxes import Boxes, detectors
+from sam_common.boxes import detectors
+from sam_common.boxes.boxes import Boxes
 from sam_common.boxes.detectors import build_box_source, register_detector
 from sam_common.errors import UserError
 

@@ -17,7 +17,7 @@ from sam_common.data import catalog
 from sam_common.data.segments import read_segments
 from tests.support.draw_shelf import draw_shelf
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 GUIDE = (ROOT / "docs" / "custom_data.md").read_text()
 
 

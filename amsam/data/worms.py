@@ -8,6 +8,7 @@ with the scenes of `scene.py`.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,39 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from amsam.data.image_masks import image_masks_spec
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.generated import FOLDER, Split, with_command
 from sam_common.data.generated.textures import FloatArray, smooth_noise
 from sam_common.io.files import atomic_path, write_text
 
 _POINTS = 160  # along a worm
 _VERSION = 1  # to be raised when the same seed starts to draw other worms
+_SPLITS = {"train": (0, 32), "test": (1000, 50)}  # name -> first picture, and how many
 _DOMAIN = 7  # keeps its random numbers apart from those of the scenes
+
+
+def draw_worms(splits: Sequence[Split]) -> None:
+    """Writes the pictures of worms beside those splits of the world, with their seed and size."""
+    world = splits[0]
+    for name, (first_index, count) in _SPLITS.items():
+        folder = world.root / f"worms_{name}"
+        write_worms(folder, seed=world.seed, first_index=first_index, count=count, size=world.size)
+
+
+def worm_specs(root: Path) -> list[DatasetSpec]:
+    """`generated_worms_train` and `generated_worms_test` under `root`/generated."""
+    return [
+        with_command(
+            image_masks_spec(
+                f"generated_worms_{name}",
+                images=root / FOLDER / f"worms_{name}" / "images",
+                masks=root / FOLDER / f"worms_{name}" / "masks",
+            ),
+            root,
+        )
+        for name in _SPLITS
+    ]
 
 
 def generate_worm(seed: int, index: int, *, size: int = 256) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

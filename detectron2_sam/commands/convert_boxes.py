@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
-
-from detectron2_sam.commands.cli import ToolParser, run_tool
+from detectron2_sam.commands.cli import ToolParser
 from sam_common.boxes.box_files import read_box_file
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path
@@ -81,7 +78,3 @@ def _rows(rows: Any, xywh: bool, where: str) -> Any:
         return [[x, y, x + width, y + height, *score] for x, y, width, height, *score in rows]
     except (TypeError, ValueError):
         raise UserError(f"{where} is no list of boxes x, y, width, height") from None
-
-
-if __name__ == "__main__":
-    sys.exit(run_tool(main))

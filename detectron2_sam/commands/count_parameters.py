@@ -7,19 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from detectron2_sam.commands.cli import ToolParser, run_tool
-from sam_common.config import build_model
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
-
+from detectron2_sam.commands.cli import ToolParser
 from detectron2_sam.methods import full_cfg, register_all
+from sam_common.config import build_model
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:
@@ -57,7 +52,3 @@ def parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, part
         if counts["trainable"]:
             yield from ((f"{name}.{inner}", module) for inner, module in part.named_children())
-
-
-if __name__ == "__main__":
-    sys.exit(run_tool(main))

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Looks at this machine and says what is here, what is missing, and the exact command or file that mends it.
 
     python tools/doctor.py
@@ -20,7 +19,6 @@ import json
 import os
 import platform
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -28,8 +26,6 @@ from pathlib import Path
 from typing import Any
 
 # Whatever needs a package is imported where it is used: the doctor comes before they all are there.
-if __name__ == "__main__":  # run as a script, Python looks into tools/ only
-    sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 PROJECT = "detectron2-sam"
 PYTHON = (3, 10)
@@ -333,9 +329,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(*(finding for finding in found if finding.section == section), sep="\n")
     print(f"\n{len(missing)} needed things are missing, marked !!" if missing else "\nWhat is needed is here.")
     return 1 if missing else 0
-
-
-if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `doctor.py | head` ends quietly
-    sys.exit(main())

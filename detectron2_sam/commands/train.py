@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Trains and evaluates a model, with Detectron2's flags.
 
     python tools/train_net.py --config-file configs/possam_B.yaml --num-gpus 8
@@ -21,7 +20,8 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from detectron2_sam.commands.cli import ToolParser, run_tool
+from detectron2_sam.commands.cli import ToolParser
+from detectron2_sam.methods import full_cfg, register_all
 from sam_common.config import CfgNode, build_model
 from sam_common.engine.build import (
     build_trainer,
@@ -47,10 +47,6 @@ from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Results
 from sam_common.io.files import write_text
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
-
-from detectron2_sam.methods import full_cfg, register_all
-
 logger = logging.getLogger("detectron2_sam.commands.train")
 
 
@@ -64,7 +60,7 @@ def choose_engine(argv: Sequence[str]) -> tuple[str, list[str]]:
     if args.engine == "fabric":
         return "fabric", others
     try:
-        import detectron2_sam  # noqa: F401
+        import detectron2_sam.plugin  # noqa: F401
     except Exception as error:  # built for other versions, it fails in many ways; `auto` must not
         if args.engine == "detectron2":
             raise UserError(f"Detectron2 cannot be used: {' '.join(str(error).split())}") from error
@@ -187,7 +183,3 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         dist_url=args.dist_url,
         precision=_precision(cfg, device),
     )
-
-
-if __name__ == "__main__":
-    sys.exit(run_tool(main))

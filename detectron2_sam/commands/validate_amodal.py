@@ -13,21 +13,16 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
-
-from detectron2_sam.commands.cli import ToolParser, run_tool
+from detectron2_sam.commands.cli import ToolParser
 from plug.crop import cut_off, magnified_window
 from plug.data.check import Finding, Notes, check_images, find_objects, is_cocoa
 from plug.data.cocoa import read_content
@@ -132,7 +127,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{len(names)} × {kind}: {'; '.join(shown)}{more}")
     print(f"{args.file}: {'faults found' if notes.faults else 'no fault found'}")
     return 1 if notes.faults else 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_tool(main))

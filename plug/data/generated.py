@@ -1,11 +1,46 @@
-"""The amodal truth of generated scenes in KINS's schema (`instances_*.json`), derived from `scenes_*.json`."""
+"""The amodal truth of generated scenes, in KINS's schema, made from what `scenes_{split}.json` keeps of them."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from plug.data.coco_amodal import coco_amodal_spec
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.generated import FOLDER, SPLITS, Split, with_command
+from sam_common.data.generated.writer import read_info, write_json
 from sam_common.masks.coco_masks import segmentation_extent
 from sam_common.structures import Vocabulary
+
+
+def write_amodal(splits: Sequence[Split]) -> None:
+    """Writes the amodal JSON of each split, unless the one that is there is of the same scenes.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    for split in splits:
+        path = split.root / f"amodal_{split.name}.json"
+        if read_info(path) != split.info:
+            write_json(path, amodal_content(json.loads(split.scenes_json.read_text()), split.categories))
+
+
+def generated_amodal_specs(root: Path) -> list[DatasetSpec]:
+    """`generated_train_amodal` and `generated_test_amodal` under `root`/generated."""
+    folder = root / FOLDER
+    return [
+        with_command(
+            coco_amodal_spec(
+                f"generated_{split}_amodal",
+                json_file=folder / f"amodal_{split}.json",
+                images=folder / "images" / split,
+            ),
+            root,
+        )
+        for split in SPLITS
+    ]
 
 
 def amodal_content(kept: dict[str, Any], categories: Vocabulary) -> dict[str, Any]:
@@ -22,7 +57,7 @@ def amodal_content(kept: dict[str, Any], categories: Vocabulary) -> dict[str, An
         index = scene["image_id"]
         images.append({"id": index, "file_name": f"{index:08d}.jpg", "height": size, "width": size})
         for thing in scene["things"]:
-            box, area = segmentation_extent(thing["amodal"], size, size, f"scene {index}")
+            box, area = segmentation_extent(thing["whole"], size, size, f"scene {index}")
             visible_box, _ = segmentation_extent(thing["visible"], size, size, f"scene {index}")
             annotations.append(
                 {
@@ -32,7 +67,7 @@ def amodal_content(kept: dict[str, Any], categories: Vocabulary) -> dict[str, An
                     "iscrowd": 0,
                     "bbox": box,
                     "area": area,
-                    "segmentation": thing["amodal"],
+                    "segmentation": thing["whole"],
                     "inmodal_bbox": visible_box,
                     "inmodal_seg": thing["visible"],
                 }

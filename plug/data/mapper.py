@@ -1,6 +1,6 @@
 """From an amodal record to a model input: the image at its own size, boxes of what is seen, and the truth of them.
 
-Boxes are those of the visible masks, moved a little where asked (`sam_common.boxes.boxes.jitter_boxes`), or in testing those
+Boxes are those of the visible masks, moved a little where asked (`boxes.jitter_boxes`), or in testing those
 of a detector, each matched with the object that it is of.
 
 What is drawn for an object is keyed by the seed of the item and the object's id: neither how the instances of an image

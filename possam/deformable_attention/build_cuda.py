@@ -31,7 +31,7 @@ from sam_common.io.files import atomic_path
 from sam_common.io.weights import cache_folder
 from sam_common.native import NoKernel, run_compiler
 
-SOURCE = Path(__file__).with_name("deformable_attention.cu")
+SOURCE = Path(__file__).with_name("cuda.cu")
 COMMAND = "python -m possam.deformable_attention.build_cuda"
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-Xcompiler", "-fPIC", "-cudart", "static")
 

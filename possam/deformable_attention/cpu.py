@@ -16,7 +16,7 @@ from torch import Tensor
 from sam_common.native import load
 
 NAME = "c++"
-SOURCE = Path(__file__).with_name("deformable_attention.cpp")
+SOURCE = Path(__file__).with_name("cpu.cpp")
 MAX_POINTS = 64
 """BLOCK of the source."""
 

@@ -11,13 +11,15 @@ from typing import Any
 
 from amsam.data.image_masks import image_masks_spec
 from amsam.data.sets import few_shot_specs
+from amsam.data.worms import worm_specs
 from plug.data.coco_amodal import coco_amodal_spec
 from plug.data.cocoa import cocoa_spec
+from plug.data.generated import generated_amodal_specs
 from possam.data.semantic_sets import semantic_specs
 from sam_common.data.coco_instance import coco_instance_spec
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.generated import generated_specs
+from sam_common.data.generated import scene_specs
 from sam_common.data.label_maps import label_maps_spec
 from sam_common.data.vocabulary_file import parse_vocabulary, with_words
 from sam_common.errors import UserError
@@ -83,7 +85,9 @@ def register_builtin(root: str | os.PathLike | None = None) -> None:
         *_kins(root),
         *_cocoa(root),
         *few_shot_specs(root),
-        *generated_specs(root),
+        *scene_specs(root),
+        *generated_amodal_specs(root),
+        *worm_specs(root),
     ):
         _put(spec, "builtin")
 

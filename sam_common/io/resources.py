@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sam_common.errors import UserError
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 _ROOTS = (_PACKAGE.parent, _PACKAGE / "share")  # a clone, an installed wheel
 
 

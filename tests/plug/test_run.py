@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from detectron2_sam.commands import train as train_net
-from sam_common.data.generated import prepare
+from detectron2_sam.commands.prepare.generated import prepare
 from sam_common.engine.checkpoint import read_checkpoint
 from sam_common.errors import UserError
 from tests.support.workers import quick_start

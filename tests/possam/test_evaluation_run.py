@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from detectron2_sam.commands import train as train_net
+from detectron2_sam.commands.prepare.generated import prepare
 from sam_common.data import catalog
-from sam_common.data.generated import prepare
 from sam_common.errors import UserError
 from sam_common.evaluation.truth import read_class_map, read_instances
 from tests.possam.test_run import arguments

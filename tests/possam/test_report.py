@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from detectron2_sam.commands.prepare.generated import prepare
 from possam.report import class_table, image_quality, loss_curve, picture_rows, quality_table, read_json
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.generated import generated_specs, prepare, seen_vocabulary
+from sam_common.data.generated import scene_specs, seen_vocabulary
 from sam_common.errors import UserError
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.reporting.page import Part, Report, Section, render
@@ -24,7 +25,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[DatasetSpec, Pa
     """Four test scenes, and the evaluation of a prediction that finds everything but the first thing of each."""
     root = tmp_path_factory.mktemp("world")
     prepare(root, train=1, test=4, size=64)
-    spec = next(spec for spec in generated_specs(root) if spec.name == "generated_test_panoptic")
+    spec = next(spec for spec in scene_specs(root) if spec.name == "generated_test_panoptic")
     evaluator = PanopticQualityEvaluator(spec, output_dir=root / "run", training_vocabulary=seen_vocabulary())
     for record in spec.load():
         labels = read_ground_truth(record)

@@ -10,7 +10,7 @@ import torch
 
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.predict import run as predict
-from sam_common.data.generated import prepare
+from detectron2_sam.commands.prepare.generated import prepare
 from sam_common.engine.checkpoint import read_checkpoint
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,14 +18,12 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
-
 from detectron2_sam.commands.cli import ToolParser
 from detectron2_sam.commands.demo import amsam, plug, possam, run
 from detectron2_sam.commands.demo.run import ROOT, Demo, Shown, device_name, duration
+from detectron2_sam.commands.prepare.generated import prepare
 from possam.report import read_json
 from sam_common.data import catalog
-from sam_common.data.generated import prepare
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path
 from sam_common.reporting.page import Report, write_report
@@ -127,14 +124,3 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if not 0 < args.fraction < float("inf"):
         raise UserError(f"--fraction is {args.fraction}; give a number above 0")
     return args
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as user_error:
-        print(f"error: {user_error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nThe demo stopped here; run it again to continue.", file=sys.stderr)
-        sys.exit(130)

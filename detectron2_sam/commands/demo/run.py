@@ -19,7 +19,7 @@ from detectron2_sam.methods import full_cfg
 from sam_common.io.files import write_text
 from sam_common.reporting.page import Part, PictureRow
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NUM_TRAIN, NUM_TEST = 2000, 200
 
 
@@ -88,7 +88,7 @@ def train_net(demo: Demo, config: str, output: Path, mode: str, *options: object
         options = ("MODEL.DEVICE", "cpu", *options)
     arguments += map(str, ("OUTPUT_DIR", output, "SEED", demo.seed, *options))
     print("  ", shlex.join(["python", "tools/train_net.py", *arguments]), flush=True)
-    process = subprocess.Popen([sys.executable, str(ROOT / "tools" / "train_net.py"), *arguments])
+    process = subprocess.Popen([sys.executable, "-m", "detectron2_sam", "train", *arguments])
     # Ctrl-C reaches the training by itself, SIGTERM is passed on; it saves a checkpoint first, so it is waited for.
     previous = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),

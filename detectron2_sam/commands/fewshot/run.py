@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """From a folder of images and a folder of masks to a segmenter, its numbers and its mistakes, in minutes.
 
     python tools/fewshot.py --images photos/images --masks photos/masks --shots 4 --seeds 5 --output out
@@ -26,19 +25,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
-
 from amsam.adapter import write_adapter
 from amsam.config import adapter_settings
 from amsam.evaluation import METRICS
 from amsam.report import spread
-from detectron2_sam.commands.cli import ToolParser, run_tool
+from detectron2_sam.commands.cli import ToolParser
 from detectron2_sam.commands.fewshot.boxes import box_source
 from detectron2_sam.commands.fewshot.plan import Plan, Split, check_output, default_config, remember, split
 from detectron2_sam.commands.fewshot.report import make_report, next_command, numbers, worst_rows
@@ -163,7 +159,3 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         if getattr(args, name) < least:
             raise UserError(f"--{name} is {getattr(args, name)}; give at least {least}")
     return args
-
-
-if __name__ == "__main__":
-    sys.exit(run_tool(main))

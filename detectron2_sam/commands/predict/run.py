@@ -42,8 +42,12 @@ from typing import TextIO
 from PIL import Image
 from tqdm import tqdm
 
-from detectron2_sam.commands.cli import ToolParser, run_tool
+from amsam.prediction import LabelsTask
+from detectron2_sam.commands.cli import ToolParser
 from detectron2_sam.commands.predict.video import VideoReader, VideoWriter
+from detectron2_sam.methods import full_cfg, register_all
+from plug.prediction import BoxesTask
+from possam.prediction import WordsTask
 from possam.prediction_files import TASKS
 from possam.predictor import image_tensor, read_config
 from sam_common.config import one_of
@@ -52,13 +56,6 @@ from sam_common.engine.launch import Interrupted, StopFlag, stop_on_signals
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path
 from sam_common.io.inputs import Input, find_inputs
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
-
-from amsam.prediction import LabelsTask
-from detectron2_sam.methods import full_cfg, register_all
-from plug.prediction import BoxesTask
-from possam.prediction import WordsTask
 from sam_common.prediction import Task
 
 KINDS: dict[str, Callable[[argparse.Namespace, list[Input]], Task]] = {
@@ -218,7 +215,3 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.confidence_threshold is not None and not 0 <= args.confidence_threshold <= 1:
         raise UserError(f"--confidence-threshold is {args.confidence_threshold:g}; it lies between 0 and 1")
     return args
-
-
-if __name__ == "__main__":
-    sys.exit(run_tool(main))

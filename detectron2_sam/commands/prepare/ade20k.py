@@ -17,19 +17,17 @@ file is named and passed by. What is there already is kept, so an interrupted ru
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detectron2_sam.commands.prepare.preparation import convert_all, parser_of, run, write_label_map
+from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, parser_of, write_label_map
 from sam_common.data.images import read_class_indices, read_image, write_segment_ids
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
@@ -221,18 +219,14 @@ def prepare(split: Split, workers: int) -> list[str]:
     return broken
 
 
-def main() -> list[str]:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_of(__doc__)
     parser.add_argument("--semantic-only", action="store_true", help="label maps alone; needs no annotations_instance/")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     classes = parse_vocabulary(resource("configs/vocabularies/ade20k.txt"))
     tree = arguments.root / "ADEChallengeData2016"
     broken = []
     for name, folder in SPLITS:
         split = Split(tree, name, folder, classes, arguments.semantic_only)
         broken += prepare(split, arguments.workers)
-    return broken
-
-
-if __name__ == "__main__":
-    run(main)
+    return exit_status(broken)

@@ -15,18 +15,16 @@ by. What is there already is kept, so an interrupted run is simply started again
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detectron2_sam.commands.prepare.preparation import convert_all, parser_of, run, tell_count, write_label_map
+from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, parser_of, tell_count, write_label_map
 from possam.data.semantic_sets import FOLDERS, NUM_IMAGES
 from sam_common.data.images import read_image
 from sam_common.errors import UserError
@@ -120,16 +118,12 @@ def prepare(split: Split, name: str, workers: int) -> list[str]:
     return broken
 
 
-def main() -> list[str]:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_of(__doc__)
     parser.add_argument("--splits", nargs="+", choices=list(FOLDERS), default=list(FOLDERS), help="default: both")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     tree = arguments.root / "ADE20K_2021_17_01"
     broken = []
     for name in arguments.splits:
         broken += prepare(Split(tree, FOLDERS[name]), name, arguments.workers)
-    return broken
-
-
-if __name__ == "__main__":
-    run(main)
+    return exit_status(broken)

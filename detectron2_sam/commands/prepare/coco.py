@@ -11,15 +11,14 @@ passed by. What is there already is kept, so an interrupted run is simply starte
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectron2_sam.commands.prepare.preparation import convert_all, parser_of, run, write_label_map
+from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, parser_of, write_label_map
 from sam_common.data import catalog
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.dataset_spec import DatasetSpec
@@ -57,8 +56,8 @@ def prepare(panoptic: DatasetSpec, semantic: DatasetSpec, workers: int) -> list[
     return broken
 
 
-def main() -> list[str]:
-    arguments = parser_of(__doc__).parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser_of(__doc__).parse_args(argv)
     catalog.register_builtin(arguments.root)
     broken = []
     splits = [split for split in ("val", "train") if _has(split)]
@@ -67,7 +66,7 @@ def main() -> list[str]:
     for split in splits:
         panoptic, semantic = catalog.get(f"coco_2017_{split}_panoptic"), catalog.get(f"coco_2017_{split}_sem_seg")
         broken += prepare(panoptic, semantic, arguments.workers)
-    return broken
+    return exit_status(broken)
 
 
 def _has(split: str) -> bool:
@@ -76,7 +75,3 @@ def _has(split: str) -> bool:
     if not Path(path).is_file():
         print(f"there is no {path}: {split} is left out", file=sys.stderr)
     return Path(path).is_file()
-
-
-if __name__ == "__main__":
-    run(main)

@@ -17,12 +17,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
-
-from detectron2_sam.commands.prepare.preparation import check_splits, run
+from detectron2_sam.commands.prepare.preparation import check_splits
 from plug.data.cocoa import merge_files
 from sam_common.data import catalog
 from sam_common.errors import UserError
@@ -31,26 +29,22 @@ from sam_common.io.files import write_text
 NAMES = ("cocoa_train", "cocoa_val", "cocoa_cls_train", "cocoa_cls_val")
 
 
-def main() -> list[str]:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     root = os.environ.get("DETECTRON2_DATASETS", "datasets")
     parser.add_argument("--root", type=Path, default=Path(root), help="default: $DETECTRON2_DATASETS or ./datasets")
     parser.add_argument("--merge", type=Path, metavar="FOLDER", help="of JSON files, one for each image")
     parser.add_argument("--images", type=Path, metavar="DIR", help="where their images are (FOLDER)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="the JSON to write")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.merge is None:
         catalog.register_builtin(arguments.root.expanduser())
         check_splits([catalog.get(name) for name in NAMES])
-        return []
+        return 0
     if arguments.output is None:
         raise UserError("--merge needs --output, the JSON to write")
     files = {"json": str(arguments.merge), "images": str(arguments.images or arguments.merge)}
     content = merge_files("--merge", files)
     write_text(arguments.output, json.dumps(content))
     print(f"{arguments.output}: {len(content['images'])} images")
-    return []
-
-
-if __name__ == "__main__":
-    run(main)
+    return 0

@@ -10,16 +10,22 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+from amsam.data.worms import draw_worms
+from plug.data.generated import write_amodal
+from sam_common.data.generated import draw_scenes
 
-from sam_common.data.generated import prepare
-from sam_common.errors import UserError
+
+def prepare(root: Path, *, train: int, test: int, seed: int = 0, size: int = 256, workers: int = 2) -> None:
+    """Draws the scenes (see `draw_scenes`) and what the methods make of them."""
+    splits = draw_scenes(root, train=train, test=test, seed=seed, size=size, workers=workers)
+    write_amodal(splits)
+    draw_worms(splits)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     root = os.environ.get("DETECTRON2_DATASETS", "datasets")
     parser.add_argument("--root", type=Path, default=Path(root), help="default: $DETECTRON2_DATASETS or ./datasets")
@@ -28,20 +34,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the world (0)")
     parser.add_argument("--size", type=int, default=256, help="side of a picture in pixels (256)")
     parser.add_argument("--workers", type=int, default=2, help="threads (2)")
-    arguments = parser.parse_args()
-    try:
-        prepare(
-            arguments.root.expanduser(),
-            train=arguments.train,
-            test=arguments.test,
-            seed=arguments.seed,
-            size=arguments.size,
-            workers=arguments.workers,
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-
-
-if __name__ == "__main__":
-    main()
+    arguments = parser.parse_args(argv)
+    prepare(
+        arguments.root.expanduser(),
+        train=arguments.train,
+        test=arguments.test,
+        seed=arguments.seed,
+        size=arguments.size,
+        workers=arguments.workers,
+    )
+    return 0

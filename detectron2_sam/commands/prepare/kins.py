@@ -15,29 +15,23 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
-
-from detectron2_sam.commands.prepare.preparation import check_splits, link_folder, run
+from detectron2_sam.commands.prepare.preparation import check_splits, link_folder
 from sam_common.data import catalog
 
 
-def main() -> list[str]:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     root = os.environ.get("DETECTRON2_DATASETS", "datasets")
     parser.add_argument("--root", type=Path, default=Path(root), help="default: $DETECTRON2_DATASETS or ./datasets")
     parser.add_argument("--kitti", type=Path, help="the folder that holds training/image_2 and testing/image_2")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     root_folder = arguments.root.expanduser()
     if arguments.kitti is not None:
         for split in ("training", "testing"):
             link_folder(arguments.kitti.expanduser() / split / "image_2", root_folder / "KINS" / split / "image_2")
     catalog.register_builtin(root_folder)
     check_splits([catalog.get(name) for name in ("kins_train", "kins_val")])
-    return []
-
-
-if __name__ == "__main__":
-    run(main)
+    return 0

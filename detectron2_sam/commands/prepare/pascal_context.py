@@ -14,10 +14,8 @@ file is named and passed by. What is there already is kept, so an interrupted ru
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 import numpy as np
 import scipy.io
@@ -25,9 +23,9 @@ from numpy.typing import NDArray
 
 from detectron2_sam.commands.prepare.preparation import (
     convert_all,
+    exit_status,
     parser_of,
     read_names,
-    run,
     tell_count,
     write_label_map,
 )
@@ -101,10 +99,6 @@ def prepare(root: Path, split: str, workers: int) -> list[str]:
     return broken
 
 
-def main() -> list[str]:
-    arguments = parser_of(__doc__).parse_args()
-    return [fault for split in FOLDERS for fault in prepare(arguments.root, split, arguments.workers)]
-
-
-if __name__ == "__main__":
-    run(main)
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser_of(__doc__).parse_args(argv)
+    return exit_status([fault for split in FOLDERS for fault in prepare(arguments.root, split, arguments.workers)])

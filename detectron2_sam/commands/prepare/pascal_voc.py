@@ -14,19 +14,17 @@ run is simply started again.
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectron2_sam.commands.prepare.preparation import (
     convert_all,
+    exit_status,
     parser_of,
     read_names,
-    run,
     tell_count,
     write_label_map,
 )
@@ -74,10 +72,6 @@ def prepare(root: Path, split: str, workers: int) -> list[str]:
     return broken
 
 
-def main() -> list[str]:
-    arguments = parser_of(__doc__).parse_args()
-    return [fault for split in FOLDERS for fault in prepare(arguments.root, split, arguments.workers)]
-
-
-if __name__ == "__main__":
-    run(main)
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser_of(__doc__).parse_args(argv)
+    return exit_status([fault for split in FOLDERS for fault in prepare(arguments.root, split, arguments.workers)])

@@ -154,14 +154,10 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def run(main: Callable[[], list[str]]) -> None:
-    """Runs a script: exit status 1 with the list that `main` returns where files were broken, 2 at a UserError."""
-    try:
-        broken = main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    if broken:
-        print("\n".join([f"{len(broken)} broken files were passed by:", *broken]), file=sys.stderr)
-        print("mend or remove them, then start this again: what is done is kept", file=sys.stderr)
-        raise SystemExit(1)
+def exit_status(broken: Sequence[str]) -> int:
+    """0, or 1 after naming the files that were broken."""
+    if not broken:
+        return 0
+    print("\n".join([f"{len(broken)} broken files were passed by:", *broken]), file=sys.stderr)
+    print("mend or remove them, then start this again: what is done is kept", file=sys.stderr)
+    return 1

@@ -10,13 +10,10 @@ one training. What is complete is reused and what was interrupted goes on, so th
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
-
-from detectron2_sam.commands.cli import ToolParser, run_tool
+from detectron2_sam.commands.cli import ToolParser
 from detectron2_sam.commands.reproduce.rows import read_rows
 from detectron2_sam.commands.reproduce.runs import add_run_arguments, carry_out, check_run_arguments, make_plan
 from detectron2_sam.commands.reproduce.tables import markdown, summarise
@@ -36,7 +33,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = markdown(summarise(results, rows, args.seeds), rows.metrics)
     write_text(output / "table.md", text + "\n")
     print(f"\n{text}\n\n{args.seeds} seeds; {output / 'table.md'}")
-
-
-if __name__ == "__main__":
-    sys.exit(run_tool(main))

@@ -16,9 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
-
-from detectron2_sam.commands.cli import ToolParser, run_tool
+from detectron2_sam.commands.cli import ToolParser
 from detectron2_sam.commands.reproduce.results import read_results
 from detectron2_sam.commands.reproduce.runs import Plan, add_run_arguments, carry_out, check_run_arguments, make_plan
 from detectron2_sam.commands.reproduce.verdicts import read_table, write_report
@@ -59,7 +57,3 @@ def describe(plan: Plan, jobs: int) -> str:
     return "\n".join(
         [*lines, f"{len(plan)} runs, about {sum(plan.values()) / jobs:.0f} minutes with {jobs} side by side"]
     )
-
-
-if __name__ == "__main__":
-    sys.exit(run_tool(main))

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Reproduces a published table: says what that takes and what is missing for it, runs what can be run, and prints the
 numbers beside the paper's.
 
@@ -21,14 +20,11 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules of tools/, which is not installed
-
-from detectron2_sam.commands.cli import ToolParser, run_tool
+from detectron2_sam.commands.cli import ToolParser
 from detectron2_sam.commands.reproduce.runs import check_pairs
 from detectron2_sam.commands.reproduce.table import compare, read_table, table_names
 from detectron2_sam.commands.reproduce.work import Run, plan, run_what_can_be
@@ -97,9 +93,3 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}; give at least 1")
     check_pairs(args.opts)
     return args
-
-
-if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `reproduce.py --plan | head` ends quietly
-    sys.exit(run_tool(main))

@@ -30,7 +30,7 @@ from sam_common.config import find_config
 from sam_common.engine.launch import Interrupted, StopFlag, stop_on_signals
 from sam_common.errors import UserError
 
-TRAIN_NET = Path(__file__).resolve().parents[1] / "train_net.py"
+PROGRAM = (sys.executable, "-m", "detectron2_sam")
 TEST_KEYS = ("MODEL.POSSAM.ENSEMBLE.", "MODEL.POSSAM.TEST.", "MODEL.PLUG.TEST.")
 """Beginnings of the keys that no training reads."""
 _TEST_COST = 0.1  # of a training's time
@@ -223,7 +223,7 @@ def train_net(arguments: list[str], stop: StopFlag, threads: int | None = None) 
     """
     check_not_stopped(stop)
     print(shlex.join(["python", "tools/train_net.py", *arguments]), flush=True)
-    command = [sys.executable, str(TRAIN_NET), *arguments]
+    command = [*PROGRAM, "train", *arguments]
     environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
     folder = Path(arguments[arguments.index("OUTPUT_DIR") + 1])
     with _claimed(folder) as lock:

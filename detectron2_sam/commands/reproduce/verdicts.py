@@ -221,7 +221,7 @@ def _lines(table: Table, results: Mapping[Cell, Metrics], seeds: int) -> dict[st
 
 _COUNTED = ((HOLDS, "hold"), (FAILS, "do not hold"), (OPEN, "are not resolved"), (MISSING, "were not run"))
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 _LINKED = {"world": _ROOT / "docs" / "architecture.md", "models": _ROOT / "weights" / "README.md"}
 _HEAD = """# The papers' ablations on the embedded world
 

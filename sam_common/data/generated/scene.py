@@ -35,18 +35,18 @@ class Thing:
 
     Attributes:
         category: index into the scene's vocabulary.
-        amodal: [S, S] bool, the whole thing, hidden parts included.
+        whole: [S, S] bool, the whole thing, hidden parts included.
         visible: [S, S] bool, the part that nothing above it covers.
     """
 
     category: int
-    amodal: BoolArray
+    whole: BoolArray
     visible: BoolArray
 
     @property
     def occlusion(self) -> float:
         """The hidden share of its area, 0..1."""
-        return 1 - _share(self.visible, self.amodal)
+        return 1 - _share(self.visible, self.whole)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,24 +101,24 @@ def generate_scene(seed: int, index: int, *, size: int = 256, categories: Vocabu
 
     canvas, stuff = _draw_bands(rng, size, vocabulary, stuff_ids)
     light = rng.uniform(0, 2 * np.pi)
-    amodal: list[BoolArray] = []
+    whole: list[BoolArray] = []
     visible: list[BoolArray] = []
     poses: list[_Pose] = []
     drawn: list[int] = []
     for _ in range(rng.integers(_THINGS[0], _THINGS[1] + 1)):
         category = int(rng.choice(thing_ids))
         pattern, colour, shape = vocabulary[category].name.split()
-        placed = _place(rng, size, shape, poses, amodal, visible)
+        placed = _place(rng, size, shape, poses, whole, visible)
         if placed is None:
             continue
         pose, alpha = placed
         _paint(rng, canvas, alpha, pose, shape, (pattern, colour), light)
         mask = alpha >= 128
         visible = [earlier & ~mask for earlier in visible]
-        amodal, visible = [*amodal, mask], [*visible, mask]
+        whole, visible = [*whole, mask], [*visible, mask]
         poses.append(pose)
         drawn.append(category)
-    things = tuple(Thing(*parts) for parts in zip(drawn, amodal, visible, strict=True))
+    things = tuple(Thing(*parts) for parts in zip(drawn, whole, visible, strict=True))
     return Scene(_develop(rng, canvas), things, stuff, vocabulary)
 
 
@@ -147,7 +147,7 @@ def _place(
     size: int,
     shape: str,
     poses: list[_Pose],
-    amodal: list[BoolArray],
+    whole: list[BoolArray],
     visible: list[BoolArray],
 ) -> tuple[_Pose, NDArray[np.uint8]] | None:
     """A pose inside the picture that leaves every earlier thing `_MIN_VISIBLE`, and its coverage [S, S] 0..255.
@@ -169,7 +169,7 @@ def _place(
         pose = _Pose(float(x), float(y), float(radius), float(angle))
         alpha = _rasterise(size, shape, pose)
         clear = alpha < 128
-        kept = [_share(now & clear, whole) for whole, now in zip(amodal, visible, strict=True)]
+        kept = [_share(now & clear, area) for area, now in zip(whole, visible, strict=True)]
         if all(share >= _MIN_VISIBLE for share in kept) and (onto or _is_apart(pose, poses)):
             return pose, alpha
     return None

@@ -3,7 +3,7 @@
 Per split: `images/{split}/*.jpg`; COCO panoptic as `panoptic_{split}.json` and `panoptic_{split}/*.png` (the format of
 https://cocodataset.org/#format-data: a pixel's segment id is R + 256 G + 65536 B); and `scenes_{split}.json`, which
 keeps what the panoptic format cannot hold: whole and visible masks of things as COCO RLE, the order of the stack, and
-the stuff behind the things. From that `amodal_{split}.json` is written, whole and visible things in KINS's schema.
+the stuff behind the things.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from plug.data.generated import amodal_content
 from sam_common.data.generated.scene import BoolArray, Scene, generate_scene
 from sam_common.errors import UserError
+from sam_common.io.files import write_text
 from sam_common.masks.rle import encode_mask
 from sam_common.structures import Vocabulary
 
-WORLD_VERSION = 1  # to be raised when the same seed starts to draw other scenes
+WORLD_VERSION = 2  # to be raised when the same seed starts to draw other scenes
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,6 @@ class Split:
         return self.root / f"scenes_{self.name}.json"
 
     @property
-    def amodal_json(self) -> Path:
-        return self.root / f"amodal_{self.name}.json"
-
-    @property
     def indices(self) -> range:
         return range(self.first_index, self.first_index + self.count)
 
@@ -79,8 +75,7 @@ class Split:
 def write_split(split: Split, *, workers: int = 2) -> bool:
     """Writes a split unless it is there, complete and with the same parameters; returns whether it drew scenes.
 
-    The panoptic JSON is written last and atomically: where it is, the scenes are complete. The amodal JSON is made from
-    what is kept of them, also where an older version drew them.
+    The panoptic JSON is written last and atomically: where it is, the scenes are complete.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -89,9 +84,6 @@ def write_split(split: Split, *, workers: int = 2) -> bool:
     try:
         if drawn:
             _draw_split(split, workers)
-        if _info(split.amodal_json) != split.info:
-            kept = json.loads(split.scenes_json.read_text())
-            _write_json(split.amodal_json, amodal_content(kept, split.categories))
     except OSError as error:
         raise UserError(f"cannot write the generated data set to {split.root}: {error.strerror}") from error
     return drawn
@@ -101,18 +93,17 @@ def _draw_split(split: Split, workers: int) -> None:
     for path in (split.image_path(0), split.panoptic_path(0)):
         path.parent.mkdir(parents=True, exist_ok=True)
     split.panoptic_json.unlink(missing_ok=True)
-    split.amodal_json.unlink(missing_ok=True)
     records = list(_write_scenes(split, workers))
-    _write_json(split.scenes_json, {"info": split.info, "scenes": [scene for _, _, scene in records]})
+    write_json(split.scenes_json, {"info": split.info, "scenes": [scene for _, _, scene in records]})
     categories = [
         {"id": c.id, "name": c.name, "synonyms": list(c.synonyms), "isthing": int(c.is_thing)} for c in split.categories
     ]
     images, annotations = [image for image, _, _ in records], [annotation for _, annotation, _ in records]
     content = {"info": split.info, "images": images, "annotations": annotations, "categories": categories}
-    _write_json(split.panoptic_json, content)
+    write_json(split.panoptic_json, content)
 
 
-def _info(path: Path) -> dict[str, Any] | None:
+def read_info(path: Path) -> dict[str, Any] | None:
     """What a JSON of a split says of its origin; None where it cannot be read."""
     try:
         return json.loads(path.read_text()).get("info")
@@ -123,7 +114,7 @@ def _info(path: Path) -> dict[str, Any] | None:
 def is_complete(split: Split) -> bool:
     """Whether the split was written with these parameters and none of its files is missing."""
     files = (split.scenes_json, *map(split.image_path, split.indices), *map(split.panoptic_path, split.indices))
-    return _info(split.panoptic_json) == split.info and all(file.is_file() for file in files)
+    return read_info(split.panoptic_json) == split.info and all(file.is_file() for file in files)
 
 
 def panoptic_annotation(scene: Scene, index: int) -> tuple[NDArray[np.int32], dict[str, Any]]:
@@ -157,13 +148,13 @@ def scene_record(scene: Scene, index: int) -> dict[str, Any]:
     things = [
         {
             "category_id": scene.vocabulary[thing.category].id,
-            "amodal": encode_mask(thing.amodal),
+            "whole": encode_mask(thing.whole),
             "visible": encode_mask(thing.visible),
         }
         for thing in scene.things
     ]
     stuff = [
-        {"category_id": scene.vocabulary[category].id, "amodal": encode_mask(scene.stuff == category)}
+        {"category_id": scene.vocabulary[category].id, "whole": encode_mask(scene.stuff == category)}
         for category in np.unique(scene.stuff)
     ]
     return {"image_id": index, "things": things, "stuff": stuff}
@@ -190,10 +181,9 @@ def _encode(extension: str, rgb: NDArray[np.uint8], options: list[int]) -> bytes
     return cv2.imencode(extension, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)[1].tobytes()
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(content, separators=(",", ":")))
-    partial.replace(path)
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Raises UserError where the folder cannot be written to."""
+    write_text(path, json.dumps(content, separators=(",", ":")))
 
 
 def _xywh(mask: BoolArray) -> list[int]:

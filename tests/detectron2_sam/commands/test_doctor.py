@@ -14,7 +14,7 @@ import torch
 from detectron2_sam.commands import doctor
 from sam_common.io.weights import OFFICIAL
 
-SCRIPT = Path(doctor.__file__)
+SCRIPT = Path(__file__).resolve().parents[3] / "tools" / "doctor.py"
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,8 @@ from amsam.predictor import FewShotPredictor
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.fewshot import run as fewshot
 from detectron2_sam.commands.predict import run as predict
-from sam_common.boxes.boxes import Boxes, detectors
+from sam_common.boxes import detectors
+from sam_common.boxes.boxes import Boxes
 from sam_common.engine.launch import Interrupted
 from sam_common.errors import UserError
 

@@ -16,13 +16,13 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.cli import run_tool
-from sam_common.data.generated import prepare
+from detectron2_sam.commands.prepare.generated import prepare
 from sam_common.engine.checkpoint import read_checkpoint
 from sam_common.engine.launch import is_first_process, processes_here
 from sam_common.errors import UserError
 from tests.support.workers import quick_start
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ if not INSTALLED:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A root of data sets with a drawn world of 4 training and 2 test scenes, 64 pixels wide, known to Detectron2."""
     from detectron2_sam import register
-    from sam_common.data.generated import prepare
+    from detectron2_sam.commands.prepare.generated import prepare
 
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     prepare(tmp_path, train=4, test=2, size=64)

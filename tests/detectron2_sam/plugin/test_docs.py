@@ -15,12 +15,12 @@ from detectron2.modeling import build_model
 import detectron2_sam
 from detectron2_sam import vocabulary_of
 from detectron2_sam.plugin.compat import stock_config
-from sam_common.boxes.boxes import detectors
+from sam_common.boxes import detectors
 from sam_common.data import catalog
 from tests.detectron2_sam.plugin.conftest import HERE
 from tests.support.small_cfg import small_cfg
 
-ROOT = HERE.parents[1]
+ROOT = HERE.parents[2]
 
 
 def guide_cfg(name: str) -> Any:

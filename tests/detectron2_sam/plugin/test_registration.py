@@ -17,7 +17,7 @@ from sam_common import config
 from sam_common.errors import UserError
 from tests.detectron2_sam.plugin.conftest import HERE
 
-CONFIGS = sorted((HERE.parents[1] / "configs").glob("*.yaml"))
+CONFIGS = sorted((HERE.parents[2] / "configs").glob("*.yaml"))
 
 
 _OF_POSSAM = {

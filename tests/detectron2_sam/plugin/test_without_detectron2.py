@@ -12,7 +12,7 @@ from detectron2_sam.commands import train as train_net
 from sam_common.errors import UserError
 from tests.detectron2_sam.plugin.conftest import HERE, INSTALLED
 
-ROOT = HERE.parents[1]
+ROOT = HERE.parents[2]
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_the_plug_in() -> None:
 def test_the_import_says_what_is_missing(missing: None) -> None:
     """One line that names Detectron2 and where its installation guide is."""
     with pytest.raises(ModuleNotFoundError, match=r"needs Detectron2.*docs/detectron2\.md.*https://\S+$") as caught:
-        import detectron2_sam  # noqa: F401
+        import detectron2_sam.plugin  # noqa: F401
     assert "\n" not in str(caught.value)
 
 
@@ -65,7 +65,8 @@ def test_a_broken_detectron2_is_named_and_passed_by(
 
 def test_nothing_else_imports_it() -> None:
     """Every other package and the tools import in a process where Detectron2 does not."""
-    modules = "possam.config, sam_common.engine.build, possam.predictor, detectron2_sam.commands.train, detectron2_sam.commands.predict.run"
+    commands = "detectron2_sam.commands.train, detectron2_sam.commands.predict.run"
+    modules = f"possam.config, sam_common.engine.build, {commands}"
     code = f"import sys; sys.modules['detectron2'] = None; import {modules}"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

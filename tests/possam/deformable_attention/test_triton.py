@@ -18,14 +18,15 @@ triton = pytest.importorskip(
 
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16 value": 2e-3, "bfloat16 value": 2e-2}
 CASES = (*TOLERANCES, "float32 value, float64 locations", "one cell, odd widths")
+ROOT = Path(__file__).resolve().parents[3]
 EDGES = ("far away adds nothing", "others are untouched", "2 images, 0 queries", "0 images, 3 queries")
 
 
 @pytest.fixture(scope="module")
 def interpreted():
     """What triton_cases.py found; a process of its own, because the interpreter is chosen when Triton is imported."""
-    script = Path(__file__).with_name("triton_cases.py")
-    environment = os.environ | {"PYTHONPATH": str(script.parents[2]), "OMP_NUM_THREADS": "1"}
+    script = ROOT / "tests" / "support" / "triton_cases.py"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from plug.data.mapper import AmodalMapper
-from sam_common.boxes.boxes import Boxes, detectors
+from sam_common.boxes import detectors
+from sam_common.boxes.boxes import Boxes
 from sam_common.boxes.detectors import TORCHVISION, ResultsFile, build_box_source, build_detector, register_detector
 from sam_common.config import get_cfg
 from sam_common.engine.build_data import build_mapper

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 from amsam.data.image_masks import image_masks_spec
-from sam_common.boxes.boxes import Boxes, detectors
+from sam_common.boxes import detectors
+from sam_common.boxes.boxes import Boxes
 from sam_common.config import CfgNode, get_cfg
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec

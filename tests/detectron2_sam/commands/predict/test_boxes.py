@@ -17,7 +17,8 @@ from torch import nn
 from detectron2_sam.commands.predict import run as predict
 from detectron2_sam.commands.predict.video import VideoReader
 from plug.predictor import AmodalPredictor
-from sam_common.boxes.boxes import Boxes, detectors
+from sam_common.boxes import detectors
+from sam_common.boxes.boxes import Boxes
 from sam_common.errors import UserError
 from sam_common.structures import AmodalInstances
 

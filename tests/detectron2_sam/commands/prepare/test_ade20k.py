@@ -54,7 +54,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_three_forms_by_hand(root: Path, run_script: Callable[..., int]) -> None:
     """Derived by hand: things cover stuff, hidden stuff is left out, ids are the classes of the 150, other is void."""
-    assert run_script("prepare_ade20k", "--root", str(root)) == 0
+    assert run_script("ade20k", "--root", str(root)) == 0
     catalog.register_builtin(root)
     panoptic, instance = catalog.get("ade20k_panoptic_train"), catalog.get("ade20k_instance_train")
     vocabulary = panoptic.load_vocabulary()
@@ -84,7 +84,7 @@ def test_three_forms_by_hand(root: Path, run_script: Callable[..., int]) -> None
 
 def test_the_last_class(root: Path, run_script: Callable[..., int]) -> None:
     """Edge case: thing 100 is class 150; two images are in the order of their names."""
-    assert run_script("prepare_ade20k", "--root", str(root)) == 0
+    assert run_script("ade20k", "--root", str(root)) == 0
     content = json.loads((root / "ADEChallengeData2016" / "ade20k_instance_val.json").read_text())
     assert [image["id"] for image in content["images"]] == ["ADE_val_00000001", "ADE_val_00000002"]
     assert [a["category_id"] for a in content["annotations"]] == [149, 149]
@@ -93,11 +93,11 @@ def test_the_last_class(root: Path, run_script: Callable[..., int]) -> None:
 
 def test_started_again_it_keeps_what_is_there(root: Path, run_script: Callable[..., int], capsys) -> None:
     """Invariant: a second run writes nothing; a lost PNG is made again, equal to the first."""
-    run_script("prepare_ade20k", "--root", str(root))
+    run_script("ade20k", "--root", str(root))
     png = root / "ADEChallengeData2016" / "ade20k_panoptic_val" / "ADE_val_00000002.png"
     first = png.read_bytes()
     png.unlink()
-    assert run_script("prepare_ade20k", "--root", str(root)) == 0
+    assert run_script("ade20k", "--root", str(root)) == 0
     assert png.read_bytes() == first
     assert "ade20k train: all 1 images are prepared already" in capsys.readouterr().out
 
@@ -131,7 +131,7 @@ def test_broken_files_are_passed_by_and_named(
         path.write_bytes(content)
     elif content is not None:
         Image.fromarray(content).save(path)
-    assert run_script("prepare_ade20k", "--root", str(root)) == 1
+    assert run_script("ade20k", "--root", str(root)) == 1
     said = capsys.readouterr().err
     assert "1 broken files were passed by:" in said and message in said and path.name in said
     catalog.register_builtin(root)
@@ -143,22 +143,22 @@ def test_semantic_only(root: Path, run_script: Callable[..., int], capsys) -> No
     """Without the instance annotation one line says what to do; its label maps can be had alone."""
     tree = root / "ADEChallengeData2016"
     (tree / "annotations_instance").rename(root / "elsewhere")
-    assert run_script("prepare_ade20k", "--root", str(root)) == 2
+    assert run_script("ade20k", "--root", str(root)) == 2
     assert "annotations_instance.tar there, or give --semantic-only" in capsys.readouterr().err
-    assert run_script("prepare_ade20k", "--root", str(root), "--semantic-only") == 0
+    assert run_script("ade20k", "--root", str(root), "--semantic-only") == 0
     assert (tree / "annotations_detectron2" / "training" / "ADE_train_00000001.png").is_file()
     assert not (tree / "ade20k_panoptic_train.json").exists()
 
 
 def test_no_tree(tmp_path: Path, run_script: Callable[..., int], capsys) -> None:
     """Error: an empty root is one line, status 2."""
-    assert run_script("prepare_ade20k", "--root", str(tmp_path)) == 2
+    assert run_script("ade20k", "--root", str(tmp_path)) == 2
     assert "there are no images in" in capsys.readouterr().err
 
 
 def test_the_forms_train(root: Path, run_script: Callable[..., int]) -> None:
     """The mapper makes the same targets of a panoptic and an instance record where nothing overlaps."""
-    run_script("prepare_ade20k", "--root", str(root))
+    run_script("ade20k", "--root", str(root))
     catalog.register_builtin(root)
     masks = []
     for form in ("panoptic", "instance", "sem_seg"):

@@ -50,7 +50,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_label_maps_by_hand(root: Path, run_script: Callable[..., int], capsys) -> None:
     """Derived by hand: indices are places in COCO's list of 133, whatever classes the JSON lists; crowds count."""
-    assert run_script("prepare_coco", "--root", str(root)) == 0
+    assert run_script("coco", "--root", str(root)) == 0
     assert "train is left out" in capsys.readouterr().err
     catalog.register_builtin(root)
     spec = catalog.get("coco_2017_val_sem_seg")
@@ -68,13 +68,13 @@ def test_broken_and_started_again(root: Path, run_script: Callable[..., int], ca
     png = root / "coco" / "panoptic_val2017" / "000000000139.png"
     whole = png.read_bytes()
     png.write_bytes(whole[:40])
-    assert run_script("prepare_coco", "--root", str(root)) == 1
+    assert run_script("coco", "--root", str(root)) == 1
     said = capsys.readouterr().err
     assert "1 broken files were passed by:" in said and str(png) in said
     made = root / "coco" / "panoptic_semseg_val2017"
     assert [path.name for path in made.iterdir()] == ["000000000285.png"]
     png.write_bytes(whole)
-    assert run_script("prepare_coco", "--root", str(root)) == 0
+    assert run_script("coco", "--root", str(root)) == 0
     assert len(list(made.iterdir())) == 2
 
 
@@ -82,16 +82,16 @@ def test_foreign_classes(root: Path, run_script: Callable[..., int], capsys) -> 
     """Error: a JSON with classes that are not COCO's, and a root without COCO, are one line, status 2."""
     path = root / "coco" / "annotations" / "panoptic_val2017.json"
     path.write_text(path.read_text().replace("rug-merged", "magic carpet"))
-    assert run_script("prepare_coco", "--root", str(root)) == 2
+    assert run_script("coco", "--root", str(root)) == 2
     assert "magic carpet" in capsys.readouterr().err
-    assert run_script("prepare_coco", "--root", str(root / "nowhere")) == 2
+    assert run_script("coco", "--root", str(root / "nowhere")) == 2
     assert "see datasets/README.md" in capsys.readouterr().err
 
 
 def test_results_that_cannot_be_written(root: Path, run_script: Callable[..., int], capsys) -> None:
     """Error: where the target folder cannot be made, the first failure ends the work, in one line, status 2."""
     (root / "coco" / "panoptic_semseg_val2017").write_text("in the way")
-    assert run_script("prepare_coco", "--root", str(root)) == 2
+    assert run_script("coco", "--root", str(root)) == 2
     said = capsys.readouterr().err
     assert "error: cannot write" in said and "passed by" not in said
 
@@ -103,7 +103,7 @@ def test_real_coco(samples: Path, tmp_path: Path, run_script: Callable[..., int]
     (coco / "annotations" / "panoptic_val2017.json").symlink_to(source / "panoptic.json")
     (coco / "val2017").symlink_to(source / "images")
     (coco / "panoptic_val2017").symlink_to(source / "panoptic")
-    assert run_script("prepare_coco", "--root", str(tmp_path)) == 0
+    assert run_script("coco", "--root", str(tmp_path)) == 0
     catalog.register_builtin(tmp_path)
     panoptic = catalog.get("coco_2017_val_panoptic")
     names = [category.name for category in catalog.get("coco_2017_val_sem_seg").load_vocabulary()]

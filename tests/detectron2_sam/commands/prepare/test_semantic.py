@@ -56,7 +56,7 @@ def ade(tmp_path: Path) -> Path:
 
 def test_ade20k_full_by_hand(ade: Path, run_script: Script, capsys) -> None:
     """Derived by hand: numbers become indices of the 847, others no class; large images are halved; counts are told."""
-    assert run_script("prepare_ade20k_full", "--root", str(ade)) == 0
+    assert run_script("ade20k_full", "--root", str(ade)) == 0
     assert "ade20k_full val: 1 images, the official split has 2000" in capsys.readouterr().err
     catalog.register_builtin(ade)
     train, val = (catalog.get(f"ade20k_full_sem_seg_{split}") for split in ("train", "val"))
@@ -91,13 +91,13 @@ def test_broken_ade20k_full(ade: Path, run_script: Script, capsys, file: str, co
         path.write_bytes(content)
     elif content is not None:
         _save(path, content)
-    assert run_script("prepare_ade20k_full", "--root", str(ade)) == 1
+    assert run_script("ade20k_full", "--root", str(ade)) == 1
     said = capsys.readouterr().err
     assert "1 broken files were passed by:" in said and message in said and "ADE_train_00000001" in said
     made = ade / "ADE20K_2021_17_01/annotations_detectron2"
     assert [path.name for path in made.rglob("*.tif")] == ["ADE_val_00000001.tif"]
     path.write_bytes(right)
-    assert run_script("prepare_ade20k_full", "--root", str(ade)) == 0
+    assert run_script("ade20k_full", "--root", str(ade)) == 0
     assert len(list(made.rglob("*.tif"))) == 2
 
 
@@ -122,7 +122,7 @@ def context(tmp_path: Path) -> Path:
 
 def test_pascal_context_by_hand(context: Path, run_script: Script, capsys) -> None:
     """Derived by hand: both sets of classes from one LabelMap; what has no class, or none of the 59, is left out."""
-    assert run_script("prepare_pascal_context", "--root", str(context)) == 0
+    assert run_script("pascal_context", "--root", str(context)) == 0
     assert "pascal_context train: 1 images, the official split has 4998" in capsys.readouterr().err
     catalog.register_builtin(context)
     of_459, of_59 = (catalog.get(f"openvocab_pascal_ctx{count}_sem_seg_val") for count in (459, 59))
@@ -156,7 +156,7 @@ BROKEN = {
 def test_broken_pascal_context(context: Path, run_script: Script, capsys, damage, message: str) -> None:
     """Error: the file is named, the other split is made, the status is 1."""
     damage(context / "VOCdevkit/VOC2010/trainval/2008_000002.mat")
-    assert run_script("prepare_pascal_context", "--root", str(context)) == 1
+    assert run_script("pascal_context", "--root", str(context)) == 1
     said = capsys.readouterr().err
     assert "1 broken files were passed by:" in said and message in said and "2008_000002" in said
     assert len(list((context / "pascal_ctx_d2").rglob("2008_000003.*"))) == 2
@@ -183,7 +183,7 @@ def voc(tmp_path: Path) -> Path:
 
 def test_pascal_voc_by_hand(voc: Path, run_script: Script, capsys) -> None:
     """Derived by hand: the background is class 0 of the 21 and no class of the 20; borders are nothing in both."""
-    assert run_script("prepare_pascal_voc", "--root", str(voc)) == 0
+    assert run_script("pascal_voc", "--root", str(voc)) == 0
     assert "pascal_voc val: 1 images, the official split has 1449" in capsys.readouterr().err
     catalog.register_builtin(voc)
     of_21, of_20 = (catalog.get(f"openvocab_pascal{count}_sem_seg_val") for count in (21, 20))
@@ -196,7 +196,7 @@ def test_pascal_voc_by_hand(voc: Path, run_script: Script, capsys) -> None:
 
 def test_a_tree_made_by_others(voc: Path, run_script: Script) -> None:
     """The scripts of FC-CLIP copy the images into folders of the splits: where these are, they are read."""
-    assert run_script("prepare_pascal_voc", "--root", str(voc)) == 0
+    assert run_script("pascal_voc", "--root", str(voc)) == 0
     copied = voc / "pascal_voc_d2/images/validation/2007_000033.jpg"
     _save(copied, _picture(2, 3))
     catalog.register_builtin(voc)
@@ -208,7 +208,7 @@ def test_broken_pascal_voc(voc: Path, run_script: Script, capsys) -> None:
     labels = voc / "VOCdevkit/VOC2012/SegmentationClass"
     _save(labels / "2007_000032.png", np.full((2, 3), 21))
     _save(labels / "2007_000033.png", np.zeros((3, 2)))
-    assert run_script("prepare_pascal_voc", "--root", str(voc)) == 1
+    assert run_script("pascal_voc", "--root", str(voc)) == 1
     said = capsys.readouterr().err
     assert "2007_000032.png holds the class 21, above 20" in said and "2007_000033.png is not of the size of" in said
 
@@ -216,13 +216,13 @@ def test_broken_pascal_voc(voc: Path, run_script: Script, capsys) -> None:
 def test_a_split_leads_nowhere_else(voc: Path, run_script: Script, capsys) -> None:
     """Error: a name that is a path, of which a file elsewhere would be made."""
     (voc / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").write_text("../../2007_000033")
-    assert run_script("prepare_pascal_voc", "--root", str(voc)) == 2
+    assert run_script("pascal_voc", "--root", str(voc)) == 2
     assert "val.txt: ../../2007_000033 is a path" in capsys.readouterr().err
 
 
 def test_another_number_of_images_is_warned_of(voc: Path, run_script: Script, caplog) -> None:
     """Whoever evaluates on a part of a split reads it in the log, by name."""
-    run_script("prepare_pascal_voc", "--root", str(voc))
+    run_script("pascal_voc", "--root", str(voc))
     catalog.register_builtin(voc)
     warn_of_count.cache_clear()  # it warns once in a process
     catalog.get("openvocab_pascal20_sem_seg_val").load()
@@ -246,11 +246,11 @@ def test_no_tree(tmp_path: Path, run_script: Script, capsys, script: str, messag
 
 def test_started_again_nothing_is_written(context: Path, run_script: Script) -> None:
     """Invariant: a lost file is made again, equal to the first; the others are not touched."""
-    run_script("prepare_pascal_context", "--root", str(context))
+    run_script("pascal_context", "--root", str(context))
     lost = context / "pascal_ctx_d2/annotations_ctx459/training/2008_000002.tif"
     kept = context / "pascal_ctx_d2/annotations_ctx59/training/2008_000002.png"
     first, stamp = torch.from_numpy(np.array(Image.open(lost)).astype(np.int64)), kept.stat().st_mtime_ns
     lost.unlink()
-    assert run_script("prepare_pascal_context", "--root", str(context)) == 0
+    assert run_script("pascal_context", "--root", str(context)) == 0
     assert torch.equal(torch.from_numpy(np.array(Image.open(lost)).astype(np.int64)), first)
     assert kept.stat().st_mtime_ns == stamp

@@ -15,7 +15,7 @@ from detectron2_sam.methods import full_cfg
 from sam_common.engine.launch import Interrupted, StopFlag, stop_on_signals
 from sam_common.errors import UserError
 
-ABLATIONS = Path(__file__).resolve().parents[2] / "configs" / "ablations"
+ABLATIONS = Path(__file__).resolve().parents[4] / "configs" / "ablations"
 
 ROWS = """
 config: c.yaml

@@ -20,7 +20,7 @@ def test_same_seed_and_index_give_the_same_bytes_and_others_do_not():
     generate_scene(4, 0, size=96)
     again = generate_scene(3, 5, size=96)
     assert first.image.tobytes() == again.image.tobytes()
-    assert [t.amodal.tobytes() for t in first.things] == [t.amodal.tobytes() for t in again.things]
+    assert [t.whole.tobytes() for t in first.things] == [t.whole.tobytes() for t in again.things]
     assert first.image.tobytes() != generate_scene(3, 6, size=96).image.tobytes()
     assert first.image.tobytes() != generate_scene(4, 5, size=96).image.tobytes()
 
@@ -30,16 +30,16 @@ def test_a_scene_is_the_same_at_every_size():
     small, large = generate_scene(1, 2, size=128), generate_scene(1, 2, size=384)
     assert [thing.category for thing in small.things] == [thing.category for thing in large.things]
     for few, many in zip(small.things, large.things, strict=True):
-        assert few.amodal.mean() == pytest.approx(many.amodal.mean(), rel=0.1)
+        assert few.whole.mean() == pytest.approx(many.whole.mean(), rel=0.1)
 
 
 def test_visible_masks_are_what_the_stack_leaves_of_the_whole_ones(scenes: list[Scene]):
     """Visible = amodal minus everything above; so visible ⊆ amodal, visible masks are disjoint, the top is whole."""
     for scene in scenes:
-        above = np.zeros_like(scene.things[-1].amodal)
+        above = np.zeros_like(scene.things[-1].whole)
         for thing in reversed(scene.things):
-            assert np.array_equal(thing.visible, thing.amodal & ~above)
-            above |= thing.amodal
+            assert np.array_equal(thing.visible, thing.whole & ~above)
+            above |= thing.whole
         assert scene.things[-1].occlusion == 0
 
 

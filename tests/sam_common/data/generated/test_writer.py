@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle_codec
 
-from plug.data.annotations import read_amodal
+from detectron2_sam.commands.prepare.generated import prepare
 from sam_common.data.coco_panoptic import read_ground_truth
-from sam_common.data.generated import generate_scene, generated_specs, prepare, seen_vocabulary, world_vocabulary
+from sam_common.data.generated import generate_scene, scene_specs, seen_vocabulary, world_vocabulary
 from sam_common.data.images import read_image, read_segment_ids
 from sam_common.errors import UserError
 
@@ -42,7 +42,7 @@ def test_png_decodes_to_the_segments_of_the_json(root: Path):
 
 def test_the_reader_finds_what_was_drawn(root: Path):
     """Records of both splits hold the masks and classes of the scenes; JPEG changes the picture little."""
-    train, test = (spec for spec in generated_specs(root) if spec.evaluator == "panoptic")
+    train, test = scene_specs(root)
     assert train.load_vocabulary() == seen_vocabulary()
     assert test.load_vocabulary() == world_vocabulary()
     for spec, count in ((train, 3), (test, 4)):
@@ -65,40 +65,11 @@ def test_hidden_masks_are_kept(root: Path):
         scene = generate_scene(5, record["image_id"], size=96)
         for written, thing in zip(record["things"], scene.things, strict=True):
             assert written["category_id"] == scene.vocabulary[thing.category].id
-            assert np.array_equal(rle_codec.decode(written["amodal"]).astype(bool), thing.amodal)
+            assert np.array_equal(rle_codec.decode(written["whole"]).astype(bool), thing.whole)
             assert np.array_equal(rle_codec.decode(written["visible"]).astype(bool), thing.visible)
         for written in record["stuff"]:
-            mask = rle_codec.decode(written["amodal"]).astype(bool)
+            mask = rle_codec.decode(written["whole"]).astype(bool)
             assert np.array_equal(mask, scene.stuff == written["category_id"] - 1)
-
-
-def test_the_amodal_reader_finds_whole_and_visible_things(root: Path):
-    """Records of both splits hold the things of the scenes, whole and visible, and their classes; stuff is none."""
-    train, test = (spec for spec in generated_specs(root) if spec.evaluator == "amodal")
-    assert train.load_vocabulary() == tuple(c for c in seen_vocabulary() if c.is_thing)
-    assert test.load_vocabulary() == tuple(c for c in world_vocabulary() if c.is_thing)
-    for spec, classes, count in ((train, seen_vocabulary(), 3), (test, world_vocabulary(), 4)):
-        records = spec.load()
-        assert len(records) == count and all(Path(record["file_name"]).is_file() for record in records)
-        for record in records:
-            scene = generate_scene(5, record["image_id"], size=96, categories=classes)
-            amodal, visible = read_amodal(record)
-            assert np.array_equal(amodal.numpy(), [thing.amodal for thing in scene.things])
-            assert np.array_equal(visible.numpy(), [thing.visible for thing in scene.things])
-            assert [entry["category_id"] for entry in record["annotations"]] == [t.category for t in scene.things]
-
-
-def test_an_older_split_gets_its_amodal_file(tmp_path: Path):
-    """A split without it, or with one of other scenes, gets it from what is kept of the scenes; none is drawn anew."""
-    parameters = {"train": 1, "test": 1, "size": 64, "workers": 1}
-    prepare(tmp_path, seed=1, **parameters)
-    path, picture = tmp_path / "generated/amodal_test.json", next((tmp_path / "generated/images/test").iterdir())
-    content = path.read_text()
-    picture.write_bytes(b"mark")
-    for leave in (path.unlink, lambda: path.write_text(content.replace('"seed":1', '"seed":2'))):
-        leave()
-        prepare(tmp_path, seed=1, **parameters)
-        assert path.read_text() == content and picture.read_bytes() == b"mark"
 
 
 def test_a_complete_split_is_kept_and_anything_else_is_redone(tmp_path: Path):
@@ -128,9 +99,9 @@ def test_a_complete_split_is_kept_and_anything_else_is_redone(tmp_path: Path):
 
 def test_a_missing_data_set_names_its_path_and_the_command(tmp_path: Path):
     """The user is told where it should be and how to make it."""
-    for spec in generated_specs(tmp_path):
+    for spec in scene_specs(tmp_path):
         for read in (spec.load, spec.load_vocabulary):
-            with pytest.raises(UserError, match=r"_(train|test)(\.json|/masks);.*prepare_generated\.py --") as error:
+            with pytest.raises(UserError, match=r"_(train|test)\.json;.*prepare generated --") as error:
                 read()
             assert str(tmp_path) in str(error.value)
 

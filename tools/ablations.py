@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""`detectron2-sam ablations`, from a clone."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from detectron2_sam.program import main
+
+if __name__ == "__main__":
+    sys.exit(main(["ablations", *sys.argv[1:]]))
