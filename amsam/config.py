@@ -23,7 +23,8 @@ from amsam.mask_calibration import (
     NoCalibration,
     PerSampleCalibration,
 )
-from sam_common.config import BACKWARDS, META_ARCHITECTURES, CfgNode, get_cfg, one_of
+from sam_common.boxes.config import add_boxes_config
+from sam_common.config import CfgNode, add_missing, get_cfg, one_of
 from sam_common.errors import UserError
 from sam_common.io.weights import state_sha256
 from sam_common.sam import build_sam, sam_from_cfg
@@ -38,18 +39,20 @@ _MODEL_KEYS, _BOX_KEYS = ("SAM", "AMSAM", "PIXEL_MEAN", "PIXEL_STD"), ("SELECT",
 """Keys of `MODEL` and `INPUT.BOXES` that an adapter tells."""
 
 
-def register() -> None:
-    """Enters AMSAM, how it learns, and what it is compared with in the tables of methods; again changes nothing."""
-    META_ARCHITECTURES["AMSAM"] = build_amsam
-    META_ARCHITECTURES["PromptedSAM"] = build_prompted_sam
-    META_ARCHITECTURES["BoxRectangle"] = build_box_rectangle
-    BACKWARDS["AMSAM"] = build_bilevel_step
-
-
 def add_amsam_config(cfg: CfgNode) -> None:
-    """Adds `MODEL.AMSAM` with the paper's values; calling it again changes nothing."""
+    """Adds `MODEL.AMSAM` with the paper's values, and which shots and boxes it learns from; again changes nothing."""
     if "AMSAM" in cfg.MODEL:
         return
+    add_boxes_config(cfg)
+    shots = {
+        "SHOTS": 4,  # how many images of DATASETS.TRAIN are learned from
+        "SHOTS_SEED": -1,  # which: the first ones, or from 0 on as many drawn with this seed
+    }
+    boxes = {
+        "SELECT": "top1",  # which boxes of an image prompt the model: top1 | union | all | none
+        "CLASSES": (),  # names of the detector's classes that may; empty: all
+    }
+    add_missing(cfg, {"DATASETS": shots, "INPUT": {"BOXES": boxes}})
     amsam = cfg.MODEL.AMSAM = CfgNode()
     amsam.NUM_CLASSES = 1  # K, beside the background
     amsam.IMAGE_SIZE = 256  # images are resized to this square, pixels

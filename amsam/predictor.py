@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from amsam.adapter import read_adapter
 from amsam.box_prompts import select_boxes
-from amsam.config import cfg_of_adapter, register
+from amsam.config import cfg_of_adapter
+from amsam.method import METHOD
 from possam.predictor import image_tensor
 from sam_common.boxes.boxes import Boxes, box_fault, clip_boxes, no_boxes
-from sam_common.config import build_model, resolve_device
+from sam_common.config import resolve_device
 from sam_common.engine.checkpoint import frozen_sha256, load_trained
 from sam_common.errors import UserError
+from sam_common.method import build_model, register
 
 
 class FewShotPredictor:
@@ -58,7 +60,7 @@ class FewShotPredictor:
             UserError: the file is no adapter or damaged, or is for another encoder than SAM's weights here.
         """
         adapter = read_adapter(path)
-        register()
+        register(METHOD)
         cfg = cfg_of_adapter(adapter.settings, options)
         if len(adapter.classes) != cfg.MODEL.AMSAM.NUM_CLASSES:
             named, known = len(adapter.classes), cfg.MODEL.AMSAM.NUM_CLASSES

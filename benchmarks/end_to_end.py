@@ -40,11 +40,12 @@ from benchmarks.cases import Case, make_batch, predict
 from benchmarks.memory import MIB, forget_peak, memory
 from benchmarks.where_time_goes import possam_stages, staged
 from detectron2_sam.commands.cli import ToolParser, run_tool
-from detectron2_sam.methods import register_all
+from detectron2_sam.methods import methods
 from possam.deformable_attention.operator import kernel_in_use
-from sam_common.config import build_model, resolve_device
+from sam_common.config import resolve_device
 from sam_common.engine.launch import choose_precision
 from sam_common.io.files import write_text
+from sam_common.method import build_model
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TARGETS = {"possam_B": 80, "possam_L": 55, "possam_H": 35}
@@ -89,7 +90,7 @@ def measure(case: Case, runs: int) -> dict[str, Any]:
     cfg, device = case.cfg(), resolve_device(case.device)
     torch.set_num_threads(case.threads)
     torch.manual_seed(0)
-    register_all()
+    methods()
     dtype = choose_precision(device, cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32")
     precision = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
     model = build_model(cfg).to(device).eval()

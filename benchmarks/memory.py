@@ -49,12 +49,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from benchmarks.cases import CONFIGS, Case, make_batch, predict, read_config
 from detectron2_sam.commands.cli import ToolParser, run_tool
-from detectron2_sam.methods import register_all
-from sam_common.config import CfgNode, build_model, resolve_device
+from detectron2_sam.methods import methods
+from sam_common.config import CfgNode, resolve_device
 from sam_common.engine.build import build_backward, build_optimizer
 from sam_common.engine.launch import choose_precision
 from sam_common.engine.trainer import UNUSED
 from sam_common.errors import UserError
+from sam_common.method import build_model
 
 Step = Callable[[list[dict[str, Any]]], None]
 MIB = 2**20
@@ -85,7 +86,7 @@ def measure(case: Case, limit: float) -> dict[str, Any]:
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))
     torch.set_num_threads(case.threads)
     torch.manual_seed(0)
-    register_all()
+    methods()
     dtype = choose_precision(device, cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32")
     precision = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
     program = memory(device, "VmRSS")
@@ -185,7 +186,7 @@ def twins(names: Iterable[str]) -> dict[str, list[str]]:
 
     They have the same model, input and precision: some differ in the data and the length of the training alone.
     """
-    register_all()
+    methods()
     found: dict[tuple[str, ...], list[str]] = {}
     for name in sorted(names, key=lambda name: ("TBLH".index(read_config(name).MODEL.SAM.SIZE), name)):
         cfg = read_config(name)

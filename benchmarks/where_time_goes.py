@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
-from detectron2_sam.methods import full_cfg, register_all
+from detectron2_sam.methods import full_cfg, methods
 from possam.config import build_possam
 from possam.possam import PosSAM
 from sam_common.config import CfgNode
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    register_all()
+    methods()
     cfg = full_cfg()
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(["MODEL.DEVICE", "cpu"])

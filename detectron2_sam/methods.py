@@ -1,24 +1,30 @@
-"""Every method at once: what a tool needs to serve whichever one a configuration names."""
+"""The list of methods. A fourth one is a folder, and a line here."""
 
 from __future__ import annotations
 
-import amsam.config
-import plug.config
-import possam.config
+from importlib import import_module
+
+from sam_common import method
 from sam_common.config import CfgNode, get_cfg
+
+METHODS = (
+    "possam.method",
+    "plug.method",
+    "amsam.method",
+)
+"""Modules, each with a `METHOD`."""
+
+
+def methods() -> tuple[method.Method, ...]:
+    """All of them, known to the engine from now on; calling it again changes nothing."""
+    for name in METHODS:
+        method.register(import_module(name).METHOD)
+    return method.methods()
 
 
 def full_cfg() -> CfgNode:
     """The shared keys and those of every method."""
     cfg = get_cfg()
-    possam.config.add_possam_config(cfg)
-    plug.config.add_plug_config(cfg)
-    amsam.config.add_amsam_config(cfg)
+    for each in methods():
+        each.add_config(cfg)
     return cfg
-
-
-def register_all() -> None:
-    """Enters every method in the table of meta-architectures; calling it again changes nothing."""
-    possam.config.register()
-    plug.config.register()
-    amsam.config.register()

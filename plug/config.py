@@ -9,22 +9,21 @@ from plug.parallel_lora import ParallelEncoder
 from plug.plug import PLUG, Inference
 from plug.refine_module import NoRefinement, RefineModule
 from plug.vanilla_sam import VanillaSAM
-from sam_common.config import META_ARCHITECTURES, CfgNode
+from sam_common.boxes.config import add_boxes_config
+from sam_common.config import CfgNode, add_missing
 from sam_common.errors import UserError
 from sam_common.sam import build_sam, sam_from_cfg
 from sam_common.sam.paired_decoder import PairedDecoder
 
 
-def register() -> None:
-    """Enters PLUG, and the SAM it is compared with, in the table of meta-architectures; again changes nothing."""
-    META_ARCHITECTURES["PLUG"] = build_plug
-    META_ARCHITECTURES["VanillaSAM"] = build_vanilla_sam
-
-
 def add_plug_config(cfg: CfgNode) -> None:
-    """Adds `MODEL.PLUG` with the paper's values; calling it again changes nothing."""
+    """Adds `MODEL.PLUG` with the paper's values, and how objects and boxes are read; again changes nothing."""
     if "PLUG" in cfg.MODEL:
         return
+    add_boxes_config(cfg)
+    boxes = {"MATCH_IOU": 0.5}  # from which overlap a box of a file or a detector is of an object
+    # INSTANCES_PER_IMAGE: in training, the most objects of one item, which is one decoded image
+    add_missing(cfg, {"INPUT": {"INSTANCES_PER_IMAGE": 8, "BOXES": boxes}})
     plug = cfg.MODEL.PLUG = CfgNode()
     plug.CROP_SIZE = 512  # side of the crops, pixels
     plug.CROP_BORDER = "clip"  # clip | pad: what a crop is beyond the image

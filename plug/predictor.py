@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from plug.config import add_plug_config, register
+from plug.config import add_plug_config
+from plug.method import METHOD
 from possam.predictor import image_tensor, load_model, read_config
 from sam_common.boxes.boxes import box_fault, clip_boxes
 from sam_common.config import get_cfg, one_of, resolve_device
 from sam_common.errors import UserError
+from sam_common.method import register
 from sam_common.structures import AmodalInstances
 
 
@@ -45,7 +47,7 @@ class AmodalPredictor:
         Raises:
             UserError: a key, a file or the weights cannot be used, or there are no weights.
         """
-        register()
+        register(METHOD)
         cfg = get_cfg()
         add_plug_config(cfg)
         cfg = read_config(config_file, options, cfg)

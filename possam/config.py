@@ -29,7 +29,7 @@ from possam.pixel_decoder import DeformableEncoderLayer, PixelDecoder
 from possam.possam import Inference, PosSAM
 from possam.text_embeddings import VILD_TEMPLATES, TextEmbeddings
 from possam.two_way_decoder import TwoWayDecoder
-from sam_common.config import META_ARCHITECTURES, CfgNode
+from sam_common.config import CfgNode
 from sam_common.errors import UserError
 from sam_common.io.weights import cache_folder
 from sam_common.layers.activation_checkpointing import checkpoint_activations
@@ -48,11 +48,6 @@ FEATURE_PYRAMIDS: dict[str, Callable[[int], nn.Module]] = {
     "simple": FeaturePyramid,
     "resized": lambda channels: ResizedFeatures(),
 }
-
-
-def register() -> None:
-    """Enters PosSAM in the table of meta-architectures; calling it again changes nothing."""
-    META_ARCHITECTURES["PosSAM"] = build_possam
 
 
 def add_possam_config(cfg: CfgNode) -> None:

@@ -1,7 +1,7 @@
 """Configuration: yacs nodes with Detectron2's keys and types, so that one YAML works under both engines.
 
-`get_cfg()` holds the keys every method shares; a method adds its own with `add_<method>_config(cfg)` and enters its
-builder in `META_ARCHITECTURES`. Only `config.py` files read a cfg; everything else takes explicit arguments.
+`get_cfg()` holds the keys that every method shares; a method adds its own. Only `config.py` files and what builds a run
+read a cfg; everything else takes explicit arguments.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,9 @@ import torch
 import yaml
 from fvcore.common.config import BASE_KEY
 from fvcore.common.config import CfgNode as _CfgNode
-from torch import nn
 
 from sam_common.errors import UserError
 from sam_common.io.resources import resource
-
-META_ARCHITECTURES: dict[str, Callable[[CfgNode], nn.Module]] = {}
-"""`MODEL.META_ARCHITECTURE` -> builder; filled by each method's `register()`."""
-
-BACKWARDS: dict[str, Callable[[CfgNode, Any, torch.optim.Optimizer], Callable[[Any], dict[str, torch.Tensor]]]] = {}
-"""`MODEL.META_ARCHITECTURE` -> (cfg, model, optimizer) -> what takes the place of the backward pass, for methods that
-learn at several levels; filled likewise. They train in one process."""
 
 
 class CfgNode(_CfgNode):
@@ -135,19 +127,6 @@ def find_config(name: str | os.PathLike, *, asked: Path | None = None) -> Path:
         raise UserError(f"there is no configuration file {asked or path}") from None
 
 
-def build_model(cfg: CfgNode) -> nn.Module:
-    """The model that `MODEL.META_ARCHITECTURE` names, on the CPU, in training mode, frozen weights loaded.
-
-    Raises:
-        UserError: the name is not registered.
-    """
-    name = cfg.MODEL.META_ARCHITECTURE
-    if name not in META_ARCHITECTURES:
-        known = ", ".join(sorted(META_ARCHITECTURES)) or "none; call a method's register() first"
-        raise UserError(f"MODEL.META_ARCHITECTURE {name!r} is unknown; known: {known}")
-    return META_ARCHITECTURES[name](cfg)
-
-
 def resolve_device(name: str) -> torch.device:
     """`MODEL.DEVICE` as a device: `auto` is CUDA where there is a GPU, else the CPU.
 
@@ -163,6 +142,15 @@ def resolve_device(name: str) -> torch.device:
     if kind == "cuda" and int(index or 0) >= num_gpus:
         raise UserError(f"MODEL.DEVICE is {name} but torch sees {num_gpus} CUDA devices; use MODEL.DEVICE cpu")
     return torch.device(name)
+
+
+def add_missing(node: CfgNode, values: Mapping[str, Any]) -> None:
+    """Adds keys with their defaults where a node has none of that name; sections are made and filled likewise."""
+    for key, value in values.items():
+        if key not in node:
+            node[key] = type(node)(value) if isinstance(value, dict) else value
+        elif isinstance(value, dict):
+            add_missing(node[key], value)
 
 
 def one_of(key: str, value: str, known: Iterable[str]) -> None:
@@ -200,21 +188,9 @@ def get_cfg() -> CfgNode:
     cfg.INPUT.MIN_SIZE_TEST = 1024  # shortest side
     cfg.INPUT.MAX_SIZE_TEST = 1024  # longest side; equal to MIN_SIZE_TEST it makes the longest side that long
 
-    cfg.INPUT.INSTANCES_PER_IMAGE = 8  # amodal training: most objects of one item, which is one decoded image
-    cfg.INPUT.BOXES = CfgNode()  # of visible parts, which amodal models are given
-    cfg.INPUT.BOXES.JITTER_TRAIN = 0.0  # how far an edge moves at most, as a fraction of the box's side
-    cfg.INPUT.BOXES.JITTER_TEST = 0.0
-    cfg.INPUT.BOXES.SOURCE = "ground_truth"  # in testing: ground_truth | a path *.json of COCO results | a detector
-    cfg.INPUT.BOXES.SCORE_THRESHOLD = 0.5  # of boxes that a file or a detector gives
-    cfg.INPUT.BOXES.MATCH_IOU = 0.5  # from which such a box is of an object
-    cfg.INPUT.BOXES.SELECT = "top1"  # few-shot: which boxes of an image prompt the model: top1 | union | all | none
-    cfg.INPUT.BOXES.CLASSES = ()  # few-shot: names of the detector's classes that may; empty: all
-
     cfg.DATASETS = CfgNode()
     cfg.DATASETS.TRAIN = ()
     cfg.DATASETS.TEST = ()
-    cfg.DATASETS.SHOTS = 4  # few-shot: how many images of DATASETS.TRAIN are learned from
-    cfg.DATASETS.SHOTS_SEED = -1  # which: the first ones, or from 0 on as many drawn with this seed
     # The user's own: [{NAME: mine, FORMAT: coco_instance, JSON: a.json, IMAGES: images}, …], see docs/custom_data.md
     cfg.DATASETS.REGISTER = []
 

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from detectron2_sam.methods import methods
+
+PLUGIN = "tests/detectron2_sam/plugin/"
+
 
 @pytest.fixture(scope="session")
 def samples() -> Path:
@@ -28,6 +32,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _methods() -> None:
+    """The engine knows every method, as it does in each command."""
+    methods()
+
+
 @pytest.fixture(autouse=True)
 def _same_start() -> Iterator[None]:
     """Each test begins with the same random numbers and as many threads: benchmarks choose their own, and sums of
@@ -44,7 +54,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line("Detectron2 plug-in: NOT tested, Detectron2 is not installed (docs/detectron2.md)")
         return
     counts = {
-        outcome: sum("tests/detectron2_sam/" in report.nodeid for report in terminalreporter.stats.get(outcome, ()))
+        outcome: sum(
+            "tests/detectron2_sam/plugin/" in report.nodeid for report in terminalreporter.stats.get(outcome, ())
+        )
         for outcome in ("passed", "failed", "error", "skipped")
     }
     if any(counts.values()):

@@ -19,7 +19,7 @@ from PIL import Image
 
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.predict import run as predict
-from possam.config import add_possam_config, register
+from possam.config import add_possam_config
 from possam.predictor import Predictor
 from sam_common.config import get_cfg
 from sam_common.data.coco_instance import coco_instance_spec
@@ -51,7 +51,6 @@ VOCABULARY = (Category("dog", ("dog",), True, 3), Category("sky", ("sky",), Fals
 
 
 def build(weights: str = "random", config: str | Path = CONFIG) -> Predictor:
-    register()
     cfg = get_cfg()
     add_possam_config(cfg)
     return Predictor.from_config(config, weights=weights, options=OPTIONS, cfg=cfg)

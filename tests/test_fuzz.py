@@ -171,7 +171,7 @@ def read_everything(spec: DatasetSpec) -> None:
     for record in spec.load():
         json.dumps(record)
         read_segments(record)
-        if spec.evaluator == "amodal":
+        if spec.truth == "amodal":
             read_amodal(record)
 
 

@@ -71,7 +71,7 @@ def image_masks_spec(
         name,
         load=partial(load_records, name, files, choose),
         load_vocabulary=partial(load_vocabulary, files),
-        evaluator="masks",
+        truth="masks",
         files=files,
     )
 

@@ -14,15 +14,21 @@ from functools import partial
 from pathlib import Path
 
 from amsam.data.image_masks import image_masks_spec
-from sam_common.data.dataset_spec import DatasetSpec, warn_of_count
+from amsam.data.worms import worm_specs
+from sam_common.data.dataset_spec import DatasetSpec, Source, warn_of_count
 from sam_common.structures import Category
 
 _TIKTOK = "segmentation_full_body_tik_tok_2615_img"
+_SOURCES = {
+    "tiktok": Source(("https://www.kaggle.com/datasets/tapakah68/segmentation-full-body-tiktok-dancing-dataset",)),
+    "human_segmentation": Source(("https://github.com/VikramShenoy97/Human-Segmentation-Dataset",)),
+    "isic2018": Source(("https://challenge.isic-archive.com/data/#2018",)),
+}
 _ISIC = {"train": ("Training", 2594), "val": ("Validation", 100), "test": ("Test", 1000)}
 
 
-def few_shot_specs(root: Path) -> list[DatasetSpec]:
-    """All of them, under `root`. Nothing is read before use."""
+def datasets(root: Path) -> list[DatasetSpec]:
+    """All of them, and the generated worms, under `root`. Nothing is read before use."""
     nested = root / _TIKTOK / _TIKTOK  # as the archive unpacks
     tiktok = nested if nested.is_dir() else root / _TIKTOK
     human, isic = root / "Human-Segmentation-Dataset", root / "ISIC2018"
@@ -33,7 +39,8 @@ def few_shot_specs(root: Path) -> list[DatasetSpec]:
     ):
         for split, part in (("train", slice(None, -num_test)), ("test", slice(-num_test, None))):
             choose = partial(_part, f"{name}_{split}", part, total)
-            specs.append(_named(image_masks_spec(f"{name}_{split}", images=images, masks=masks, choose=choose), word))
+            spec = image_masks_spec(f"{name}_{split}", images=images, masks=masks, choose=choose)
+            specs.append(_named(spec, word, _SOURCES[name]))
     for split, (folder, total) in _ISIC.items():
         spec = image_masks_spec(
             f"isic2018_{split}",
@@ -42,13 +49,13 @@ def few_shot_specs(root: Path) -> list[DatasetSpec]:
             mask_suffix="_segmentation",
             choose=partial(_part, f"isic2018_{split}", slice(None), total),
         )
-        specs.append(_named(spec, "lesion"))
-    return specs
+        specs.append(_named(spec, "lesion", _SOURCES["isic2018"]))
+    return [*specs, *worm_specs(root)]
 
 
-def _named(spec: DatasetSpec, word: str) -> DatasetSpec:
+def _named(spec: DatasetSpec, word: str, source: Source) -> DatasetSpec:
     """The same data set, whose one class is called `word`."""
-    return replace(spec, load_vocabulary=lambda: (Category(word, (word,)),))
+    return replace(spec, load_vocabulary=lambda: (Category(word, (word,)),), source=source)
 
 
 def _part(name: str, part: slice, total: int, stems: list[str]) -> list[str]:

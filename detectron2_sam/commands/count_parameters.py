@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from detectron2_sam.commands.cli import ToolParser
-from detectron2_sam.methods import full_cfg, register_all
-from sam_common.config import build_model
+from detectron2_sam.methods import full_cfg, methods
+from sam_common.method import build_model
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args(argv)
 
-    register_all()
+    methods()
     cfg = full_cfg()
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)

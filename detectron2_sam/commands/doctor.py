@@ -153,7 +153,6 @@ def _kernel(device: Any) -> Finding:
 def datasets(cfg: Any) -> Iterator[Finding]:
     """Every data set known by name and those of the configuration: its files, or the first that is missing."""
     from sam_common.data import catalog
-    from sam_common.data.sources import where_to_get
 
     catalog.register_builtin()
     wanted: set[str] = set()
@@ -162,11 +161,12 @@ def datasets(cfg: Any) -> Iterator[Finding]:
         wanted = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
     yield Finding("data sets", "DETECTRON2_DATASETS", True, f"{catalog.datasets_root()}")
     for name in dict.fromkeys([*catalog.names(), *sorted(wanted)]):
-        files = catalog.get(name).files
+        spec = catalog.get(name)
+        files = spec.files
         missing = [f"{role} {path}" for role, path in files.items() if not Path(path).exists()]
         first = next(iter(files.values()), "")
         detail = f"no {missing[0]}" if missing else first
-        yield Finding("data sets", name, not missing, detail, where_to_get(name) if missing else "", name in wanted)
+        yield Finding("data sets", name, not missing, detail, spec.where_to_get if missing else "", name in wanted)
 
 
 def weights(cfg: Any) -> Iterator[Finding]:

@@ -21,8 +21,8 @@ import torch
 from lightning_fabric import Fabric
 
 from detectron2_sam.commands.cli import ToolParser
-from detectron2_sam.methods import full_cfg, register_all
-from sam_common.config import CfgNode, build_model
+from detectron2_sam.methods import full_cfg, methods
+from sam_common.config import CfgNode
 from sam_common.engine.build import (
     build_trainer,
     check_levels,
@@ -46,6 +46,7 @@ from sam_common.engine.logging import MetricsWriter, log_to
 from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Results
 from sam_common.io.files import write_text
+from sam_common.method import build_model, method_of
 
 logger = logging.getLogger("detectron2_sam.commands.train")
 
@@ -90,7 +91,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = full_cfg()
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
-    register_all()
+    methods()
     register_datasets(cfg)
     args.num_gpus = processes_here(args.num_gpus, args.num_machines)
     device = choose_device(cfg.MODEL.DEVICE, args.num_gpus)
@@ -108,11 +109,11 @@ def _precision(cfg: CfgNode, device: torch.device) -> torch.dtype:
 
 def run(fabric: Fabric, cfg: CfgNode, args: argparse.Namespace) -> dict[str, Results]:
     """What every process does: train and evaluate, or only evaluate."""
-    register_all()
+    methods()
     register_datasets(cfg)
     directory = Path(cfg.OUTPUT_DIR) / ("inference" if args.eval_only else "")
     with log_to(directory, fabric.global_rank):
-        logger.info(describe(fabric))
+        logger.info(describe(fabric, method_of(cfg).kernels(fabric.device)))
         previous = last_checkpoint(Path(cfg.OUTPUT_DIR)) if args.resume else None
         cfg.SEED = fabric.broadcast(run_seed(cfg.SEED, previous))
         if fabric.is_global_zero:

@@ -8,10 +8,8 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_cfg
 
-from amsam.config import add_amsam_config
-from plug.config import add_plug_config
-from possam.config import add_possam_config
-from sam_common.config import get_cfg
+from detectron2_sam.methods import full_cfg
+from sam_common.config import add_missing
 from sam_common.errors import UserError
 
 
@@ -32,11 +30,7 @@ def add_config(cfg: CfgNode) -> None:
             f"the cfg already has values of its own ({', '.join(changed[:3])}): call detectron2_sam.add_config(cfg) "
             "right after get_cfg(), before merge_from_file"
         )
-    ours = get_cfg()
-    add_possam_config(ours)
-    add_plug_config(ours)
-    add_amsam_config(ours)
-    _add_missing(cfg, ours)
+    add_missing(cfg, full_cfg())
     _add_amodal_detector_config(cfg)
 
 
@@ -46,14 +40,6 @@ def _add_amodal_detector_config(cfg: CfgNode) -> None:
     keys.DETECTOR = "GeneralizedRCNN"  # the META_ARCHITECTURE that all other keys of the file are for
     keys.PLUG_CONFIG = "configs/plug_H_cocoa.yaml"
     keys.PLUG_WEIGHTS = ""  # a checkpoint of its training | random
-
-
-def _add_missing(cfg: CfgNode, ours: CfgNode) -> None:
-    for key, value in ours.items():
-        if key not in cfg:
-            cfg[key] = type(cfg)(value) if isinstance(value, dict) else value
-        elif isinstance(value, dict):
-            _add_missing(cfg[key], value)
 
 
 def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ from detectron2.data.catalog import Metadata
 from detectron2.structures import BoxMode
 from torch import Tensor
 
+from detectron2_sam.methods import methods
 from sam_common.data import catalog
 from sam_common.data.coco_json import words_from_name
 from sam_common.data.dataset_spec import DatasetSpec
@@ -30,10 +31,10 @@ class SpecMetadata(Metadata):
             try:
                 spec = catalog.get(self.name)
                 vocabulary = spec.load_vocabulary()
-                classes = class_metadata(vocabulary, semantic=spec.evaluator == "semantic")
-                if spec.evaluator == "semantic":  # 65535 where there are more classes than a byte can tell
+                classes = class_metadata(vocabulary, semantic=spec.truth == "semantic")
+                if spec.truth == "semantic":  # 65535 where there are more classes than a byte can tell
                     classes["ignore_label"] = ignore_label(len(vocabulary))
-                if spec.evaluator == "masks":  # label 0, which no vocabulary lists, is drawn too
+                if spec.truth == "masks":  # label 0, which no vocabulary lists, is drawn too
                     classes["stuff_classes"] = ["background", *classes["thing_classes"]]
                 self.__dict__.update(classes)
             except UserError as error:
@@ -56,6 +57,7 @@ def register_datasets(entries: Iterable[Mapping[str, Any]] = ()) -> None:
     Raises:
         UserError: an entry is wrong.
     """
+    methods()
     catalog.register_builtin()
     catalog.register_from_config(entries)
     for name in catalog.names():
@@ -74,7 +76,7 @@ def _file_metadata(spec: DatasetSpec) -> dict[str, Any]:
     """What is known of a data set without reading its files."""
     files = spec.files
     common: dict[str, Any] = {"image_root": files.get("images")}
-    if spec.evaluator != "semantic":
+    if spec.truth != "semantic":
         common["ignore_label"] = spec.ignore_label
     by_kind: dict[str, dict[str, Any]] = {
         "panoptic": {
@@ -88,7 +90,7 @@ def _file_metadata(spec: DatasetSpec) -> dict[str, Any]:
         "amodal": {"evaluator_type": "amodal", "amodal_json": files.get("json")},
         "masks": {"evaluator_type": "masks", "mask_root": files.get("masks")},
     }
-    return {**common, **by_kind.get(spec.evaluator, {"evaluator_type": spec.evaluator})}
+    return {**common, **by_kind.get(spec.truth, {"evaluator_type": spec.truth})}
 
 
 def _load(name: str) -> list[dict[str, Any]]:
@@ -153,7 +155,7 @@ def spec_of(name: str) -> DatasetSpec:
         name,
         load=partial(load_standard_records, name),
         load_vocabulary=partial(vocabulary_from_metadata, metadata),
-        evaluator=kinds[0] if kinds else "panoptic",
+        truth=kinds[0] if kinds else "panoptic",
         ignore_label=metadata.get("ignore_label", 255),
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
-import amsam.config
 from detectron2_sam.plugin.amodal import PLUG, VanillaSAM
 from detectron2_sam.plugin.amodal_detector import AmodalDetector
 from detectron2_sam.plugin.datasets import register_datasets
@@ -33,6 +32,5 @@ def register() -> None:
             registry.register(part)
         elif registry.get(part.__name__) is not part:
             raise UserError(f"Detectron2 already has another {part.__name__}: {registry.get(part.__name__)}")
-    amsam.config.register()  # how it learns
     register_detectors("detectron2", named_detector)
     register_datasets()

@@ -28,7 +28,6 @@ from detectron2_sam.plugin.datasets import spec_of
 from detectron2_sam.plugin.evaluation import build_evaluator, evaluator_facts
 from detectron2_sam.plugin.levels import LevelTrainer, bare, best_file, with_validation
 from detectron2_sam.plugin.modeling import TrainedPart
-from sam_common.config import BACKWARDS
 from sam_common.data.loader import BatchLoader, LevelBatches, MappedRecords, item_seed
 from sam_common.engine import build
 from sam_common.engine.build import (
@@ -41,6 +40,7 @@ from sam_common.engine.build_data import test_set, training_set
 from sam_common.engine.build_evaluation import build_validation, checkpoint_facts
 from sam_common.engine.evaluation import dataset_facts, format_report, write_report
 from sam_common.engine.launch import share_buffers
+from sam_common.method import backward_of
 from sam_common.structures import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Trainer(DefaultTrainer):
             self._trainer.precision = amp_precision(cfg)
             scaled = self._trainer.precision == torch.float16
             self._trainer.grad_scaler = torch.amp.GradScaler("cuda", enabled=scaled)
-        if cfg.MODEL.META_ARCHITECTURE in BACKWARDS:
+        if backward_of(cfg) is not None:
             self._trainer = LevelTrainer(self.model, self.data_loader, self.optimizer, self.optimizer.backward)
 
     def build_hooks(self) -> list[HookBase]:

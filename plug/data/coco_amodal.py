@@ -70,7 +70,7 @@ def coco_amodal_spec(name: str, *, json_file: str | os.PathLike, images: str | o
         name,
         load=partial(load_records, name, files),
         load_vocabulary=partial(load_vocabulary, name, files),
-        evaluator="amodal",
+        truth="amodal",
         files=files,
     )
 

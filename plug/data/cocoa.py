@@ -51,7 +51,7 @@ def cocoa_spec(
         name,
         load=partial(load_records, name, files, stuff=stuff),
         load_vocabulary=lambda: OBJECT,
-        evaluator="amodal",
+        truth="amodal",
         files=files,
     )
 

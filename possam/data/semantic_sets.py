@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sam_common.data.dataset_spec import DatasetSpec, warn_of_count
+from sam_common.data.dataset_spec import DatasetSpec, Source, warn_of_count
 from sam_common.data.label_maps import ignore_label, label_maps_spec
 from sam_common.io.resources import resource
 
@@ -27,6 +27,13 @@ NUM_IMAGES = {
     "pascal_voc": {"train": 1_464, "val": 1_449},
 }
 """Of the official splits."""
+
+_VOC = "http://host.robots.ox.ac.uk/pascal/VOC/"
+_SOURCES = {
+    "ade20k_full": Source(("https://ade20k.csail.mit.edu/",), "ade20k_full"),
+    "pascal_context": Source((_VOC, "https://www.cs.stanford.edu/~roozbeh/pascal-context/"), "pascal_context"),
+    "pascal_voc": Source((_VOC,), "pascal_voc"),
+}
 
 FOLDERS = {"train": "training", "val": "validation"}
 """Split -> the name of its folder in all of these trees."""
@@ -54,8 +61,9 @@ def semantic_specs(root: Path) -> list[DatasetSpec]:
                 labels=labels / folder,
                 classes=resource(f"configs/vocabularies/{words}.txt"),
             )
-            spec = replace(spec, ignore_label=ignore_label(num_classes))
-            specs.append(_counted(spec, NUM_IMAGES[words.rstrip("0123456789")][split]))
+            family = words.rstrip("0123456789")
+            spec = replace(spec, ignore_label=ignore_label(num_classes), source=_SOURCES[family])
+            specs.append(_counted(spec, NUM_IMAGES[family][split]))
     return specs
 
 

@@ -35,7 +35,7 @@ def coco_instance_spec(name: str, *, json_file: str | os.PathLike, images: str |
         name,
         load=partial(load_records, name, files),
         load_vocabulary=partial(load_vocabulary, name, files),
-        evaluator="instance",
+        truth="instance",
         files=files,
     )
 

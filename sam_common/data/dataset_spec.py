@@ -14,6 +14,15 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where the files of a data set come from: the pages that one downloads from, and NAME of `detectron2-sam prepare
+    NAME`, which makes or counts the rest, or ""."""
+
+    pages: tuple[str, ...]
+    prepare: str = ""
+
+
+@dataclass(frozen=True)
 class DatasetSpec:
     """One split of one data set. Making a spec reads nothing; the two functions do.
 
@@ -23,28 +32,40 @@ class DatasetSpec:
     - panoptic: `pan_seg_file_name`, and `segments_info`, a list of {id, category_id, iscrowd, area};
     - instance: `annotations`, a list of {bbox XYWH in pixels, bbox_mode 1, category_id, iscrowd, segmentation, area,
       id}; the segmentation is a list of polygons, or a compressed RLE {size, counts};
-    - amodal: `annotations` as of instances, of whole objects, each with the `visible_segmentation` and `visible_bbox`
-      of what is seen of it (`plug.data.annotations`);
-    - semantic: `sem_seg_file_name`, an image of class indices, with `num_classes` and `ignore_label`.
+    - semantic: `sem_seg_file_name`, an image of class indices, with `num_classes` and `ignore_label`;
+    - other kinds are those of single methods (`Method.truths`).
 
-    `sam_common.data.segments` reads the masks of any of them.
+    `sam_common.data.segments` reads the masks of the first three.
 
     Attributes:
         name: what `DATASETS.TRAIN` and `DATASETS.TEST` call it.
         load: the records. Raises UserError where files are missing or wrong.
         load_vocabulary: the classes, in the order of category_id. Raises UserError likewise.
-        evaluator: the kind of its truth: panoptic | instance | semantic | amodal | masks.
+        truth: the kind of its ground truth: panoptic | instance | semantic, or one that a method adds.
         files: where its parts lie, by role (`json`, `images`, `panoptic`, `labels`).
         ignore_label: of a semantic data set, the value of pixels without a class. Where the number of classes decides,
             as in `label_maps`, that of the records counts.
+        source: where its files come from; None for one of the user's own.
     """
 
     name: str
     load: Callable[[], list[dict[str, Any]]]
     load_vocabulary: Callable[[], Vocabulary]
-    evaluator: str = "panoptic"
+    truth: str = "panoptic"
     files: Mapping[str, str] = field(default_factory=dict)
     ignore_label: int = 255
+    source: Source | None = None
+
+    @property
+    def where_to_get(self) -> str:
+        """What to do where its files are missing, in one line."""
+        if self.source is None:
+            return "correct its entry in DATASETS.REGISTER, or put the file there"
+        command = f"detectron2-sam prepare {self.source.prepare}" if self.source.prepare else ""
+        if not self.source.pages:
+            return command
+        then = f", then {command}" if command else ""
+        return f"get {' and '.join(self.source.pages)}, laid out as in datasets/README.md{then}"
 
 
 @functools.cache

@@ -36,7 +36,7 @@ def label_maps_spec(
         name,
         load=partial(load_records, name, files),
         load_vocabulary=partial(load_vocabulary, name, files),
-        evaluator="semantic",
+        truth="semantic",
         files=files,
     )
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
 from sam_common.structures import Category, Vocabulary
 
@@ -111,3 +112,12 @@ def _parse_line(line: str, place: str) -> Iterator[tuple[str, tuple[str, ...], b
 
 def _plain(word: str) -> str:
     return " ".join(word.split())
+
+
+def with_synonyms(spec: DatasetSpec, words: str | os.PathLike) -> DatasetSpec:
+    """The same data set, whose classes have the synonyms of a vocabulary file, read when they are asked for."""
+
+    def load_vocabulary() -> Vocabulary:
+        return with_words(spec.load_vocabulary(), parse_vocabulary(Path(words)), str(words))
+
+    return replace(spec, load_vocabulary=load_vocabulary, files={**spec.files, "vocabulary": str(words)})

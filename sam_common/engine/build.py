@@ -9,13 +9,13 @@ import secrets
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from sam_common.config import BACKWARDS, CfgNode, one_of
+from sam_common.config import CfgNode, one_of
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.loader import build_train_loader
@@ -34,11 +34,9 @@ from sam_common.engine.optimizer import (
 )
 from sam_common.engine.trainer import BEST, Plan, Trainer
 from sam_common.errors import UserError
+from sam_common.method import Backward, backward_of, method_of
 
 logger = logging.getLogger(__name__)
-
-OWN_OUTPUTS = {"amodal": "amodal", "masks": "few_shot"}
-"""Kind of truth -> the output of the only models that learn from it; those learn from no other."""
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -179,21 +177,21 @@ def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file
 
 def build_backward(
     cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer, *, device: torch.device, world_size: int
-) -> Callable[[Any], dict[str, torch.Tensor]] | None:
+) -> Backward | None:
     """What takes the place of the backward pass, for a method that learns at several levels; else None.
 
     Raises:
         UserError: as `check_levels`.
     """
     check_levels(cfg, device=device, processes=world_size)
-    make = BACKWARDS.get(cfg.MODEL.META_ARCHITECTURE)
+    make = backward_of(cfg)
     return None if make is None else make(cfg, model, optimizer)
 
 
 def check_levels(cfg: CfgNode, *, device: torch.device, processes: int) -> None:
     """Raises UserError where a method that learns at several levels is asked for what an engine does for one only."""
     name, solver = cfg.MODEL.META_ARCHITECTURE, cfg.SOLVER
-    if name not in BACKWARDS:
+    if backward_of(cfg) is None:
         return
     if processes > 1 or solver.ACCUMULATE > 1:
         raise UserError(
@@ -210,10 +208,10 @@ def check_training(cfg: CfgNode, model: nn.Module, specs: Iterable[DatasetSpec])
     """Raises UserError where the model has nothing to train, or is not for the kind of truth it would be trained on."""
     if not trainable_parameters(model):
         raise UserError(f"{cfg.MODEL.META_ARCHITECTURE} has nothing to train; evaluate it with --eval-only")
+    truths = method_of(cfg).truths
     for spec in specs:
-        needed = {OWN_OUTPUTS[spec.evaluator]} if spec.evaluator in OWN_OUTPUTS else set()
-        if cast(set[str], model.outputs).intersection(OWN_OUTPUTS.values()) != needed:
+        if spec.truth not in truths:
             raise UserError(
-                f"DATASETS.TRAIN: {spec.name} has {spec.evaluator} truth, which {cfg.MODEL.META_ARCHITECTURE} cannot "
+                f"DATASETS.TRAIN: {spec.name} has {spec.truth} truth, which {cfg.MODEL.META_ARCHITECTURE} cannot "
                 "be trained on; name another data set"
             )

@@ -11,33 +11,18 @@ from typing import Any, cast
 from lightning_fabric import Fabric
 from torch import nn
 
-from amsam.evaluation import DiceEvaluator
-from plug.evaluation.evaluator import AmodalEvaluator
 from sam_common.config import CfgNode, one_of
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.loader import build_test_loader
-from sam_common.engine.build_data import test_set, validation_spec
+from sam_common.engine.build_data import method_of_spec, test_set
 from sam_common.engine.evaluation import copypaste, dataset_facts, evaluate, format_report, write_report
 from sam_common.engine.launch import share_buffers
 from sam_common.engine.trainer import BEST
 from sam_common.evaluation.evaluator import Evaluator, Evaluators, Results, served
-from sam_common.evaluation.mask_ap import MaskAPEvaluator
-from sam_common.evaluation.mean_iou import MeanIoUEvaluator
-from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.structures import Vocabulary
 
 logger = logging.getLogger(__name__)
-
-EVALUATORS: dict[str, Sequence[Any]] = {
-    "panoptic": (PanopticQualityEvaluator, MeanIoUEvaluator, MaskAPEvaluator),
-    "instance": (MaskAPEvaluator,),
-    "semantic": (MeanIoUEvaluator,),
-    "amodal": (AmodalEvaluator,),
-    "masks": (DiceEvaluator,),
-}
-"""`DatasetSpec.evaluator` -> the `Evaluator` classes that its truth serves, each made with (spec, output_dir=,
-training_vocabulary=)."""
 
 
 def check_evaluation(cfg: CfgNode, model: nn.Module) -> None:
@@ -51,8 +36,7 @@ def check_evaluation(cfg: CfgNode, model: nn.Module) -> None:
     """
     one_of("TEST.EVALUATORS, without --engine detectron2,", cfg.TEST.EVALUATORS, ("auto", "native"))
     for spec in map(catalog.get, cfg.DATASETS.TEST):
-        one_of(f"the evaluator of {spec.name}", spec.evaluator, EVALUATORS)
-        served(spec.name, EVALUATORS[spec.evaluator], cast(set[str], model.outputs))
+        served(spec.name, method_of_spec(spec).truths[spec.truth], cast(set[str], model.outputs))
 
 
 def evaluate_all(
@@ -130,7 +114,7 @@ def build_validation(
     Raises:
         UserError: a file of the held-out part cannot be read.
     """
-    spec = validation_spec(cfg, specs)
+    spec = method_of_spec(specs[0]).validation(cfg, specs) if specs else None
     if spec is None:
         return None
     records, mapper = test_set(cfg, spec)
@@ -156,6 +140,5 @@ def make_evaluators(spec: DatasetSpec, output_dir: Path, training_vocabulary: Vo
     Raises:
         UserError: no evaluator is for this kind of truth, or the data set cannot be read.
     """
-    one_of(f"the evaluator of {spec.name}", spec.evaluator, EVALUATORS)
     arguments = {"output_dir": output_dir, "training_vocabulary": training_vocabulary}
-    return [make(spec, **arguments) for make in EVALUATORS[spec.evaluator]]
+    return [make(spec, **arguments) for make in method_of_spec(spec).truths[spec.truth]]

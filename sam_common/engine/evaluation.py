@@ -92,7 +92,7 @@ def dataset_facts(spec: DatasetSpec, training_vocabulary: Vocabulary | None) -> 
     vocabulary = spec.load_vocabulary()
     return {
         "dataset": spec.name,
-        "truth": spec.evaluator,
+        "truth": spec.truth,
         "files": dict(spec.files),
         "vocabulary": [category.name for category in vocabulary],
         "classes": published_classes(vocabulary, training_vocabulary),

@@ -23,7 +23,6 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
-from possam.deformable_attention.operator import kernel_in_use
 from sam_common.config import resolve_device
 from sam_common.errors import UserError
 
@@ -140,15 +139,16 @@ def grad_scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
     return precision.scaler if isinstance(precision, MixedPrecision) else None
 
 
-def describe(fabric: Fabric) -> str:
-    """What runs, for the first line of the log: engine, device, precision, processes, kernels, versions."""
+def describe(fabric: Fabric, kernels: str) -> str:
+    """What runs, for the first line of the log: engine, device, precision, processes, kernels (`Method.kernels`),
+    versions."""
     precision = fabric.strategy.precision
     kind = precision.precision if isinstance(precision, MixedPrecision) else "float32"
     device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else str(fabric.device)
     return (
         f"engine: fabric {lightning_fabric.__version__}; device: {device}; precision: {kind}; "
         f"processes: {fabric.world_size}, {torch.get_num_threads()} threads each; "
-        f"deformable attention: {kernel_in_use(fabric.device)}; torch {torch.__version__}"
+        f"{f'{kernels}; ' if kernels else ''}torch {torch.__version__}"
     )
 
 

@@ -15,11 +15,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from detectron2_sam.commands.train import run as train_net_run
-from sam_common.config import META_ARCHITECTURES
+from possam.config import add_possam_config
+from sam_common import method
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.engine import build_data, build_evaluation
 from sam_common.evaluation.evaluator import gather
+from sam_common.method import Method
 from sam_common.structures import Category, Vocabulary
 from tests.support.workers import quick_start
 
@@ -105,25 +106,32 @@ def records() -> list[dict[str, Any]]:
     return [{"file_name": f"image_{i}.jpg", "image_id": i} for i in range(NUM_IMAGES)]
 
 
-def build_standin(cfg: object) -> StandIn:
-    return StandIn()
+def data(training: bool) -> tuple[list[dict[str, Any]], Mapper]:
+    return records(), Mapper("train" if training else "test")
+
+
+METHOD = Method(
+    name="StandIn",
+    add_config=add_possam_config,  # it reads none, but a configuration of PosSAM is what its runs are given
+    architectures={"StandIn": lambda cfg: StandIn()},
+    truths={"standin": (MeanEvaluator,)},
+    training_set=lambda cfg, specs: data(training=True),
+    test_set=lambda cfg, spec: data(training=False),
+)
 
 
 def install() -> None:
     """Makes model, data set, mapper and evaluator known to the engine."""
-    META_ARCHITECTURES["StandIn"] = build_standin
-    catalog.register(DatasetSpec("standin", records, lambda: VOCABULARY, evaluator="standin"))
-    build_evaluation.EVALUATORS["standin"] = (MeanEvaluator,)
-    build_data.build_mapper = lambda cfg, truth, vocabulary, training: Mapper("train" if training else "test")  # type: ignore
+    method.register(METHOD)
+    catalog.register(DatasetSpec("standin", records, lambda: VOCABULARY, truth="standin"))
 
 
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
     """`install` for as long as a test runs."""
     with contextlib.ExitStack() as stack:
-        for table in (META_ARCHITECTURES, build_evaluation.EVALUATORS, catalog._specs, catalog._origin, EVENTS):
+        for table in (method._methods, catalog._specs, catalog._origin, EVENTS):
             stack.enter_context(mock.patch.dict(table))  # type: ignore[arg-type]
-        stack.enter_context(mock.patch.object(build_data, "build_mapper"))
         stack.enter_context(quick_start())
         install()
         yield

@@ -64,7 +64,7 @@ def semantic_world(folder: Path, maps: list[Tensor], vocabulary: Vocabulary = VO
         record = {"file_name": f"{number}.jpg", "image_id": str(number), "height": height, "width": width}
         truth = {"sem_seg_file_name": str(path), "num_classes": len(vocabulary), "ignore_label": 255}
         records.append(record | truth)
-    return DatasetSpec("tiny", lambda: records, lambda: vocabulary, evaluator="semantic")
+    return DatasetSpec("tiny", lambda: records, lambda: vocabulary, truth="semantic")
 
 
 def instance_world(
@@ -85,7 +85,7 @@ def instance_world(
             )
         record = {"file_name": f"{number}.jpg", "image_id": number, "height": size[0], "width": size[1]}
         records.append(record | {"annotations": annotations})
-    return DatasetSpec("tiny", lambda: records, lambda: vocabulary, evaluator="instance")
+    return DatasetSpec("tiny", lambda: records, lambda: vocabulary, truth="instance")
 
 
 def predict_panoptic(rows: list[list[int]], classes: list[int]) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def amodal_world(truth: list[list[tuple[int, Tensor, Tensor]]]) -> DatasetSpec:
         height, width = objects[0][1].shape if objects else _SMALL
         record = {"file_name": f"{index}.jpg", "image_id": index, "height": height, "width": width}
         records.append(record | {"annotations": annotations})
-    return DatasetSpec("tiny", lambda: records, lambda: PETS, evaluator="amodal")
+    return DatasetSpec("tiny", lambda: records, lambda: PETS, truth="amodal")
 
 
 def asked(image: int, of: list[tuple[int | None, int | None]], scores: list[float] | None = None) -> dict[str, Any]:

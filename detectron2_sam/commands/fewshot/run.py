@@ -39,7 +39,7 @@ from detectron2_sam.commands.fewshot.boxes import box_source
 from detectron2_sam.commands.fewshot.plan import Plan, Split, check_output, default_config, remember, split
 from detectron2_sam.commands.fewshot.report import make_report, next_command, numbers, worst_rows
 from detectron2_sam.commands.fewshot.runs import AMSAM, Runs
-from detectron2_sam.methods import register_all
+from detectron2_sam.methods import methods
 from sam_common.config import CfgNode
 from sam_common.engine.launch import Interrupted
 from sam_common.errors import UserError
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     of = split(plan, args.seeds)
     check_output(plan, of)
     tell(plan, of, base)
-    register_all()
+    methods()
     remember(plan, of)  # before anything else is written, so that whatever is interrupted goes on
     runs = Runs(plan, of, box_source(plan.boxes, base, of.records, plan.output))
     try:

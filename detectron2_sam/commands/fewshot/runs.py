@@ -14,9 +14,10 @@ import torch
 from amsam.evaluation import Scores, means, read_scores
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.fewshot.plan import TEST, Plan, Split
-from sam_common.config import CfgNode, build_model, resolve_device
+from sam_common.config import CfgNode, resolve_device
 from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
 from sam_common.io.files import write_text
+from sam_common.method import build_model
 
 AMSAM = "AM-SAM"
 BASELINES = {"PromptedSAM": "SAM as it is, told the box", "BoxRectangle": "the box itself"}

@@ -34,7 +34,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -45,9 +45,7 @@ from tqdm import tqdm
 from amsam.prediction import LabelsTask
 from detectron2_sam.commands.cli import ToolParser
 from detectron2_sam.commands.predict.video import VideoReader, VideoWriter
-from detectron2_sam.methods import full_cfg, register_all
-from plug.prediction import BoxesTask
-from possam.prediction import WordsTask
+from detectron2_sam.methods import full_cfg, methods
 from possam.prediction_files import TASKS
 from possam.predictor import image_tensor, read_config
 from sam_common.config import one_of
@@ -58,19 +56,13 @@ from sam_common.io.files import atomic_path
 from sam_common.io.inputs import Input, find_inputs
 from sam_common.prediction import Task
 
-KINDS: dict[str, Callable[[argparse.Namespace, list[Input]], Task]] = {
-    "PosSAM": WordsTask,
-    "PLUG": BoxesTask,
-}
-"""MODEL.META_ARCHITECTURE -> what is done with each picture."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 1 if a file could not be read; the others are done all the same."""
     args = parse_arguments(argv)
     output = Path(args.output)
     inputs, unreadable = find_inputs(args.input, recursive=args.recursive, leave_out=output)
-    register_all()
+    methods()
     task = make_task(args, inputs)
     refuse_to_overwrite(inputs, task)
     task.load()
@@ -95,9 +87,10 @@ def make_task(args: argparse.Namespace, inputs: list[Input]) -> Task:
         return LabelsTask(args, inputs)
     if args.config_file is None:
         raise UserError("give the model: --config-file, or the --adapter of a few-shot training")
-    architecture = read_config(args.config_file, args.opts, full_cfg()).MODEL.META_ARCHITECTURE
-    one_of("MODEL.META_ARCHITECTURE", architecture, KINDS)
-    return KINDS[architecture](args, inputs)
+    cfg = read_config(args.config_file, args.opts, full_cfg())
+    able = {method.name: method.prediction for method in methods() if method.prediction is not None}
+    one_of("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, able)
+    return able[cfg.MODEL.META_ARCHITECTURE](args, inputs)
 
 
 @dataclass

@@ -13,16 +13,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from amsam.data.worms import draw_worms
-from plug.data.generated import write_amodal
+from detectron2_sam.methods import methods
 from sam_common.data.generated import draw_scenes
 
 
 def prepare(root: Path, *, train: int, test: int, seed: int = 0, size: int = 256, workers: int = 2) -> None:
-    """Draws the scenes (see `draw_scenes`) and what the methods make of them."""
+    """Draws the scenes (see `draw_scenes`) and what each method adds to them."""
     splits = draw_scenes(root, train=train, test=test, seed=seed, size=size, workers=workers)
-    write_amodal(splits)
-    draw_worms(splits)
+    for method in methods():
+        method.add_to_world(splits)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

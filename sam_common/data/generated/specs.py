@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sam_common.data.coco_panoptic import coco_panoptic_spec
-from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.dataset_spec import DatasetSpec, Source
 from sam_common.data.generated.vocabulary import seen_vocabulary, world_vocabulary
 from sam_common.data.generated.writer import Split, write_split
 from sam_common.errors import UserError
@@ -80,4 +80,9 @@ def with_command(spec: DatasetSpec, root: Path) -> DatasetSpec:
 
         return checked
 
-    return replace(spec, load=if_prepared(spec.load), load_vocabulary=if_prepared(spec.load_vocabulary))
+    return replace(
+        spec,
+        load=if_prepared(spec.load),
+        load_vocabulary=if_prepared(spec.load_vocabulary),
+        source=Source((), "generated"),
+    )

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from amsam.data.image_masks import read_labels
-from amsam.data.sets import few_shot_specs
+from amsam.data.sets import datasets
 from sam_common.data.dataset_spec import warn_of_count
 
 
@@ -26,7 +26,7 @@ def tree(root: Path, images: str, masks: str, stems: list[str], *, suffix: str =
 
 
 def ids(root: Path, name: str) -> list[str]:
-    (spec,) = (spec for spec in few_shot_specs(root) if spec.name == name)
+    (spec,) = (spec for spec in datasets(root) if spec.name == name)
     records = spec.load()
     assert all(read_labels(record).sum() == 4 for record in records)
     return [record["image_id"] for record in records]
@@ -64,7 +64,8 @@ def test_isic(tmp_path: Path) -> None:
     assert ids(tmp_path, "isic2018_train") == ["ISIC_0000000"]
     assert ids(tmp_path, "isic2018_val") == ["ISIC_0012255"]
     assert ids(tmp_path, "isic2018_test") == ["ISIC_0012169"]
-    assert {spec.load_vocabulary()[0].name for spec in few_shot_specs(tmp_path)} == {"person", "lesion"}
+    words = {spec.load_vocabulary()[0].name for spec in datasets(tmp_path) if "worms" not in spec.name}
+    assert words == {"person", "lesion"}
 
 
 def test_another_count_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -96,7 +96,7 @@ def test_the_catalogs_know_amodal_data_sets(world: Path) -> None:
     metadata = MetadataCatalog.get(NAME)
     assert metadata.evaluator_type == "amodal" and len(metadata.thing_classes) == 48
     assert "visible_segmentation" in DatasetCatalog.get(NAME)[0]["annotations"][0]
-    assert spec_of(NAME).evaluator == "amodal"
+    assert spec_of(NAME).truth == "amodal"
 
 
 def test_what_a_detector_found_is_completed_and_drawn() -> None:

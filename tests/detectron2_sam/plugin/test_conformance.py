@@ -147,7 +147,7 @@ def test_detectron2_reads_the_same_instances(scenes: Path) -> None:
         second["annotations"] = [{key: entry[key] for key in kept} for entry in second["annotations"]]
         assert_same(plain(first), plain(second))
     assert spec_of(THEIRS).load_vocabulary() == catalog.get(INSTANCE).load_vocabulary()
-    assert spec_of(THEIRS).evaluator == "instance"
+    assert spec_of(THEIRS).truth == "instance"
 
 
 def test_detectron2_reads_the_same_label_maps(scenes: Path) -> None:

@@ -147,7 +147,7 @@ def test_the_catalogs_know_folders_of_masks(run: Any, worms: Path) -> None:
     metadata = MetadataCatalog.get(NAME)
     assert metadata.evaluator_type == "masks" and metadata.mask_root == str(worms / "test" / "masks")
     assert metadata.thing_classes == ["object"] and metadata.stuff_classes == ["background", "object"]
-    assert len(DatasetCatalog.get(NAME)) == 2 and spec_of(NAME).evaluator == "masks"
+    assert len(DatasetCatalog.get(NAME)) == 2 and spec_of(NAME).truth == "masks"
     labels = np.arange(2).repeat(32 * 64).reshape(64, 64)
     Visualizer(np.zeros((64, 64, 3), np.uint8), metadata).draw_sem_seg(labels)
 

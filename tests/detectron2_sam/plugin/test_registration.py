@@ -10,11 +10,12 @@ from detectron2.config import get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 import detectron2_sam
-from amsam.config import build_bilevel_step
+from amsam.method import METHOD
 from detectron2_sam.methods import full_cfg
 from detectron2_sam.plugin import amodal, amodal_detector, few_shot, modeling, registration
 from sam_common import config
 from sam_common.errors import UserError
+from sam_common.method import find_method
 from tests.detectron2_sam.plugin.conftest import HERE
 
 CONFIGS = sorted((HERE.parents[2] / "configs").glob("*.yaml"))
@@ -45,8 +46,7 @@ def test_registering_twice_is_registering_once() -> None:
     assert META_ARCH_REGISTRY.get("PLUG") is amodal.PLUG and META_ARCH_REGISTRY.get("VanillaSAM") is amodal.VanillaSAM
     assert META_ARCH_REGISTRY.get("AmodalDetector") is amodal_detector.AmodalDetector
     for model in (few_shot.AMSAM, few_shot.PromptedSAM, few_shot.BoxRectangle):
-        assert META_ARCH_REGISTRY.get(model.__name__) is model and model.__name__ in config.META_ARCHITECTURES
-    assert config.BACKWARDS["AMSAM"] is build_bilevel_step
+        assert META_ARCH_REGISTRY.get(model.__name__) is model and find_method(model.__name__) is METHOD
     assert BACKBONE_REGISTRY.get("SamViTBackbone") is modeling.SamViTBackbone
     assert SEM_SEG_HEADS_REGISTRY.get("PosSAMHead") is modeling.PosSAMHead
 

@@ -40,7 +40,7 @@ def spec_of(folder: Path, content: dict[str, Any]) -> DatasetSpec:
 def test_every_schema(schema: str, tmp_path: Path) -> None:
     """Derived by hand: one record, whichever keys the file has; boxes are tight, the area is the whole object's."""
     spec = spec_of(tmp_path, trees.content(schema))
-    assert spec.evaluator == "amodal" and set(spec.files) == {"json", "images"}
+    assert spec.truth == "amodal" and set(spec.files) == {"json", "images"}
     assert spec.load_vocabulary() == (Category("car", ("car",), True, 4), Category("van", ("van",), True, 7))
     (record,) = spec.load()
     assert json.loads(json.dumps(record)) == record

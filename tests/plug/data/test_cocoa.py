@@ -33,7 +33,7 @@ def spec_of(folder: Path, content: Any, **options: Any) -> DatasetSpec:
 def test_by_hand(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Derived by hand: one class; the region of stuff is left out and named; ids count all regions."""
     spec = spec_of(tmp_path, trees.cocoa_content())
-    assert spec.load_vocabulary() == OBJECT and spec.evaluator == "amodal"
+    assert spec.load_vocabulary() == OBJECT and spec.truth == "amodal"
     (record,) = spec.load()
     whole, seen = read_amodal(record)
     assert torch.equal(whole, trees.AMODAL[[1, 0]]) and torch.equal(seen, trees.VISIBLE[[1, 0]])

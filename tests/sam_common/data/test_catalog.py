@@ -77,7 +77,7 @@ def test_builtin_names_and_official_trees(tmp_path, monkeypatch):
         "labels": f"{tmp_path}/ADEChallengeData2016/annotations_detectron2/training",
         "classes": words["ade20k"],
     }
-    assert [catalog.get(f"{name}_val").evaluator for name in ("coco_2017", "ade20k_sem_seg", "ade20k_panoptic")] == [
+    assert [catalog.get(f"{name}_val").truth for name in ("coco_2017", "ade20k_sem_seg", "ade20k_panoptic")] == [
         "instance",
         "semantic",
         "panoptic",
@@ -130,7 +130,7 @@ def test_every_format_from_config(monkeypatch):
     catalog.register_from_config([instances, labels])
     assert catalog.get("things").files == {"json": "a.json", "images": "/home/user/i", "vocabulary": "/home/user/w"}
     assert catalog.get("regions").files == {"images": "i", "labels": "l", "classes": "/home/user/c.txt"}
-    assert [catalog.get(name).evaluator for name in ("things", "regions")] == ["instance", "semantic"]
+    assert [catalog.get(name).truth for name in ("things", "regions")] == ["instance", "semantic"]
     with pytest.raises(UserError, match=r"regions: there is no vocabulary file /home/user/c\.txt"):
         catalog.get("regions").load_vocabulary()
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sam_common.data import catalog
 from sam_common.data.coco_instance import coco_instance_spec
 from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.vocabulary_file import with_synonyms
 from sam_common.errors import UserError
 from sam_common.structures import Category
 
@@ -54,7 +54,7 @@ def test_records_and_vocabulary(tmp_path: Path, content: dict) -> None:
     """Derived by hand: things only; indices follow `categories`; RLE is compressed, a missing area is counted; an
     image without annotations stays."""
     spec = _spec(tmp_path, content)
-    assert spec.evaluator == "instance"
+    assert spec.truth == "instance"
     assert spec.load_vocabulary() == (Category("dog", ("dog",), True, 9), Category("cat", ("cat", "kitten"), True, 3))
     first, second = spec.load()
     square = {"id": 1, "bbox": [1, 1, 3, 3], "bbox_mode": 1, "category_id": 0, "iscrowd": 0, "area": 9.0}
@@ -84,7 +84,7 @@ def test_words_of_a_file(tmp_path: Path, content: dict) -> None:
     """`VOCABULARY` of an entry gives the synonyms, by class name; ids and order stay."""
     spec = _spec(tmp_path, content)
     (tmp_path / "words.txt").write_text("cat = cat|pussycat\ndog|hound\nzebra")
-    named = catalog.with_synonyms(spec, tmp_path / "words.txt")
+    named = with_synonyms(spec, tmp_path / "words.txt")
     assert [(c.name, c.synonyms, c.id) for c in named.load_vocabulary()] == [
         ("dog", ("dog", "hound"), 9),
         ("cat", ("cat", "pussycat"), 3),

@@ -33,7 +33,7 @@ def spec(tmp_path: Path) -> DatasetSpec:
 
 def test_records_and_vocabulary(spec: DatasetSpec, tmp_path: Path) -> None:
     """Derived by hand: paths match but for the extension, subfolders are kept, unlabelled images are passed by."""
-    assert spec.evaluator == "semantic"
+    assert spec.truth == "semantic"
     assert spec.load_vocabulary() == (
         Category("road", ("road", "street"), False, 0),
         Category("car", ("car",), True, 1),

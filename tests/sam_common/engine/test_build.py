@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from detectron2_sam.methods import full_cfg
 from sam_common.config import get_cfg
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.engine.build import build_lr_factor
-from sam_common.engine.build_data import build_mapper, training_set
-from sam_common.engine.build_evaluation import EVALUATORS, check_evaluation
+from sam_common.engine.build_data import training_set
+from sam_common.engine.build_evaluation import check_evaluation
 from sam_common.errors import UserError
+from sam_common.method import methods
 from sam_common.structures import Category
 from tests.support.standin import StandIn, installed
 
@@ -29,37 +31,44 @@ def test_inputs_that_cannot_be_made(key: str, value: str, message: str) -> None:
     cfg = get_cfg()
     cfg.merge_from_list([key, value])
     with pytest.raises(UserError, match=message):
-        build_mapper(cfg, "panoptic", (), training=True)
+        training_set(cfg, [DatasetSpec("streets", list, tuple)])
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("INPUT.BOXES.JITTER_TRAIN", "0.5", "JITTER_TRAIN is 0.5; give a part of a box's side, from 0 to less than"),
+        (
+            "INPUT.BOXES.JITTER_TRAIN",
+            "0.5",
+            "JITTER_TRAIN is 0.5; give a fraction of a box's side, from 0",
+        ),
         ("INPUT.BOXES.JITTER_TEST", "-0.1", "JITTER_TEST is -0.1"),
         ("INPUT.BOXES.MATCH_IOU", "0.0", "MATCH_IOU is 0.0; give more than 0"),
     ],
 )
 def test_boxes_that_cannot_be_made(key: str, value: str, message: str) -> None:
     """Edges that move past each other, and boxes that would match what they do not touch, are told by their key."""
-    cfg = get_cfg()
+    cfg = full_cfg()
     cfg.merge_from_list([key, value])
     with pytest.raises(UserError, match=message):
-        build_mapper(cfg, "amodal", (), training=True)
+        training_set(cfg, [amodal("cars", 1)])
 
 
 def test_an_evaluation_that_cannot_be_is_told_before_the_training() -> None:
     """The kinds of truth have evaluators; one that serves nothing, or a kind nobody knows, is one line."""
-    assert EVALUATORS.keys() == {"panoptic", "instance", "semantic", "amodal", "masks"}
+    assert [*(kind for method in methods() for kind in method.truths)] == [
+        *("panoptic", "instance", "semantic"),
+        *("amodal", "masks"),
+    ]
     with installed():
         for kind in ("semantic", "depth"):
-            catalog.register(DatasetSpec(kind, list, tuple, evaluator=kind))
+            catalog.register(DatasetSpec(kind, list, tuple, truth=kind))
         cfg, model = get_cfg(), StandIn()
         cfg.DATASETS.TEST = ("standin",)
         check_evaluation(cfg, model)
         for name, message in (
             ("semantic", "data set semantic has truth for sem_seg but the model makes value: switch"),
-            ("depth", "the evaluator of depth is 'depth'; choose one of panoptic, instance, semantic"),
+            ("depth", "the truth of depth is 'depth'; choose one of panoptic, instance, semantic"),
         ):
             cfg.DATASETS.TEST = (name,)
             with pytest.raises(UserError, match=message):
@@ -69,12 +78,12 @@ def test_an_evaluation_that_cannot_be_is_told_before_the_training() -> None:
 def amodal(name: str, *counts: int) -> DatasetSpec:
     """Images with so many objects; the classes differ from data set to data set."""
     records = [{"image_id": i, "annotations": [{"id": a} for a in range(n)]} for i, n in enumerate(counts)]
-    return DatasetSpec(name, lambda: records, lambda: (Category(name, (name,)),), evaluator="amodal")
+    return DatasetSpec(name, lambda: records, lambda: (Category(name, (name,)),), truth="amodal")
 
 
 def test_amodal_data_sets_are_trained_in_groups(caplog: pytest.LogCaptureFixture) -> None:
     """9 objects in groups of at most 4 are three, 5 are two; images without objects are none; classes do not matter."""
-    cfg = get_cfg()
+    cfg = full_cfg()
     cfg.merge_from_list(["INPUT.INSTANCES_PER_IMAGE", "4", "SOLVER.MAX_ITER", "10", "SOLVER.IMS_PER_BATCH", "2"])
     with caplog.at_level("INFO"):
         records, mapper = training_set(cfg, [amodal("cars", 9, 0), amodal("vans", 5)])
@@ -89,7 +98,7 @@ def test_amodal_and_other_truth_are_not_trained_together() -> None:
     """One line that names the data set."""
     other = DatasetSpec("streets", list, tuple)
     with pytest.raises(UserError, match="DATASETS.TRAIN: streets has panoptic truth, cars amodal; choose one kind"):
-        training_set(get_cfg(), [other, amodal("cars", 1)])
+        training_set(full_cfg(), [other, amodal("cars", 1)])
 
 
 def test_the_polynomial_schedule_is_configured() -> None:

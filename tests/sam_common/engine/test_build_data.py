@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 
 from amsam.data.image_masks import image_masks_spec
+from detectron2_sam.methods import full_cfg
 from sam_common.boxes import detectors
 from sam_common.boxes.boxes import Boxes
-from sam_common.config import CfgNode, get_cfg
+from sam_common.config import CfgNode
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.engine import build_data
@@ -50,7 +51,7 @@ class Undecided(torch.nn.Module):
 
 
 def config(*options: object) -> CfgNode:
-    cfg = get_cfg()
+    cfg = full_cfg()
     cfg.merge_from_list([str(word) for word in options])
     return cfg
 

@@ -110,7 +110,7 @@ def test_a_row_for_each_task_where_nothing_is_about_groups() -> None:
 
 def test_the_report_says_what_its_numbers_are() -> None:
     """Data set, images, engine, checkpoint and its choice, seed, vocabulary and its file, seen classes, rules."""
-    spec = DatasetSpec("a", list, lambda: VOCABULARY, evaluator="semantic", files={"classes": "words.txt"})
+    spec = DatasetSpec("a", list, lambda: VOCABULARY, truth="semantic", files={"classes": "words.txt"})
     facts = dataset_facts(spec, VOCABULARY[1:])
     assert facts["classes"] == {"seen": ["sky"], "unseen": ["dog"]} and facts["vocabulary"] == ["dog", "sky"]
     facts |= {"images": 5, "engine": "fabric", "checkpoint": "m.pth", "checkpoint_choice": "last", "seed": 3}

@@ -1,0 +1,88 @@
+"""PosSAM as the engine and the commands know it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from possam.config import add_possam_config, build_possam
+from possam.data.sets import datasets
+from possam.deformable_attention.operator import kernel_in_use
+from sam_common.config import CfgNode
+from sam_common.data.coco_instance import coco_instance_spec
+from sam_common.data.coco_panoptic import coco_panoptic_spec
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.label_maps import label_maps_spec
+from sam_common.data.loader import Record
+from sam_common.data.mapper import SegmentationMapper
+from sam_common.engine.build_data import common_vocabulary
+from sam_common.errors import UserError
+from sam_common.evaluation.mask_ap import MaskAPEvaluator
+from sam_common.evaluation.mean_iou import MeanIoUEvaluator
+from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
+from sam_common.io.inputs import Input
+from sam_common.method import Method, Reader
+from sam_common.prediction import Task
+from sam_common.structures import Vocabulary
+
+
+def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Record], SegmentationMapper]:
+    """Every record of data sets that share their classes.
+
+    Raises:
+        UserError: they do not, or a key or file cannot be used.
+    """
+    mapper = build_mapper(cfg, common_vocabulary(specs), training=True)
+    return [record for spec in specs for record in spec.load()], mapper
+
+
+def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[list[Record], SegmentationMapper]:
+    """Every record, with the classes of the data set to look for."""
+    return spec.load(), build_mapper(cfg, spec.load_vocabulary(), training=False)
+
+
+def build_mapper(cfg: CfgNode, vocabulary: Vocabulary, *, training: bool) -> SegmentationMapper:
+    """The mapper of data sets with these classes. Raises UserError where a size is no size."""
+    for key in ("IMAGE_SIZE", "MIN_SIZE_TEST", "MAX_SIZE_TEST"):
+        if cfg.INPUT[key] < 1:
+            raise UserError(f"INPUT.{key} is {cfg.INPUT[key]}; give at least 1 pixel")
+    return SegmentationMapper(
+        vocabulary,
+        training=training,
+        image_size=cfg.INPUT.IMAGE_SIZE,
+        min_scale=cfg.INPUT.MIN_SCALE,
+        max_scale=cfg.INPUT.MAX_SCALE,
+        flip=cfg.INPUT.RANDOM_FLIP == "horizontal",
+        color=cfg.INPUT.COLOR_AUG_SSD,
+        min_size_test=cfg.INPUT.MIN_SIZE_TEST,
+        max_size_test=cfg.INPUT.MAX_SIZE_TEST,
+    )
+
+
+def prediction(args: argparse.Namespace, inputs: list[Input]) -> Task:
+    """Finds the classes of a vocabulary in each picture."""
+    from possam.prediction import WordsTask  # with what draws, which no training needs
+
+    return WordsTask(args, inputs)
+
+
+METHOD = Method(
+    name="PosSAM",
+    add_config=add_possam_config,
+    architectures={"PosSAM": build_possam},
+    truths={
+        "panoptic": (PanopticQualityEvaluator, MeanIoUEvaluator, MaskAPEvaluator),
+        "instance": (MaskAPEvaluator,),
+        "semantic": (MeanIoUEvaluator,),
+    },
+    training_set=training_set,
+    test_set=test_set,
+    readers={
+        "coco_panoptic": Reader(coco_panoptic_spec, {"JSON": "json_file", "IMAGES": "images", "PANOPTIC": "panoptic"}),
+        "coco_instance": Reader(coco_instance_spec, {"JSON": "json_file", "IMAGES": "images"}),
+        "label_maps": Reader(label_maps_spec, {"IMAGES": "images", "LABELS": "labels", "CLASSES": "classes"}),
+    },
+    datasets=datasets,
+    prediction=prediction,
+    kernels=lambda device: f"deformable attention: {kernel_in_use(device)}",
+)
