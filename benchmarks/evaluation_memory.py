@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 from amsam.evaluation import DiceEvaluator
 from benchmarks.scenes import segment_map
 from plug.evaluation.evaluator import AmodalEvaluator
+from plug.structures import AmodalInstances
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import write_segment_ids
 from sam_common.evaluation.evaluator import Evaluator
@@ -43,7 +44,7 @@ from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.io.files import atomic_path
 from sam_common.masks.rle import encode_mask
 from sam_common.reporting.charts import round_ticks
-from sam_common.structures import AmodalInstances, Category, Instances
+from sam_common.structures import Category, Instances
 
 HEIGHT, WIDTH, SEGMENTS, SCENES = 96, 128, 12, 8
 """Pixels of an image, segments in it (the first is stuff), and how many different images there are."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sam_common.structures import Window
+from plug.structures import Window
 
 
 def magnified_window(box: Tensor, image_size: tuple[int, int], *, scale: float = 2.0, clip: bool = True) -> Window:

@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from plug.criterion import BRANCHES, Criterion
 from plug.crop import crop, magnified_window, to_crop, uncrop
 from plug.parallel_lora import ParallelEncoder
+from plug.structures import AmodalInstances, Window
 from plug.uncertainty import uncertainty
 from sam_common.sam.prompt_encoder import PromptEncoder
-from sam_common.structures import AmodalInstances, Vocabulary, Window
+from sam_common.structures import Vocabulary
 
 
 @dataclass(frozen=True)

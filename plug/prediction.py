@@ -16,6 +16,7 @@ from torch import Tensor
 
 from plug.drawing import draw_amodal
 from plug.predictor import AmodalPredictor
+from plug.structures import AmodalInstances
 from possam.prediction import counted
 from possam.prediction_files import AmodalFiles, coco_amodal
 from sam_common.boxes.box_files import read_box_file
@@ -24,7 +25,6 @@ from sam_common.boxes.detectors import build_detector
 from sam_common.errors import UserError
 from sam_common.io.inputs import Input
 from sam_common.prediction import Found, refuse
-from sam_common.structures import AmodalInstances
 
 Prompts = Callable[[Input, Tensor], Boxes]
 """(input, its image uint8 RGB [3, H, W]) -> the boxes to ask about."""

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from plug.config import add_plug_config
 from plug.method import METHOD
+from plug.structures import AmodalInstances
 from possam.predictor import image_tensor, load_model, read_config
 from sam_common.boxes.boxes import box_fault, clip_boxes
 from sam_common.config import get_cfg, one_of, resolve_device
 from sam_common.errors import UserError
 from sam_common.method import register
-from sam_common.structures import AmodalInstances
 
 
 class AmodalPredictor:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from plug.structures import AmodalInstances
 from sam_common.sam.box_prompt import BoxPromptedSam
-from sam_common.structures import AmodalInstances
 
 
 class VanillaSAM(BoxPromptedSam):

@@ -22,13 +22,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from plug.structures import AmodalInstances
 from possam.predictor import Panoptic, coco_json, coco_segments
 from sam_common.boxes.boxes import Boxes, mask_box
 from sam_common.data.images import write_segment_ids
 from sam_common.io.files import atomic_path, write_text
 from sam_common.io.inputs import Input
 from sam_common.masks.rle import encode_labels, encode_mask
-from sam_common.structures import AmodalInstances, Category, Vocabulary
+from sam_common.structures import Category, Vocabulary
 
 TASKS = ("panoptic", "semantic", "instance")
 

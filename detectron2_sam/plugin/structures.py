@@ -8,9 +8,10 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from torch import Tensor
 
+from plug.structures import AmodalInstances, put_back
 from sam_common import structures
 from sam_common.errors import UserError
-from sam_common.structures import AmodalInstances, Segments, put_back
+from sam_common.structures import Segments
 
 IGNORE_LABEL = 255
 

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from plug.data.annotations import read_amodal
 from plug.evaluation.iou import AmodalCounts, amodal_counts, amodal_means, mask_iou, merge_visible
+from plug.structures import AmodalInstances, Window
 from sam_common.boxes.boxes import mask_box
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.evaluator import Results, gather, is_main_process
@@ -41,7 +42,7 @@ from sam_common.evaluation.mask_ap import average_precision, coco_library
 from sam_common.evaluation.result_file import ResultFile
 from sam_common.masks.coco_masks import segmentation_area
 from sam_common.masks.rle import encode_mask
-from sam_common.structures import AmodalInstances, Vocabulary, Window
+from sam_common.structures import Vocabulary
 
 _AMODAL, _VISIBLE = "segmentation", "visible_segmentation"  # in the truth and in the results
 _ONE_CLASS = {"id": 1, "name": "any"}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plug.crop import crop, cut_off, cut_out, magnified_window, to_crop, uncrop
-from sam_common.structures import put_back
+from plug.structures import put_back
 
 
 def test_the_window_is_twice_the_box_about_its_centre() -> None:

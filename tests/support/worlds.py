@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from plug.structures import AmodalInstances
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import write_segment_ids
 from sam_common.masks.rle import encode_mask
-from sam_common.structures import AmodalInstances, Category, Instances, Vocabulary
+from sam_common.structures import Category, Instances, Vocabulary
 
 VOCABULARY = (
     Category("cat", ("cat",), True, 10),

@@ -17,6 +17,7 @@ from detectron2_sam.methods import full_cfg
 from plug.data.annotations import read_amodal
 from plug.data.mapper import AmodalMapper
 from plug.evaluation.evaluator import AmodalEvaluator
+from plug.structures import AmodalInstances
 from sam_common.data import catalog
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.generated import seen_vocabulary
@@ -24,7 +25,6 @@ from sam_common.engine.checkpoint import frozen_sha256, trained_state
 from sam_common.engine.evaluation import write_report
 from sam_common.errors import UserError
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
-from sam_common.structures import AmodalInstances
 
 
 @pytest.fixture

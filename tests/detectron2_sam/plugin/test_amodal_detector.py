@@ -27,9 +27,9 @@ from detectron2_sam.commands.cli import run_tool
 from detectron2_sam.plugin.amodal_detector import AmodalDetector, build_completer
 from detectron2_sam.plugin.compat import stock_config
 from detectron2_sam.plugin.evaluation import build_evaluator
+from plug.structures import AmodalInstances
 from sam_common.data import catalog
 from sam_common.errors import UserError
-from sam_common.structures import AmodalInstances
 from tests.detectron2_sam.plugin.test_engines import assert_same
 
 NAME = "generated_test_amodal"

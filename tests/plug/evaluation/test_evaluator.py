@@ -22,10 +22,10 @@ from torch import Tensor
 from plug.data.annotations import read_amodal
 from plug.data.cocoa import cocoa_spec
 from plug.evaluation.evaluator import AmodalEvaluator
+from plug.structures import AmodalInstances
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.evaluator import Results
 from sam_common.masks.rle import encode_mask
-from sam_common.structures import AmodalInstances
 from tests.support.worlds import PETS, amodal_world, answered, asked, rectangle
 
 SIZE = (6, 6)

@@ -17,10 +17,10 @@ from torch import nn
 from detectron2_sam.commands.predict import run as predict
 from detectron2_sam.commands.predict.video import VideoReader
 from plug.predictor import AmodalPredictor
+from plug.structures import AmodalInstances
 from sam_common.boxes import detectors
 from sam_common.boxes.boxes import Boxes
 from sam_common.errors import UserError
-from sam_common.structures import AmodalInstances
 
 
 class LeftHalves(nn.Module):
