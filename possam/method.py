@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from possam.config import add_possam_config, build_possam
+from possam.data.coco_instance import coco_instance_spec
 from possam.data.sets import datasets
 from possam.deformable_attention.operator import kernel_in_use
 from sam_common.config import CfgNode
-from sam_common.data.coco_instance import coco_instance_spec
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.label_maps import label_maps_spec

@@ -113,7 +113,7 @@ def _leaf_keys(node: dict, prefix: str = "") -> Iterator[str]:
 
 
 def find_config(name: str | os.PathLike, *, asked: Path | None = None) -> Path:
-    """A configuration file by path, or by its name among the shipped ones (`configs/possam_T.yaml`).
+    """A configuration file by path, or by its name among the shipped ones (`configs/NAME.yaml`).
 
     Raises:
         UserError: there is no such file; it is called `asked` where that is given.

@@ -20,9 +20,9 @@ from PIL import Image
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.predict import run as predict
 from possam.config import add_possam_config
+from possam.data.coco_instance import coco_instance_spec
 from possam.predictor import Predictor
 from sam_common.config import get_cfg
-from sam_common.data.coco_instance import coco_instance_spec
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import MAX_PIXELS, MAX_PIXELS_VARIABLE, read_image, write_segment_ids

@@ -24,7 +24,7 @@ from plug.data.annotations import read_amodal
 from plug.data.check import Notes, find_objects
 from plug.data.coco_amodal import coco_amodal_spec
 from plug.data.cocoa import cocoa_spec, read_content
-from sam_common.data.coco_instance import coco_instance_spec
+from possam.data.coco_instance import coco_instance_spec
 from sam_common.data.coco_json import parse_images
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec

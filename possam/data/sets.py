@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from possam.data.coco_instance import coco_instance_spec
 from possam.data.semantic_sets import semantic_specs
-from sam_common.data.coco_instance import coco_instance_spec
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec, Source
 from sam_common.data.generated import scene_specs

@@ -17,8 +17,8 @@ from detectron2_sam.plugin.datasets import register_datasets
 from detectron2_sam.plugin.evaluation import NativeEvaluators
 from detectron2_sam.plugin.structures import to_instances
 from detectron2_sam.plugin.trainer import Trainer
+from possam.data.coco_instance import coco_instance_spec
 from sam_common.data import catalog
-from sam_common.data.coco_instance import coco_instance_spec
 from sam_common.data.label_maps import label_maps_spec
 from sam_common.evaluation.mask_ap import MaskAPEvaluator
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sam_common.data.coco_instance import coco_instance_spec
+from possam.data.coco_instance import coco_instance_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.vocabulary_file import with_synonyms
 from sam_common.errors import UserError
