@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from amsam.predictor import FewShotPredictor
-from plug.prediction import assign, parse_box
 from sam_common.boxes.box_files import read_box_file
 from sam_common.boxes.boxes import Boxes
 from sam_common.boxes.detectors import build_detector
+from sam_common.boxes.given import assign, parse_box
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path
 from sam_common.io.inputs import Input

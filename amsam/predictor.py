@@ -15,7 +15,7 @@ from amsam.box_prompts import select_boxes
 from amsam.config import cfg_of_adapter
 from amsam.method import METHOD
 from possam.predictor import image_tensor
-from sam_common.boxes.boxes import Boxes, box_fault, clip_boxes, no_boxes
+from sam_common.boxes.boxes import Boxes, checked_boxes
 from sam_common.config import resolve_device
 from sam_common.engine.checkpoint import frozen_sha256, load_trained
 from sam_common.errors import UserError
@@ -84,25 +84,22 @@ class FewShotPredictor:
                 chosen as in the training. None or n = 0: the whole image, or none where it learned without boxes.
 
         Raises:
-            UserError: the image cannot be read, a box has no area inside it, or the model learned without boxes.
+            UserError: the image cannot be read, the boxes are not [n, 4] or one has no area inside the image, or the
+                model learned without boxes.
         """
         pixels = image_tensor(image)
         size = (pixels.shape[1], pixels.shape[2])
-        corners = self._corners(boxes, size)
-        for index, box in enumerate(corners.tolist()):
-            if fault := box_fault(box, size):
-                raise UserError(f"box {index}, {','.join(f'{value:g}' for value in box)}, {fault}")
-        entry = {"image": pixels, "boxes": clip_boxes(corners, size)}
+        entry = {"image": pixels, "boxes": self._corners(boxes, size)}
         return self.model([entry])[0]["few_shot"].argmax(0).cpu()
 
     def _corners(self, boxes: Any, size: tuple[int, int]) -> Tensor:
         """[n, 4], n at least 1 unless the model learned without boxes."""
-        found = no_boxes() if boxes is None else boxes
+        found = boxes
         if not isinstance(found, Boxes):
-            given = torch.as_tensor(found, dtype=torch.float32).reshape(-1, 4)
+            given = checked_boxes([] if found is None else found, size)
             if len(given) and self.policy != "none":
                 return given
             found = Boxes(given, torch.ones(len(given)))
         if self.policy == "none" and len(found):
             raise UserError("this model learned without boxes; give none")
-        return select_boxes(found, self.policy, size, classes=self.box_classes)[0]
+        return checked_boxes(select_boxes(found, self.policy, size, classes=self.box_classes)[0], size)

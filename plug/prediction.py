@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import re
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,13 @@ from plug.structures import AmodalInstances
 from possam.prediction import counted
 from possam.prediction_files import AmodalFiles, coco_amodal
 from sam_common.boxes.box_files import read_box_file
-from sam_common.boxes.boxes import Boxes, box_fault, no_boxes
+from sam_common.boxes.boxes import Boxes, no_boxes
 from sam_common.boxes.detectors import build_detector
+from sam_common.boxes.given import assign, parse_box
 from sam_common.errors import UserError
 from sam_common.io.inputs import Input
 from sam_common.prediction import Found, refuse
+from sam_common.text import counted
 
 Prompts = Callable[[Input, Tensor], Boxes]
 """(input, its image uint8 RGB [3, H, W]) -> the boxes to ask about."""
@@ -99,7 +99,7 @@ class BoxesTask:
         if args.boxes is None:
             return None
         assigned = assign(read_box_file(args.boxes), inputs, args.boxes)
-        return lambda source, image: _confident(assigned.get(source.path, no_boxes()), self.threshold)
+        return lambda source, image: assigned.get(source.path, no_boxes()).confident(self.threshold)
 
 
 class _Masks(Sequence[np.ndarray]):
@@ -114,63 +114,3 @@ class _Masks(Sequence[np.ndarray]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._make(index).numpy()
-
-
-def parse_box(text: str) -> list[float]:
-    """ "x0,y0,x1,y1" as four numbers.
-
-    Raises:
-        UserError: it is something else, or no box.
-    """
-    try:
-        x0, y0, x1, y1 = (float(word) for word in text.split(","))
-    except ValueError:
-        raise UserError(f"--box {text}: give four numbers x0,y0,x1,y1") from None
-    if fault := box_fault((x0, y0, x1, y1)):
-        raise UserError(f"--box {text}: the box {fault}")
-    return [x0, y0, x1, y1]
-
-
-def assign(found: dict[str, Boxes], inputs: Sequence[Input], path: str) -> dict[Path, Boxes]:
-    """Which input the boxes of each name in a file are for; a warning names inputs and boxes that are left over.
-
-    A name is the end of the input's path, its name without the suffix, or the number that this ends with, leading zeros
-    left out, as in COCO's file names: image_id 42 is COCO_val2014_000000000042.jpg.
-
-    Raises:
-        UserError: a name fits two inputs, or none fits any.
-    """
-    taken: dict[str, Input] = {}
-    for source in inputs:
-        name = next((name for name in _names(source.path) if name in found), None)
-        if name in taken:
-            raise UserError(
-                f"{path}: {name!r} fits both {taken[name].path} and {source.path}; give more of their paths"
-            )
-        if name is not None:
-            taken[name] = source
-    lost = [name for name in found if name not in taken]
-    if not taken:
-        raise UserError(f"{path} has boxes for {_few(lost)}: none of these is among the inputs")
-    if lost:
-        print(f"warning: {path} has boxes for images that are not among the inputs: {_few(lost)}", file=sys.stderr)
-    done = {source.path for source in taken.values()}
-    if bare := [source.relative for source in inputs if source.path not in done]:
-        print(f"warning: {path} has no boxes for {_few(bare)}", file=sys.stderr)
-    return {source.path: found[name] for name, source in taken.items()}
-
-
-def _names(path: Path) -> Iterator[str]:
-    yield path.as_posix()
-    yield from ("/".join(path.parts[start:]) for start in range(1, len(path.parts)))
-    yield path.stem
-    if number := re.search(r"\d+$", path.stem):
-        yield str(int(number[0]))
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _confident(boxes: Boxes, threshold: float) -> Boxes:
-    return boxes.pick([index for index, score in enumerate(boxes.scores.tolist()) if score >= threshold])

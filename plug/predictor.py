@@ -13,9 +13,8 @@ from plug.config import add_plug_config
 from plug.method import METHOD
 from plug.structures import AmodalInstances
 from possam.predictor import image_tensor, load_model, read_config
-from sam_common.boxes.boxes import box_fault, clip_boxes
+from sam_common.boxes.boxes import checked_boxes
 from sam_common.config import get_cfg, one_of, resolve_device
-from sam_common.errors import UserError
 from sam_common.method import register
 
 
@@ -73,23 +72,3 @@ class AmodalPredictor:
         inputs = {"image": pixels, "height": size[0], "width": size[1], "file_name": file_name, "image_id": file_name}
         inputs["boxes"] = checked_boxes(boxes, size, f"{file_name}: " if file_name else "")
         return self.model([inputs])[0]["amodal"].to("cpu")
-
-
-def checked_boxes(boxes: Tensor | np.ndarray | Sequence[Sequence[float]], size: tuple[int, int], where: str) -> Tensor:
-    """Boxes XYXY in pixels as [N, 4] float32 on the CPU, of each the part inside an image of (height, width).
-
-    Raises:
-        UserError: they are no such boxes, or one has no area inside the image; it begins with `where`.
-    """
-    try:
-        corners = torch.as_tensor(boxes, dtype=torch.float32).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{where}boxes are rows of four numbers x0, y0, x1, y1: {error}") from error
-    if not corners.numel():
-        return corners.reshape(0, 4)
-    if corners.ndim != 2 or corners.shape[1] != 4:
-        raise UserError(f"{where}boxes are [N, 4], rows of x0, y0, x1, y1; these are {list(corners.shape)}")
-    for index, box in enumerate(corners.tolist()):
-        if fault := box_fault(box, size):
-            raise UserError(f"{where}box {index}, {','.join(f'{value:g}' for value in box)}, {fault}")
-    return clip_boxes(corners, size)

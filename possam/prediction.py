@@ -19,6 +19,7 @@ from sam_common.io.inputs import Input
 from sam_common.prediction import Found, refuse
 from sam_common.reporting.drawing import draw_panoptic
 from sam_common.structures import Vocabulary
+from sam_common.text import counted, some
 
 SWITCHES = {"panoptic": "PANOPTIC_ON", "semantic": "SEMANTIC_LABELS_ON", "instance": "INSTANCE_ON"}
 """Task -> the key of `MODEL.POSSAM.TEST` that makes what it needs."""
@@ -79,22 +80,10 @@ def describe(panoptic: Panoptic, vocabulary: Vocabulary, *, count: bool = True) 
     return ", ".join(found) or "nothing found"
 
 
-def counted(number: int, noun: str) -> str:
-    """ "1 dog", "3 dogs"."""
-    if number == 1:
-        return f"1 {noun}"
-    if noun.endswith(("s", "x", "z", "ch", "sh")):
-        return f"{number} {noun}es"
-    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
-        return f"{number} {noun[:-1]}ies"
-    return f"{number} {noun}s"
-
-
 def warn_of_unknown_words(model: nn.Module, vocabulary: Vocabulary) -> None:
     """One line for words that the model's text encoder never learned: it can only guess what they mean."""
     if not isinstance(model, PosSAM):
         return
     unknown = model.clip.unknown_words([word for category in vocabulary for word in category.synonyms])
     if unknown:
-        some = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
-        print(f"warning: this model's text encoder has never met: {some}", file=sys.stderr)
+        print(f"warning: this model's text encoder has never met: {some(unknown, most=10)}", file=sys.stderr)

@@ -14,7 +14,7 @@ import plug.plug
 import plug.vanilla_sam
 from detectron2_sam.plugin.modeling import TrainedPart
 from detectron2_sam.plugin.structures import to_amodal_instances
-from plug.predictor import checked_boxes
+from sam_common.boxes.boxes import checked_boxes
 from sam_common.errors import UserError
 
 FIELDS = ("pred_boxes", "proposal_boxes", "gt_boxes")

@@ -18,8 +18,7 @@ from amsam.data.image_masks import IGNORE
 from detectron2_sam.plugin.amodal import FIELDS
 from detectron2_sam.plugin.modeling import TrainedPart
 from detectron2_sam.plugin.structures import IGNORE_LABEL
-from plug.predictor import checked_boxes
-from sam_common.boxes.boxes import Boxes, no_boxes
+from sam_common.boxes.boxes import Boxes, checked_boxes, no_boxes
 from sam_common.errors import UserError
 
 

@@ -11,8 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
+
+from sam_common.errors import UserError
 
 
 @dataclass
@@ -39,6 +42,10 @@ class Boxes:
         chosen = torch.tensor(list(indices), dtype=torch.int64)
         lists = [some and [some[index] for index in indices] for some in (self.categories, self.masks)]
         return Boxes(self.boxes[chosen], self.scores[chosen], *lists)
+
+    def confident(self, threshold: float) -> Boxes:
+        """Those that score at least `threshold`; NaN does not."""
+        return self.pick([index for index, score in enumerate(self.scores.tolist()) if score >= threshold])
 
 
 BoxSource = Callable[[dict[str, Any], Tensor], Boxes]
@@ -72,6 +79,28 @@ def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Boxes [N, 4], of each the part inside an image of (height, width)."""
     limits = boxes.new_tensor([image_size[1], image_size[0]] * 2)
     return boxes.clamp(min=0).minimum(limits)
+
+
+def checked_boxes(
+    boxes: Tensor | np.ndarray | Sequence[Sequence[float]], image_size: tuple[int, int], where: str = ""
+) -> Tensor:
+    """Boxes XYXY in pixels as [N, 4] float32 on the CPU, of each the part inside an image of (height, width).
+
+    Raises:
+        UserError: they are no such boxes, or one has no area inside the image; it begins with `where`.
+    """
+    try:
+        corners = torch.as_tensor(boxes, dtype=torch.float32).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{where}boxes are rows of four numbers x0, y0, x1, y1: {error}") from error
+    if not corners.numel():
+        return corners.reshape(0, 4)
+    if corners.ndim != 2 or corners.shape[1] != 4:
+        raise UserError(f"{where}boxes are [N, 4], rows of x0, y0, x1, y1; these are {list(corners.shape)}")
+    for index, box in enumerate(corners.tolist()):
+        if fault := box_fault(box, image_size):
+            raise UserError(f"{where}box {index}, {','.join(f'{value:g}' for value in box)}, {fault}")
+    return clip_boxes(corners, image_size)
 
 
 def keep_usable(found: Boxes, image_size: tuple[int, int]) -> tuple[Boxes, Counter[str]]:

@@ -74,9 +74,7 @@ def build_detector(
     detector = _maker(name)(weights=weights, device=device)
 
     def detect(image: Tensor) -> Boxes:
-        found = detector(image)
-        scores = found.scores.tolist()
-        confident = found.pick([i for i, score in enumerate(scores) if score >= score_threshold])  # NaN is not
+        confident = detector(image).confident(score_threshold)
         return _usable(confident, (image.shape[1], image.shape[2]), f"the detector {name}")
 
     return detect
@@ -143,8 +141,7 @@ class ResultsFile:
         found = self.found.get(record["image_id"], no_boxes())
         size = (record["height"], record["width"])
         where = f"{self.path}, image {record['image_id']!r}"
-        confident = found.pick([i for i, score in enumerate(found.scores.tolist()) if score >= self.score_threshold])
-        kept = _usable(confident, size, where)
+        kept = _usable(found.confident(self.score_threshold), size, where)
         if kept.masks is not None:
             kept.masks = [checked_segmentation(mask, *size, where) for mask in kept.masks]
         return kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -112,6 +113,13 @@ def test_boxes_that_show_nothing_are_refused(model: AMSAM, box: list[float]) -> 
     """No area, no number, outside: named."""
     with pytest.raises(UserError, match="box 0"):
         FewShotPredictor(model, ["worm"])(entry()["image"], [box])
+
+
+@pytest.mark.parametrize("boxes", [[[10, 20], [110, 220]], [10, 20, 110, 220], [[10, 20, 110]], [["a", 1, 2, 3]]])
+def test_what_has_no_four_corners_is_refused(model: AMSAM, boxes: Any) -> None:
+    """Error: two points, or one flat row, are not silently read as a box."""
+    with pytest.raises(UserError, match=r"^boxes are (\[N, 4\], )?rows of .*x0, y0, x1, y1[^\n]*$"):
+        FewShotPredictor(model, ["worm"])(entry()["image"], boxes)
 
 
 def test_a_file_names_no_folder_to_write_to(model: AMSAM, tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""The boxes that a command line gives: one by one, or in a file for many inputs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sam_common.boxes.boxes import Boxes, box_fault
+from sam_common.errors import UserError
+from sam_common.io.inputs import Input
+from sam_common.text import some
+
+
+def parse_box(text: str) -> list[float]:
+    """ "x0,y0,x1,y1" as four numbers.
+
+    Raises:
+        UserError: it is something else, or no box.
+    """
+    try:
+        x0, y0, x1, y1 = (float(word) for word in text.split(","))
+    except ValueError:
+        raise UserError(f"--box {text}: give four numbers x0,y0,x1,y1") from None
+    if fault := box_fault((x0, y0, x1, y1)):
+        raise UserError(f"--box {text}: the box {fault}")
+    return [x0, y0, x1, y1]
+
+
+def assign(found: dict[str, Boxes], inputs: Sequence[Input], path: str) -> dict[Path, Boxes]:
+    """Which input the boxes of each name in a file are for; a warning names inputs and boxes that are left over.
+
+    A name is the end of the input's path, its name without the suffix, or the number that this ends with, leading zeros
+    left out, as in COCO's file names: image_id 42 is COCO_val2014_000000000042.jpg.
+
+    Raises:
+        UserError: a name fits two inputs, or none fits any.
+    """
+    taken: dict[str, Input] = {}
+    for source in inputs:
+        name = next((name for name in _names(source.path) if name in found), None)
+        if name in taken:
+            raise UserError(
+                f"{path}: {name!r} fits both {taken[name].path} and {source.path}; give more of their paths"
+            )
+        if name is not None:
+            taken[name] = source
+    lost = [name for name in found if name not in taken]
+    if not taken:
+        raise UserError(f"{path} has boxes for {some(lost)}: none of these is among the inputs")
+    if lost:
+        print(f"warning: {path} has boxes for images that are not among the inputs: {some(lost)}", file=sys.stderr)
+    done = {source.path for source in taken.values()}
+    if bare := [source.relative for source in inputs if source.path not in done]:
+        print(f"warning: {path} has no boxes for {some(bare)}", file=sys.stderr)
+    return {source.path: found[name] for name, source in taken.items()}
+
+
+def _names(path: Path) -> Iterator[str]:
+    yield path.as_posix()
+    yield from ("/".join(path.parts[start:]) for start in range(1, len(path.parts)))
+    yield path.stem
+    if number := re.search(r"\d+$", path.stem):
+        yield str(int(number[0]))
