@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from sam_common.errors import UserError
 from sam_common.io.resources import resource
-from sam_common.io.weights import read_weights, state_sha256
+from sam_common.io.weights import misfits, read_weights, state_sha256
 
 # timm's registration writes the registered function into the module's `__all__`, so that list is stated here.
 __all__ = ["ClipEncoder", "build_clip", "official_clips", "possam_tiny_convnext"]
@@ -242,14 +242,7 @@ def _load_weights(clip: CLIP, path: Path) -> frozenset[int] | None:
     if "token_ids" in state:
         known_tokens = frozenset(state["token_ids"].tolist())
         state = _with_full_token_table(state, clip.vocab_size)
-    expected = clip.state_dict()
-    problems = {
-        "missing": [key for key in expected if key not in state],
-        "unexpected": [key for key in state if key not in expected],
-        "of another shape": [key for key in expected if key in state and state[key].shape != expected[key].shape],
-    }
-    if any(problems.values()):
-        found = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in problems.items() if keys)
+    if found := misfits(clip.state_dict(), state):
         raise UserError(f"{path} holds the weights of another CLIP ({found}); give the file of the model in use")
     clip.load_state_dict(state)
     return known_tokens
@@ -267,8 +260,3 @@ def _with_full_token_table(state: dict[str, Tensor], vocabulary_size: int) -> di
     table = torch.randn(vocabulary_size, rows.shape[1], generator=generator, device="cpu") * rows.std()
     table[ids] = rows
     return {**state, "token_embedding.weight": table}
-
-
-def _some(keys: list[str], shown: int = 3) -> str:
-    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
-    return ", ".join(keys[:shown]) + more

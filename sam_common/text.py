@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def some(names: Iterable[object], most: int = 3) -> str:
+def some(names: Iterable[object], most: int = 3, *, between: str = ", ") -> str:
     """The first of them: "a, b, c and 2 more"."""
     texts = [str(name) for name in names]
-    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+    return between.join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def counted(number: int, noun: str) -> str:

@@ -30,6 +30,7 @@ from sam_common.data.label_maps import files_by_stem
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
 from sam_common.structures import Category, Vocabulary
+from sam_common.text import some
 
 IGNORE = -1
 """Label of the pixels that a mask says nothing about."""
@@ -146,8 +147,8 @@ def read_labels(record: dict[str, Any]) -> Tensor:
     wrong = labels[(labels > num_classes) | (labels < IGNORE)].unique().tolist()
     if wrong:
         known = "0 and 255, or 0 and 1" if num_classes == 1 else f"0 to {num_classes}, and 255 where nothing is said"
-        some = ", ".join(map(str, wrong[:_SHOWN]))
-        raise UserError(f"{path} has pixels of the value {some}; a mask of {num_classes} classes has {known}")
+        told = f"{path} has pixels of the value {some(wrong, _SHOWN)}"
+        raise UserError(f"{told}; a mask of {num_classes} classes has {known}")
     if both:
         raise UserError(
             f"{path} has pixels of 1 and of 255; of one class either is the object: make each 255 a 0 or a 1"
@@ -180,13 +181,14 @@ def _pictures(name: str, role: str, files: Mapping[str, str]) -> dict[str, str]:
     found = files_by_stem(name, role, files[role], leave_out=_NOTES)
     unwritable = [ascii(path) for stem, path in found.items() if re.search(r"[\n\r\ud800-\udfff]", stem)]
     if unwritable:
-        raise UserError(f"data set {name}: rename {_some(unwritable)}: line breaks and broken letters fit in no list")
+        told = f"data set {name}: rename {some(unwritable, _SHOWN)}"
+        raise UserError(f"{told}: line breaks and broken letters fit in no list")
     suffix = files.get("mask_suffix", "")
     if role == "images" or not suffix:
         return found
     strange = [path for stem, path in found.items() if not stem.endswith(suffix)]
     if strange:
-        raise UserError(f"data set {name}: masks are named {suffix}.*, but {_some(strange)} {_are(strange)} not")
+        raise UserError(f"data set {name}: masks are named {suffix}.*, but {some(strange, _SHOWN)} {_are(strange)} not")
     return {stem.removesuffix(suffix): path for stem, path in found.items()}
 
 
@@ -199,11 +201,11 @@ def _read_names(name: str, path: str, images: Mapping[str, str]) -> list[str]:
     stems = [_stem(line, images) for line in lines if line.strip()]
     unknown = [stem for stem in stems if stem not in images]
     if unknown or not stems:
-        fault = f"names no image: {_some(unknown)}" if unknown else "is empty"
+        fault = f"names no image: {some(unknown, _SHOWN)}" if unknown else "is empty"
         raise UserError(f"data set {name}: the file of names {path} {fault}; it has a line for each image of the part")
     twice = [stem for stem, count in Counter(stems).items() if count > 1]
     if twice:
-        raise UserError(f"data set {name}: the file of names {path} has {_some(twice)} more than once")
+        raise UserError(f"data set {name}: the file of names {path} has {some(twice, _SHOWN)} more than once")
     return stems
 
 
@@ -245,11 +247,6 @@ def _mode(path: str) -> str:
         return ""
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"
-
-
 def _are(names: Sequence[str]) -> str:
     return "is" if len(names) == 1 else "are"
 
@@ -259,6 +256,6 @@ def _require_pairs(name: str, images: Mapping[str, str], masks: Mapping[str, str
     for what, missing, others in (("masks", images, masks), ("images", masks, images)):
         lonely = sorted((stem for stem in missing if stem not in others), key=natural_order)
         if lonely:
-            problems.append(f"{len(lonely)} have no {what}: {_some([missing[stem] for stem in lonely])}")
+            problems.append(f"{len(lonely)} have no {what}: {some((missing[stem] for stem in lonely), _SHOWN)}")
     if problems:
         raise UserError(f"data set {name}: of the {len(images)} images and {len(masks)} masks {'; '.join(problems)}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,11 +18,11 @@ import torch
 from torch import Tensor
 
 from sam_common.masks.coco_masks import Segmentation, decode_segmentation, segmentation_extent
+from sam_common.text import some
 
 logger = logging.getLogger(__name__)
 
 XYWH = 1  # Detectron2's BoxMode.XYWH_ABS
-_SHOWN = 8
 
 EMPTY_AMODAL = "an empty amodal mask"
 EMPTY_VISIBLE = "an empty visible mask"
@@ -75,7 +74,7 @@ class AmodalAnnotations:
     def finish(self) -> list[dict[str, Any]]:
         """The records; one warning says how many annotations were left out, why, and names the first of them."""
         if self.left_out:
-            reasons = (f"{len(ids)} × {reason} ({first_of(ids)})" for reason, ids in self.left_out.items())
+            reasons = (f"{len(ids)} × {reason} ({some(ids, most=8)})" for reason, ids in self.left_out.items())
             warn_once(f"{self.source}: annotations are left out: {'; '.join(reasons)}")
         return list(self.records.values())
 
@@ -125,8 +124,3 @@ def group_instances(records: list[dict[str, Any]], size: int) -> list[dict[str, 
 def warn_once(message: str) -> None:
     """Logs a warning; a data set is read more than once in a run."""
     logger.warning(message)
-
-
-def first_of(values: Sequence[object]) -> str:
-    """The first few of them, for a message."""
-    return ", ".join(map(str, values[:_SHOWN])) + (", …" if len(values) > _SHOWN else "")

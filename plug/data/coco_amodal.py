@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from plug.data.annotations import CROWD, AmodalAnnotations, first_of, warn_once
+from plug.data.annotations import CROWD, AmodalAnnotations, warn_once
 from sam_common.data.coco_json import (
     field,
     parse_annotations,
@@ -34,6 +34,7 @@ from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
 from sam_common.masks.coco_masks import Segmentation, checked_segmentation
 from sam_common.structures import Vocabulary
+from sam_common.text import some
 
 HIDDEN_WITHOUT_MASK = "an occlude_rate without a visible_mask"
 
@@ -113,7 +114,7 @@ def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
         else:
             annotations.add(record, known, amodal, visible, where)
     if idle := [category.name for index, category in enumerate(vocabulary) if index not in used]:
-        warn_once(f"{source}: {len(idle)} classes have no object: {first_of(idle)}")
+        warn_once(f"{source}: {len(idle)} classes have no object: {some(idle, most=8)}")
     require_files(name, "images", [record["file_name"] for record in records.values()])
     return annotations.finish()
 

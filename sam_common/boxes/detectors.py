@@ -26,6 +26,7 @@ from sam_common.boxes.box_files import read_coco_results
 from sam_common.boxes.boxes import Boxes, BoxSource, keep_usable, no_boxes
 from sam_common.errors import UserError
 from sam_common.masks.coco_masks import checked_segmentation
+from sam_common.text import some
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class ResultsFile:
         lost = [image_id for image_id in self.found if image_id not in image_ids]
         if not lost:
             return
-        told = f"{', '.join(map(repr, lost[:3]))}{', …' if len(lost) > 3 else ''}"
+        told = some(map(repr, lost))
         if len(lost) == len(self.found):
             known = next(iter(image_ids), "none")
             raise UserError(

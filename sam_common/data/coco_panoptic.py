@@ -21,6 +21,7 @@ from sam_common.data.images import MAX_SEGMENT_ID, read_segment_ids
 from sam_common.errors import UserError
 from sam_common.masks.rle import run_starts
 from sam_common.structures import Vocabulary
+from sam_common.text import some
 
 
 def coco_panoptic_spec(
@@ -113,7 +114,7 @@ def index_truth(record: dict[str, Any], ids: Tensor) -> Tensor:
     labels, unknown = index_segments(ids, listed)
     if len(unknown):
         path = record["pan_seg_file_name"]
-        raise UserError(f"{path} disagrees with its JSON: segments_info lacks the ids {_some(unknown)}")
+        raise UserError(f"{path} disagrees with its JSON: segments_info lacks the ids {some(unknown.tolist(), most=5)}")
     return labels
 
 
@@ -155,7 +156,3 @@ def _parse_segments(annotation: dict, index_of: dict[int, int], where: str) -> l
             "area": field({"area": 0} | entry, "area", (int, float), where),
         }
     return list(segments.values())
-
-
-def _some(ids: Tensor) -> str:
-    return ", ".join(map(str, ids[:5].tolist())) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")

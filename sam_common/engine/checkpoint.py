@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path, write_text
-from sam_common.io.weights import state_sha256
+from sam_common.io.weights import misfits, state_sha256
+from sam_common.text import some
 
 LAST = "last_checkpoint"
 """Name of the text file that holds the name of the newest checkpoint of its folder, as Detectron2 writes it."""
@@ -110,14 +111,8 @@ def load_trained(model: nn.Module, content: dict[str, Any], source: str, *, froz
         UserError: a key is missing, unexpected or of another shape, or the frozen weights are not the ones that the
             file was trained beside. Nothing has been loaded then.
     """
-    given, expected = content["model"], trained_state(model)
-    misfits = {
-        "missing": expected.keys() - given.keys(),
-        "unexpected": given.keys() - expected.keys(),
-        "of another shape": {k for k in expected.keys() & given.keys() if _shape(expected, k) != _shape(given, k)},
-    }
-    if any(misfits.values()):
-        found = "; ".join(f"{len(keys)} {kind} ({_few(keys)})" for kind, keys in misfits.items() if keys)
+    given = content["model"]
+    if found := misfits(trained_state(model), given):
         origin = f"; it was trained with {content['config_file']}" if content.get("config_file") else ""
         raise UserError(f"{source} is for another model: {found}{origin}; use the configuration it was trained with")
     recorded = content.get("frozen_sha256", frozen)
@@ -125,21 +120,10 @@ def load_trained(model: nn.Module, content: dict[str, Any], source: str, *, froz
         parts = {part for part in recorded.keys() | frozen.keys() if recorded.get(part) != frozen.get(part)}
         part = min(parts)
         raise UserError(
-            f"{source} was trained beside other frozen weights: {_few(parts)} (SHA-256 of {part}: file "
+            f"{source} was trained beside other frozen weights: {some(sorted(parts))} (SHA-256 of {part}: file "
             f"{recorded.get(part, 'none')[:12]}, model {frozen.get(part, 'none')[:12]}); give it the same weights"
         )
     model.load_state_dict(given, strict=False)  # all keys were checked; only frozen ones are absent
-
-
-def _shape(state: dict[str, Any], key: str) -> Any:
-    """The shape that a tensor must have; None for what may have any: extra state is the module's own affair."""
-    value = state[key]
-    return tuple(value.shape) if isinstance(value, Tensor) and not key.endswith("_extra_state") else None
-
-
-def _few(keys: Iterable[str], limit: int = 3) -> str:
-    names = sorted(keys)
-    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
 
 
 class Checkpointer:

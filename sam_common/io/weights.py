@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.request import urlopen
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sam_common.errors import UserError
+from sam_common.text import some
 
 CACHE_VARIABLE = "DETECTRON2_SAM_CACHE"
 _CHUNK = 2**20  # bytes
@@ -151,6 +152,27 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} is not a state dict: it must hold nothing but named tensors")
     return state
+
+
+def misfits(expected: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Why the state dict `given` does not fit `expected`: "2 missing (a, b); 1 of another shape (c (3,) for (4,))".
+
+    "" where it fits. Extra state may have any form: it is the module's own affair.
+    """
+    faults = {
+        "missing": sorted(expected.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - expected.keys()),
+        "of another shape": [
+            f"{key} {_shape(given[key])} for {_shape(expected[key])}"
+            for key in sorted(expected.keys() & given.keys())
+            if not key.endswith("_extra_state") and _shape(given[key]) != _shape(expected[key])
+        ],
+    }
+    return "; ".join(f"{len(keys)} {fault} ({some(keys)})" for fault, keys in faults.items() if keys)
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

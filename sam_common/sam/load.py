@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from sam_common.config import CfgNode
 from sam_common.errors import UserError
 from sam_common.io.resources import resource
-from sam_common.io.weights import OFFICIAL, official_weights, read_weights
+from sam_common.io.weights import OFFICIAL, misfits, official_weights, read_weights
 from sam_common.sam.build import SIZES, Sam
 from sam_common.sam.image_encoder import ImageEncoder
 
 EMBEDDED = "weights/tiny_sam.safetensors"
 _OFFICIAL_SIZE = {"sam_vit_b": "B", "sam_vit_l": "L", "sam_vit_h": "H"}
 Part = TypeVar("Part", Sam, ImageEncoder)
-_NAMED_KEYS = 3  # of each kind, in an error
 
 
 def sam_from_cfg(cfg: CfgNode, build: Callable[[str], Part]) -> Part:
@@ -57,7 +56,8 @@ def load_sam_weights(sam: Sam | ImageEncoder, source: str | Path) -> None:
     wanted = {prefix + name: tensor for name, tensor in sam.state_dict().items()}
     given = {name: tensor for name, tensor in state.items() if not name.startswith(left_out)}
     _check_size(wanted, given, path)
-    _check_keys(wanted, given, path)
+    if found := misfits(wanted, given):
+        raise UserError(f"{path} does not fit this SAM: keys {found}; give weights with the official layout")
     sam.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in given.items()})
 
 
@@ -114,23 +114,3 @@ def _another_size(source: str, found: tuple[int, int], asked: tuple[int, int]) -
 def _describe(measure: tuple[int, int]) -> str:
     names = [name for name, size in SIZES.items() if (size.dim, size.depth) == measure]
     return f"SAM size {names[0] if names else 'unknown'} (dim {measure[0]}, depth {measure[1]})"
-
-
-def _check_keys(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
-    wrong_shape = [
-        f"{name} {tuple(given[name].shape)} for {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & given.keys())
-        if given[name].shape != wanted[name].shape
-    ]
-    faults = {
-        "missing": sorted(wanted.keys() - given.keys()),
-        "unexpected": sorted(given.keys() - wanted.keys()),
-        "of another shape": wrong_shape,
-    }
-    if any(faults.values()):
-        parts = [f"{len(names)} {fault} ({_first(names)})" for fault, names in faults.items() if names]
-        raise UserError(f"{path} does not fit this SAM: keys {'; '.join(parts)}; give weights with the official layout")
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED_KEYS]) + (", …" if len(names) > _NAMED_KEYS else "")

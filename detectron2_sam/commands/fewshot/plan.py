@@ -20,6 +20,7 @@ from sam_common.errors import UserError
 from sam_common.io.files import write_text
 from sam_common.io.weights import OFFICIAL, cache_folder
 from sam_common.structures import Vocabulary
+from sam_common.text import some
 
 POOL, TEST = "few_shot_pool", "few_shot_test"
 EPOCHS = 100
@@ -153,7 +154,7 @@ def split(plan: Plan, seeds: int) -> Split:
     most = len(pool) if plan.pool else min(len(pool), len(records) - 1)
     if not 2 <= plan.shots <= most:
         told = f"--shots {plan.shots}: {most} of {len(records)} images may be drawn"
-        why = f" ({len(empty)} masks show nothing: {', '.join(empty[:_SHOWN])})" if empty else ""
+        why = f" ({len(empty)} masks show nothing: {some(empty, _SHOWN)})" if empty else ""
         raise UserError(f"{told}{why}, one is left to test on at least; give 2 to {most}, or more images")
     shots = [choose_shots(pool, plan.shots, seed) for seed in range(seeds)]
     ids = [record["image_id"] for record in records]
@@ -175,8 +176,8 @@ def _look(records: Sequence[dict[str, Any]]) -> dict[str, set[int]]:
         found = list(tqdm(threads.map(look, records), "masks", len(records), leave=False, disable=None))
     faults = [each for each in found if isinstance(each, str)]
     if faults:
-        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise UserError(f"{len(faults)} of {len(records)} masks cannot be used: {'; '.join(faults[:_SHOWN])}{more}")
+        told = some(faults, _SHOWN, between="; ")
+        raise UserError(f"{len(faults)} of {len(records)} masks cannot be used: {told}")
     labels = [each for each in found if not isinstance(each, str)]
     return {record["image_id"]: each for record, each in zip(records, labels, strict=True)}
 
