@@ -28,7 +28,7 @@ from benchmarks.scenes import class_scores, segment_map
 from benchmarks.side_by_side import in_turn, tell
 from sam_common.data.label_maps import ignore_label, label_maps_spec
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator, best_class, pixel_counts
-from sam_common.masks import kernels as map_kernels
+from sam_common.masks import kernels
 
 HEIGHT, WIDTH = 512, 683  # ADE20K's usual size
 
@@ -102,7 +102,7 @@ def main() -> None:
         np.testing.assert_array_equal(ours(), peer())
         measured = in_turn(peer, ours, repeats=args.repeats, threads=args.threads)
         reading = in_turn(scores.sum, ours, repeats=args.repeats, threads=args.threads)
-        measured |= {"reading_ms": reading["peer_ms"], "kernel": map_kernels.kernel_in_use()}
+        measured |= {"reading_ms": reading["peer_ms"], "kernel": kernels.kernel_in_use()}
         tell(
             f"mIoU from scores, {num_classes} classes", "the plain PyTorch and NumPy formulation", measured, target=6.0
         )

@@ -34,7 +34,7 @@ from benchmarks.side_by_side import in_turn, peer_file, tell
 from sam_common.data.coco_panoptic import load_records, read_ground_truth, read_true_ids
 from sam_common.data.images import read_segment_ids, write_segment_ids
 from sam_common.evaluation.panoptic_quality import match_segments, shared_pixels
-from sam_common.masks import kernels as map_kernels
+from sam_common.masks import kernels
 from sam_common.masks.png import inflater
 
 HEIGHT, WIDTH, SEGMENTS, CLASSES = 480, 640, 30, 10
@@ -187,7 +187,7 @@ def compare(case: str, truth: dict[str, Any], prediction: dict[str, Any]) -> Non
 
     for count in (theirs, chain, with_files, from_files):
         np.testing.assert_allclose(count(), in_memory(), rtol=1e-12)
-    told = {"kernel": map_kernels.kernel_in_use(), "inflate": inflater().__name__}
+    told = {"kernel": kernels.kernel_in_use(), "inflate": inflater().__name__}
     chained = f"{name}, the prediction written as PNG before"
     tell(f"{case}, prediction in memory", name, in_turn(theirs, in_memory, repeats=50) | told, target=5.0)
     tell(f"{case}, Detectron2's chain", chained, in_turn(chain, in_memory, repeats=20) | told, target=7.0)

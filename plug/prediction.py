@@ -15,7 +15,6 @@ from torch import Tensor
 from plug.drawing import draw_amodal
 from plug.predictor import AmodalPredictor
 from plug.structures import AmodalInstances
-from possam.prediction import counted
 from possam.prediction_files import AmodalFiles, coco_amodal
 from sam_common.boxes.box_files import read_box_file
 from sam_common.boxes.boxes import Boxes, no_boxes

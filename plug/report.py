@@ -13,7 +13,7 @@ from plug.drawing import draw_amodal
 from possam.report import evenly, read_json
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_image
-from sam_common.masks.coco_masks import decode_segmentation
+from sam_common.masks.rle import decode_segmentation
 from sam_common.reporting.page import Cell, Picture, PictureRow, Table
 
 METRICS = {"mIoU_full": "whole", "mIoU_occ_strict": "hidden, strict", "mIoU_occ_compat": "hidden, compat"}

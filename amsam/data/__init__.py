@@ -1,0 +1,1 @@
+"""Images beside masks, a few of them labelled: the reader, its mapper, and data sets of worms."""

@@ -28,7 +28,7 @@ from plug.data.check import Finding, Notes, check_images, find_objects, is_cocoa
 from plug.data.cocoa import read_content
 from sam_common.data.coco_json import field as required
 from sam_common.data.coco_json import parse_images
-from sam_common.masks.coco_masks import decode_segmentation
+from sam_common.masks.rle import decode_segmentation
 
 _SHOWN = 20
 _SHARES = ("nothing", "up to 25 %", "up to 50 %", "up to 75 %", "more")

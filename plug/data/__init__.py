@@ -1,0 +1,1 @@
+"""Amodal annotations: readers of the published formats, checks, and the mapper."""

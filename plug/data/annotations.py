@@ -1,7 +1,7 @@
 """The amodal kind of truth: of each object the mask of the whole (amodal) and of what is seen of it (visible).
 
 A record's `annotations` are {id, category_id, iscrowd 0, bbox, bbox_mode 1, segmentation, visible_segmentation,
-visible_bbox, area}: the segmentations as `coco_masks.Segmentation` has them, the boxes tight around their masks, [x, y,
+visible_bbox, area}: the segmentations as `rle.Segmentation` has them, the boxes tight around their masks, [x, y,
 width, height] in pixels, the area that of the amodal mask. Boxes that a file gives are not used: two tools that
 disagree on them would train two models. Visible pixels outside the amodal mask are kept as they were annotated.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sam_common.masks.coco_masks import Segmentation, decode_segmentation, segmentation_extent
+from sam_common.masks.rle import Segmentation, decode_segmentation, segmentation_extent
 from sam_common.text import some
 
 logger = logging.getLogger(__name__)

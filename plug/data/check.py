@@ -16,7 +16,7 @@ from plug.data.annotations import CROWD, EMPTY_AMODAL, EMPTY_VISIBLE
 from sam_common.data.coco_json import parse_annotation, parse_categories
 from sam_common.data.images import upright_size
 from sam_common.errors import UserError
-from sam_common.masks.coco_masks import Segmentation, as_rle, common_area, segmentation_extent
+from sam_common.masks.rle import Segmentation, as_rle, common_area, segmentation_extent
 
 REFUSED = "an entry that the reader refuses"
 OUTSIDE_AMODAL = "visible pixels outside the amodal mask"

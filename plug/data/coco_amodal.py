@@ -32,7 +32,7 @@ from sam_common.data.coco_json import (
 )
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
-from sam_common.masks.coco_masks import Segmentation, checked_segmentation
+from sam_common.masks.rle import Segmentation, checked_segmentation
 from sam_common.structures import Vocabulary
 from sam_common.text import some
 

@@ -26,8 +26,7 @@ from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import upright_size
 from sam_common.errors import UserError
 from sam_common.io.inputs import IMAGE_SUFFIXES
-from sam_common.masks.coco_masks import Segmentation, checked_segmentation, decode_segmentation
-from sam_common.masks.rle import encode_mask
+from sam_common.masks.rle import Segmentation, checked_segmentation, decode_segmentation, encode_mask
 from sam_common.structures import Category, Vocabulary
 
 OBJECT: Vocabulary = (Category("object", ("object",), True, 1),)

@@ -21,7 +21,7 @@ from sam_common.boxes.boxes import Boxes, jitter_boxes, match_greedily
 from sam_common.data.images import read_image
 from sam_common.data.loader import item_seed
 from sam_common.data.mapper import check_size
-from sam_common.masks.coco_masks import checked_segmentation, segmentation_iou
+from sam_common.masks.rle import checked_segmentation, segmentation_iou
 
 BoxSource = Callable[[dict[str, Any], Tensor], Boxes | None]
 """(record, image uint8 [3, H, W]) -> boxes of its objects; None: those of the annotation."""

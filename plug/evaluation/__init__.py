@@ -1,0 +1,1 @@
+"""How well whole objects, hidden parts included, are found."""

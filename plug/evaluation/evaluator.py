@@ -40,8 +40,7 @@ from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.evaluator import Results, gather, is_main_process
 from sam_common.evaluation.mask_ap import average_precision, coco_library
 from sam_common.evaluation.result_file import ResultFile
-from sam_common.masks.coco_masks import segmentation_area
-from sam_common.masks.rle import encode_mask
+from sam_common.masks.rle import encode_mask, segmentation_area
 from sam_common.structures import Vocabulary
 
 _AMODAL, _VISIBLE = "segmentation", "visible_segmentation"  # in the truth and in the results

@@ -1,0 +1,1 @@
+"""The semantic benchmarks that names of classes are enough for."""

@@ -22,7 +22,7 @@ from sam_common.data.coco_json import (
 )
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
-from sam_common.masks.coco_masks import checked_segmentation, segmentation_area
+from sam_common.masks.rle import checked_segmentation, segmentation_area
 from sam_common.structures import Vocabulary
 
 _XYWH = 1  # Detectron2's BoxMode.XYWH_ABS

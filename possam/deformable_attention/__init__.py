@@ -1,0 +1,1 @@
+"""Multi-scale deformable attention: one operator, in PyTorch, C++, Triton and CUDA."""

@@ -28,7 +28,7 @@ import torch
 
 from sam_common.boxes.boxes import Boxes, box_fault
 from sam_common.errors import UserError
-from sam_common.masks.coco_masks import checked_segmentation, segmentation_extent
+from sam_common.masks.rle import checked_segmentation, segmentation_extent
 
 ImageId = int | str
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from sam_common.boxes.box_files import read_coco_results
 from sam_common.boxes.boxes import Boxes, BoxSource, keep_usable, no_boxes
 from sam_common.errors import UserError
-from sam_common.masks.coco_masks import checked_segmentation
+from sam_common.masks.rle import checked_segmentation
 from sam_common.text import some
 
 logger = logging.getLogger(__name__)

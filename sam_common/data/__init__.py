@@ -1,0 +1,1 @@
+"""Data sets: what they are, readers of the common formats, mappers and the loader."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.label_maps import read_label_map
 from sam_common.errors import UserError
-from sam_common.masks.coco_masks import decode_segmentation
+from sam_common.masks.rle import decode_segmentation
 
 Move = Callable[[Tensor], Tensor]
 """Takes a layer [1, H, W], uint8 or float32, to [1, h, w] without making new values, as nearest resizing does."""

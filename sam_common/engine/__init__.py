@@ -1,0 +1,1 @@
+"""Training, checkpoints and evaluation, on one device or many."""

@@ -1,0 +1,1 @@
+"""Metrics, each an evaluator of one kind of output."""

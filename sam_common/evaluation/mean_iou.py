@@ -33,7 +33,7 @@ from sam_common.evaluation.class_groups import GROUPS, class_groups
 from sam_common.evaluation.evaluator import Results, gather
 from sam_common.evaluation.result_file import ResultFile
 from sam_common.evaluation.truth import IGNORE, read_class_map
-from sam_common.masks import kernels as map_kernels
+from sam_common.masks import kernels
 from sam_common.masks.rle import encode_labels, run_starts
 from sam_common.structures import Vocabulary
 
@@ -81,10 +81,10 @@ def best_class(scores: Tensor) -> Tensor:
     def fill(start: int) -> None:
         part = pixels[:, start : start + _BLOCK]
         rows = (part if part.dtype in (torch.float32, torch.float64) else part.float()).numpy()
-        best = map_kernels.first_highest(rows)
+        best = kernels.first_highest(rows)
         classes[start : start + _BLOCK] = torch.from_numpy(_first_highest(rows) if best is None else best)
 
-    map_kernels.kernel_in_use()  # compiled here where it was not yet, rather than by each of the threads
+    kernels.kernel_in_use()  # compiled here where it was not yet, rather than by each of the threads
     starts = range(0, len(classes), _BLOCK)
     with ThreadPoolExecutor(min(torch.get_num_threads(), len(starts))) as pool:
         list(pool.map(fill, starts))  # raises what went wrong

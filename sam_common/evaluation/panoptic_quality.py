@@ -35,7 +35,7 @@ from sam_common.evaluation.class_groups import GROUPS, class_groups
 from sam_common.evaluation.evaluator import Results, gather, is_main_process
 from sam_common.evaluation.result_file import ResultFile
 from sam_common.io.files import write_text
-from sam_common.masks import kernels as map_kernels
+from sam_common.masks import kernels
 from sam_common.masks.rle import run_starts
 from sam_common.structures import Vocabulary
 
@@ -59,7 +59,7 @@ def shared_pixels(
     """
     both = (record["segments_info"], segments)
     listed = [np.array([0, *(segment["id"] for segment in few)], dtype=np.int32) for few in both]
-    if (areas := map_kernels.joint_areas(true_ids.numpy(), predicted_ids.numpy(), *listed)) is not None:
+    if (areas := kernels.joint_areas(true_ids.numpy(), predicted_ids.numpy(), *listed)) is not None:
         return torch.from_numpy(areas)
     true_runs, predicted_runs, lengths = joint_runs(true_ids, predicted_ids)
     truth = index_truth(record, true_runs)

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.label_maps import read_label_map
-from sam_common.masks.coco_masks import segmentation_area
-from sam_common.masks.rle import encode_labels, encode_mask
+from sam_common.masks.rle import encode_labels, encode_mask, segmentation_area
 from sam_common.structures import Vocabulary
 
 IGNORE = -1

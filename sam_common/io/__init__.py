@@ -1,0 +1,1 @@
+"""Files: inputs, atomic writes, weights, and what ships with the project."""

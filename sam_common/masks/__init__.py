@@ -1,0 +1,1 @@
+"""Masks in files: COCO's run lengths and panoptic PNGs."""

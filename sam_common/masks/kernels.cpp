@@ -1,4 +1,4 @@
-// What evaluators and annotations need done to maps of pixels, in one pass each; map_kernels.py has the meaning of the
+// What evaluators and annotations need done to maps of pixels, in one pass each; kernels.py has the meaning of the
 // arguments and loads it. All of it gives what NumPy or Pillow gives, to the last bit.
 
 #include <algorithm>

@@ -1,7 +1,7 @@
-"""Passes over maps of pixels that `map_kernels.cpp` makes sooner than NumPy, where there is a compiler.
+"""Passes over maps of pixels that `kernels.cpp` makes sooner than NumPy, where there is a compiler.
 
 Each function gives what its caller would otherwise compute itself, to the last bit, and None where nothing is compiled
-(`layers/native.py` has the reasons) or where the caller has to look for a mistake. None holds the interpreter's lock.
+(`native.py` has the reasons) or where the caller has to look for a mistake. None holds the interpreter's lock.
 """
 
 from __future__ import annotations

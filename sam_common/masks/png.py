@@ -16,7 +16,7 @@ from types import ModuleType
 
 import numpy as np
 
-from sam_common.masks import kernels as map_kernels
+from sam_common.masks import kernels
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">IIBBBBB")
@@ -35,9 +35,9 @@ def decode_ids(content: bytes, *, max_pixels: int) -> np.ndarray | None:
 
     Returns:
         None where it is anything but a whole 8-bit RGB PNG without extras, has more pixels than `max_pixels`, or
-        nothing is compiled (`map_kernels.py`).
+        nothing is compiled (`kernels.py`).
     """
-    if map_kernels.kernel_in_use() != "c++":
+    if kernels.kernel_in_use() != "c++":
         return None  # before anything is inflated in vain
     chunks = list(_chunks(content))
     kinds = [kind for kind, _ in chunks]
@@ -54,7 +54,7 @@ def decode_ids(content: bytes, *, max_pixels: int) -> np.ndarray | None:
     except inflater().error:
         return None
     whole = inflate.eof and not inflate.unused_data and len(data) == size
-    return map_kernels.unfilter_rgb(data, height, width) if whole else None
+    return kernels.unfilter_rgb(data, height, width) if whole else None
 
 
 @cache

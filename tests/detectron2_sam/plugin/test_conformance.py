@@ -33,7 +33,7 @@ from sam_common.data.label_maps import read_label_map
 from sam_common.data.loader import build_test_loader
 from sam_common.engine.build import build_batches
 from sam_common.engine.build_data import test_set as mapped_test_set
-from sam_common.masks.coco_masks import decode_segmentation
+from sam_common.masks.rle import decode_segmentation
 from tests.detectron2_sam.plugin.test_engines import assert_same
 from tests.support.small_cfg import small_cfg
 

@@ -14,7 +14,7 @@ from plug.data.annotations import read_amodal
 from plug.data.cocoa import OBJECT, cocoa_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
-from sam_common.masks.coco_masks import segmentation_extent
+from sam_common.masks.rle import segmentation_extent
 from tests.support import amodal_trees as trees
 
 

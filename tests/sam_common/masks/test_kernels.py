@@ -8,14 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from sam_common.masks import kernels as map_kernels
-from sam_common.masks import rle
+from sam_common.masks import kernels, rle
 from sam_common.native import KERNELS_VARIABLE
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled(_own_cache):
-    if (used := map_kernels.kernel_in_use()) != "c++":
+    if (used := kernels.kernel_in_use()) != "c++":
         pytest.skip(f"compiled passes over maps NOT tested: {used}")
 
 
@@ -29,7 +28,7 @@ def test_joint_areas_equal_a_count_of_pairs(pixels, seed):
     expected = np.zeros((6, 6), np.int64)
     np.add.at(expected, tuple(places), 1)
     maps = [ids[place] for ids, place in zip(listed, places, strict=True)]
-    np.testing.assert_array_equal(map_kernels.joint_areas(*maps, *listed), expected)
+    np.testing.assert_array_equal(kernels.joint_areas(*maps, *listed), expected)
 
 
 def test_joint_areas_of_an_id_that_is_not_listed():
@@ -38,11 +37,11 @@ def test_joint_areas_of_an_id_that_is_not_listed():
     for place in (0, 17, 39):
         other = known.copy()
         other[place] = 9
-        assert map_kernels.joint_areas(other, known, listed, listed) is None
-        assert map_kernels.joint_areas(known, other, listed, listed) is None
-    assert map_kernels.joint_areas(known, known, listed[:1], listed[:1]).tolist() == [[40]]
+        assert kernels.joint_areas(other, known, listed, listed) is None
+        assert kernels.joint_areas(known, other, listed, listed) is None
+    assert kernels.joint_areas(known, known, listed[:1], listed[:1]).tolist() == [[40]]
     with pytest.raises(ValueError, match="the maps are"):
-        map_kernels.joint_areas(known, known[1:], listed, listed)
+        kernels.joint_areas(known, known[1:], listed, listed)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -52,12 +51,12 @@ def test_first_highest_is_argmax(dtype):
     rows = random.integers(-3, 4, (300, 8205)).astype(dtype)
     rows[random.random(rows.shape) < 0.001] = np.nan  # of which the first wins
     rows[7, :50], rows[:, 60] = np.inf, -np.inf
-    np.testing.assert_array_equal(map_kernels.first_highest(rows), rows.argmax(0))
-    np.testing.assert_array_equal(map_kernels.first_highest(rows[::2, 100:200]), rows[::2, 100:200].argmax(0))
-    np.testing.assert_array_equal(map_kernels.first_highest(rows[::-1, ::2]), rows[::-1, ::2].argmax(0))
-    np.testing.assert_array_equal(map_kernels.first_highest(rows[::-1]), rows[::-1].argmax(0))
+    np.testing.assert_array_equal(kernels.first_highest(rows), rows.argmax(0))
+    np.testing.assert_array_equal(kernels.first_highest(rows[::2, 100:200]), rows[::2, 100:200].argmax(0))
+    np.testing.assert_array_equal(kernels.first_highest(rows[::-1, ::2]), rows[::-1, ::2].argmax(0))
+    np.testing.assert_array_equal(kernels.first_highest(rows[::-1]), rows[::-1].argmax(0))
     with pytest.raises(ValueError, match="are int32"):
-        map_kernels.first_highest(rows.view(np.int32))
+        kernels.first_highest(rows.view(np.int32))
 
 
 @settings(deadline=None, max_examples=60)
@@ -73,9 +72,9 @@ def test_the_same_encodings_without_it(labels):
 def test_characters_of_large_numbers():
     """Equality at the ends of what five bits a character hold, and nothing at all."""
     numbers, lengths = np.array([0, 15, 16, 31, 2**29, 0, 2**31 - 1, 5, 1], np.int64), np.array([8, 1], np.int64)
-    assert map_kernels.rle_characters(numbers, lengths) == rle._characters(numbers, lengths)
-    assert map_kernels.rle_characters(numbers[:0], lengths[:0]) == []
+    assert kernels.rle_characters(numbers, lengths) == rle._characters(numbers, lengths)
+    assert kernels.rle_characters(numbers[:0], lengths[:0]) == []
     with pytest.raises(ValueError, match="must lie in"):
-        map_kernels.rle_characters(numbers + 2**31, lengths)
+        kernels.rle_characters(numbers + 2**31, lengths)
     with pytest.raises(ValueError, match="add up"):
-        map_kernels.rle_characters(numbers, lengths[:1])
+        kernels.rle_characters(numbers, lengths[:1])

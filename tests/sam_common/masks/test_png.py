@@ -15,14 +15,14 @@ from PIL import Image, PngImagePlugin
 
 from sam_common.data.images import read_segment_ids
 from sam_common.errors import UserError
-from sam_common.masks import kernels as map_kernels
+from sam_common.masks import kernels
 from sam_common.masks.png import _chunks, decode_ids, encode_ids
 from sam_common.native import KERNELS_VARIABLE
 
 
 @pytest.fixture(scope="module")
 def compiled(_own_cache):
-    if (used := map_kernels.kernel_in_use()) != "c++":
+    if (used := kernels.kernel_in_use()) != "c++":
         pytest.skip(f"the short way is NOT tested: {used}")
 
 
@@ -63,7 +63,7 @@ def test_what_is_written_is_what_pillow_reads(height, width, seed):
     ids = np.random.default_rng(seed).integers(0, 2**24, (height, width)).astype(np.uint32)
     content = encode_ids(ids)
     np.testing.assert_array_equal(pillow(content), ids)
-    if map_kernels.kernel_in_use() == "c++":
+    if kernels.kernel_in_use() == "c++":
         np.testing.assert_array_equal(decode_ids(content, max_pixels=100), ids)
 
 
@@ -93,7 +93,7 @@ def test_anything_else_is_left_alone():
     }
     assert {name for name, content in others.items() if decode_ids(content, max_pixels=100) is not None} == set()
     assert decode_ids(whole, max_pixels=3) is None
-    if map_kernels.kernel_in_use() == "c++":
+    if kernels.kernel_in_use() == "c++":
         assert decode_ids(whole, max_pixels=4).tolist() == [[0, 0], [0, 0]]
 
 

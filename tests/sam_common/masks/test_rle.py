@@ -1,4 +1,4 @@
-"""All labels of a map at once are encoded as each one alone is by pycocotools."""
+"""Masks as COCO's files hold them: equal to pycocotools where they are sound, one clear line where they are not."""
 
 from __future__ import annotations
 
@@ -8,8 +8,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from pycocotools import mask as codec
 
-from sam_common.masks.rle import encode_labels, encode_mask, run_starts
+from sam_common.boxes.boxes import mask_box
+from sam_common.errors import UserError
+from sam_common.masks.rle import (
+    as_rle,
+    checked_segmentation,
+    decode_segmentation,
+    encode_labels,
+    encode_mask,
+    run_starts,
+    segmentation_extent,
+    segmentation_iou,
+)
 from sam_common.native import KERNELS_VARIABLE
 
 
@@ -47,3 +59,102 @@ def test_run_starts_by_hand():
     """Derived by hand: the second map changes at 2, the first at 3."""
     assert run_starts(np.array([1, 1, 1, 2]), np.array([0, 0, 5, 5])).tolist() == [0, 2, 3]
     assert run_starts(np.zeros(0)).tolist() == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (40, 60), (500, 700)])
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.9, 1.0])
+def test_run_lengths_as_pycocotools(size: tuple[int, int], density: float) -> None:
+    """Equality with the reference's encoder: noise, blobs with runs of many digits, empty and full masks."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.rand(*size, generator=generator) < density
+    blobs = noise[: size[0] // 9 + 1, : size[1] // 9 + 1].repeat_interleave(9, 0).repeat_interleave(9, 1)
+    for mask in (noise, blobs[: size[0], : size[1]]):
+        checked = checked_segmentation(encode_mask(mask), *size, "here")
+        assert torch.equal(decode_segmentation(checked, *size, "here"), mask)
+
+
+def test_uncompressed_run_lengths() -> None:
+    """Derived by hand: columns first, the first run is outside; it becomes the compressed form."""
+    checked = checked_segmentation({"size": [2, 3], "counts": [1, 3, 2]}, 2, 3, "here")
+    assert checked == encode_mask(torch.tensor([[0, 1, 0], [1, 1, 0]]))
+
+
+def test_polygons_as_pycocotools() -> None:
+    """Equality with the reference: the union of polygons, one of them partly outside; two points cover nothing."""
+    polygons = [[1, 1, 6, 1, 6, 4, 1, 4], [4.5, 2.5, 20, 3, 5, 30], [0, 0, 3, 3]]
+    checked = checked_segmentation(polygons, 8, 10, "here")
+    reference = codec.decode(codec.frPyObjects(polygons[:2], 8, 10)).any(-1)
+    assert torch.equal(decode_segmentation(checked, 8, 10, "here"), torch.from_numpy(reference))
+    assert not decode_segmentation(checked_segmentation(polygons[2:], 8, 10, "here"), 8, 10, "here").any()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("polygon", "must be a list of polygons, or an RLE"),
+        ({"counts": "1"}, "must be a list of polygons, or an RLE"),
+        ([1, 2, 3, 4, 5, 6], "a polygon is a list"),
+        ([[1, 2, 3, 4, 5]], "a polygon is a list"),
+        ([[1, 2, 3, 4, 5, "6"]], "the coordinate '6'"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "the coordinate nan"),
+        ([[1, 2, 3, 4, 5, 1e9]], "the coordinate 1000000000.0, which is no place in an image"),
+        ({"size": [4, 3], "counts": [12]}, r"size is \[4, 3\], that of the image \[3, 4\]"),
+        ({"size": [3, 4], "counts": [11]}, "do not add up to the 12 pixels"),
+        ({"size": [3, 4], "counts": [-1, 13]}, "whole numbers from 0 on"),
+        ({"size": [3, 4], "counts": [12.0]}, "whole numbers from 0 on"),
+        ({"size": [3, 4], "counts": 12}, "a text or a list of numbers"),
+        ({"size": [3, 4], "counts": ""}, "are damaged"),
+        ({"size": [3, 4], "counts": "oooo"}, "are damaged"),
+        ({"size": [3, 4], "counts": "é"}, "are damaged"),
+        ({"size": [3, 4], "counts": "P" * 9 + "0"}, "are damaged"),
+        ({"size": [3, 4], "counts": "11"}, "do not add up"),
+        ({"size": [3, 4], "counts": "=O"}, "do not add up"),
+    ],
+)
+def test_damaged(value: object, message: str) -> None:
+    """Error: another form, a coordinate that is none or far off, another size, counts that are no runs."""
+    with pytest.raises(UserError, match="here: .*" + message):
+        checked_segmentation(value, 3, 4, "here")
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=12))
+def test_any_text_is_runs_or_an_error(counts: str) -> None:
+    """Invariant: whatever the counts are, they give a mask that encodes to the same runs, or a UserError."""
+    try:
+        checked = checked_segmentation({"size": [3, 4], "counts": counts}, 3, 4, "here")
+    except UserError:
+        return
+    mask = decode_segmentation(checked, 3, 4, "here")
+    assert mask.shape == (3, 4)
+    assert torch.equal(decode_segmentation(encode_mask(mask), 3, 4, "here"), mask)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.3, 1.0])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (13, 7)])
+def test_extent(size: tuple[int, int], density: float) -> None:
+    """Equality with the decoded mask: its tight box and its pixels, of noise, of full and of empty masks."""
+    for seed in range(5):
+        mask = torch.rand(*size, generator=torch.Generator().manual_seed(seed)) < density
+        box, area = segmentation_extent(encode_mask(mask), *size, "here")
+        x0, y0, x1, y1 = mask_box(mask).tolist()
+        assert (box, area) == ([x0, y0, x1 - x0, y1 - y0], mask.sum())
+
+
+def test_extent_of_polygons_and_odd_runs() -> None:
+    """Derived by hand: polygons, one beyond the image; runs of length zero inside the mask, which touch nothing."""
+    assert segmentation_extent([[1, 1, 5, 1, 5, 4, 1, 4], [6, 0, 20, 0, 20, 2, 6, 2]], 6, 8, "here") == (
+        [1, 0, 7, 4],
+        16,
+    )
+    assert segmentation_extent([], 6, 8, "here") == ([0, 0, 0, 0], 0)
+    odd = checked_segmentation({"size": [6, 8], "counts": [0, 0, 20, 2, 10, 0, 16]}, 6, 8, "here")
+    assert segmentation_extent(odd, 6, 8, "here") == ([3, 2, 1, 2], 2)
+
+
+def test_iou_of_segmentations() -> None:
+    """Derived by hand: two of six pixels in common, none, and no masks at all; polygons and run lengths mix."""
+    left, right = [[0, 0, 2, 0, 2, 2, 0, 2]], as_rle([[1, 0, 3, 0, 3, 2, 1, 2]], 6, 8)
+    overlap = segmentation_iou([left, [[5, 5, 6, 5, 6, 6, 5, 6]]], [right], 6, 8)
+    assert overlap.tolist() == [[pytest.approx(1 / 3)], [0.0]]
+    assert segmentation_iou([], [right], 6, 8).shape == (0, 1) and segmentation_iou([right], [], 6, 8).shape == (1, 0)
