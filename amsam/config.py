@@ -15,16 +15,18 @@ from amsam.amsam import AMSAM
 from amsam.baselines import BoxRectangle, PromptedSAM
 from amsam.bilevel_step import BilevelStep, JointStep
 from amsam.box_prompts import POLICIES
+from amsam.data.mapper import FewShotMapper
 from amsam.embedding_cache import EmbeddingCache
 from amsam.lora import LoraLinear
 from amsam.mask_calibration import (
+    ALPHA,
     BatchMeanCalibration,
     LearnedCalibration,
     NoCalibration,
     PerSampleCalibration,
 )
 from sam_common.boxes.config import add_boxes_config
-from sam_common.config import CfgNode, add_missing, get_cfg, one_of
+from sam_common.config import CfgNode, add_missing, defaults, get_cfg, one_of
 from sam_common.errors import UserError
 from sam_common.io.weights import state_sha256
 from sam_common.sam import build_sam, sam_from_cfg
@@ -48,9 +50,10 @@ def add_amsam_config(cfg: CfgNode) -> None:
         "SHOTS": 4,  # how many images of DATASETS.TRAIN are learned from
         "SHOTS_SEED": -1,  # which: the first ones, or from 0 on as many drawn with this seed
     }
+    mapper = defaults(FewShotMapper)
     boxes = {
-        "SELECT": "top1",  # which boxes of an image prompt the model: top1 | union | all | none
-        "CLASSES": (),  # names of the detector's classes that may; empty: all
+        "SELECT": mapper["POLICY"],  # which boxes of an image prompt the model: top1 | union | all | none
+        "CLASSES": mapper["CLASSES"],  # names of the detector's classes that may; empty: all
     }
     add_missing(cfg, {"DATASETS": shots, "INPUT": {"BOXES": boxes}})
     amsam = cfg.MODEL.AMSAM = CfgNode()
@@ -59,7 +62,7 @@ def add_amsam_config(cfg: CfgNode) -> None:
     amsam.LORA_RANK = 4  # 0: no LoRA, the transformer itself is trained
     amsam.TOKENS = "random"  # random | sam_token0: how the mask tokens begin
     amsam.CALIBRATION = "per_sample"  # per_sample | batch_mean | learned | off
-    amsam.ALPHA = 0.7
+    amsam.ALPHA = ALPHA
     amsam.GRADIENT = "first_order"  # first_order | unrolled, of the dense prompt | joint: one level, no bi-level
     amsam.PROMPT_LR = 1e-3  # of the dense prompt, unless joint; SOLVER.BASE_LR is that of all others
     amsam.CACHE = ""  # a folder for image embeddings, beside those in memory

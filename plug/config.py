@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from plug.criterion import BRANCHES, Criterion
+from plug.data.mapper import AmodalMapper
 from plug.parallel_lora import ParallelEncoder
 from plug.plug import PLUG, Inference
 from plug.refine_module import NoRefinement, RefineModule
 from plug.vanilla_sam import VanillaSAM
 from sam_common.boxes.config import add_boxes_config
-from sam_common.config import CfgNode, add_missing
+from sam_common.config import CfgNode, add_missing, defaults
 from sam_common.errors import UserError
 from sam_common.sam import build_sam, sam_from_cfg
 from sam_common.sam.paired_decoder import PairedDecoder
@@ -21,25 +22,24 @@ def add_plug_config(cfg: CfgNode) -> None:
     if "PLUG" in cfg.MODEL:
         return
     add_boxes_config(cfg)
-    boxes = {"MATCH_IOU": 0.5}  # from which overlap a box of a file or a detector is of an object
-    # INSTANCES_PER_IMAGE: in training, the most objects of one item, which is one decoded image
+    # INSTANCES_PER_IMAGE: in training, the most objects of one item, which is one decoded image; MATCH_IOU: the overlap
+    # from which a box of a file or a detector is of an object
+    boxes = {"MATCH_IOU": defaults(AmodalMapper)["MATCH_IOU"]}
     add_missing(cfg, {"INPUT": {"INSTANCES_PER_IMAGE": 8, "BOXES": boxes}})
+    criterion, refine = defaults(Criterion), defaults(RefineModule)
     plug = cfg.MODEL.PLUG = CfgNode()
     plug.CROP_SIZE = 512  # side of the crops, pixels
     plug.CROP_BORDER = "clip"  # clip | pad: what a crop is beyond the image
-    plug.BRANCHES = 2  # 2: visible and amodal | 1: amodal only (Table 2)
+    plug.BRANCHES = len(BRANCHES)  # 2: visible and amodal | 1: amodal only (Table 2)
     plug.LORA_RANK = 16  # 4, 8, 16, 32 in Table 3
     plug.POINT_LOSS = True  # False: Table 2, rows 1 and 2
-    plug.NUM_POINTS = 256
+    plug.NUM_POINTS = criterion["NUM_POINTS"]
     plug.REFINE = True  # False: Table 2, rows 1 to 3
-    plug.REFINE_WIDTH = 128
-    plug.REFINE_BLOCKS = 1
-    plug.REFINE_WEIGHT = 1.0
+    plug.REFINE_WIDTH, plug.REFINE_BLOCKS = refine["WIDTH"], refine["NUM_BLOCKS"]
+    plug.REFINE_WEIGHT = criterion["REFINE_WEIGHT"]
     plug.ACTIVATION_CHECKPOINTING = False  # True: less memory in training, for more time
-    plug.TEST = CfgNode()
-    plug.TEST.MERGED = True  # LoRA added to the encoder's weights
-    plug.TEST.THRESHOLD = 0.3  # probability
-    plug.TEST.MAX_CROPS = 16  # at once: bounds the memory of an image with many objects
+    # MERGED: LoRA added to the encoder's weights; THRESHOLD: probability; MAX_CROPS: at once, bounds the memory
+    plug.TEST = CfgNode({"MERGED": True, **defaults(Inference)})
 
 
 def build_vanilla_sam(cfg: CfgNode) -> VanillaSAM:

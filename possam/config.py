@@ -29,7 +29,7 @@ from possam.pixel_decoder import DeformableEncoderLayer, PixelDecoder
 from possam.possam import Inference, PosSAM
 from possam.text_embeddings import VILD_TEMPLATES, TextEmbeddings
 from possam.two_way_decoder import TwoWayDecoder
-from sam_common.config import CfgNode
+from sam_common.config import CfgNode, defaults
 from sam_common.errors import UserError
 from sam_common.io.weights import cache_folder
 from sam_common.layers.activation_checkpointing import checkpoint_activations
@@ -69,45 +69,24 @@ def add_possam_config(cfg: CfgNode) -> None:
     possam.WIDTH = 256
     possam.NUM_QUERIES = 100  # 250 for large vocabularies
     possam.FEATURE_PYRAMID = "simple"  # simple | resized (Table 4, without FPN)
-    possam.PIXEL_DECODER = CfgNode()
-    possam.PIXEL_DECODER.NUM_LAYERS = 6
-    possam.PIXEL_DECODER.NUM_HEADS = 8
-    possam.PIXEL_DECODER.NUM_POINTS = 4
-    possam.PIXEL_DECODER.FFN_WIDTH = 1024
-    possam.DECODER = CfgNode()
-    possam.DECODER.NAME = "masked"  # masked | two_way (Table 6)
-    possam.DECODER.NUM_LAYERS = 9  # two_way: 1 or 9 supervised blocks
-    possam.DECODER.NUM_HEADS = 8
-    possam.DECODER.FFN_WIDTH = 2048
+    possam.PIXEL_DECODER = CfgNode(defaults(PixelDecoder))
+    # NAME: masked | two_way (Table 6); NUM_LAYERS of two_way: 1 or 9 supervised blocks
+    possam.DECODER = CfgNode({"NAME": "masked", **defaults(MaskedTransformerDecoder)})
     possam.IOU_HEAD = True  # False: p_iou = 1 (Table 4)
     possam.POOLING = "ldp"  # ldp | maskpool_sam | maskpool_clip | cross_attention (Table 5)
     possam.ACTIVATION_CHECKPOINTING = False  # True: less memory in training, for more time
-    possam.ENSEMBLE = CfgNode()
-    possam.ENSEMBLE.NAME = "mase"  # mase | geometric | ldp | clip (Table 7)
-    possam.ENSEMBLE.ALPHA = 0.4  # weight of CLIP for seen classes
-    possam.ENSEMBLE.BETA = 0.8  # weight of CLIP for unseen classes
-    possam.ENSEMBLE.STRENGTH = 1.0  # tau: how far the two confidences move the weight
-    possam.ENSEMBLE.GRANULARITY = "group"  # group | mask | element
+    # NAME: mase | geometric | ldp | clip (Table 7); GRANULARITY: group | mask | element
+    possam.ENSEMBLE = CfgNode({"NAME": "mase", **defaults(SelectiveEnsemble)})
 
-    possam.LOSS = CfgNode()
-    possam.LOSS.CLASS_WEIGHT = 2.0
-    possam.LOSS.MASK_WEIGHT = 5.0
-    possam.LOSS.DICE_WEIGHT = 5.0  # the paper names BCE only; 0 is its reading
-    possam.LOSS.IOU_WEIGHT = 1.0
-    possam.LOSS.VOID_WEIGHT = 0.1
-    possam.LOSS.NUM_POINTS = 12544
-    possam.LOSS.OVERSAMPLE_RATIO = 3.0
-    possam.LOSS.IMPORTANCE_RATIO = 0.75
+    loss = defaults(Criterion)
+    loss["MASK_WEIGHT"] = loss.pop("BCE_WEIGHT")
+    possam.LOSS = CfgNode(loss)  # DICE_WEIGHT: the paper names BCE only; 0 is its reading
 
-    possam.TEST = CfgNode()
-    possam.TEST.PANOPTIC_ON = True
-    possam.TEST.SEMANTIC_ON = False  # scores of every class at every pixel
-    possam.TEST.SEMANTIC_LABELS_ON = False  # their best class only: bounded memory for any number of classes
-    possam.TEST.INSTANCE_ON = False
-    possam.TEST.OVERLAP_THRESHOLD = 0.8
-    possam.TEST.MASK_THRESHOLD = 0.5
-    possam.TEST.SCORE_THRESHOLD = 0.0
-    possam.TEST.MAX_INSTANCES = 100
+    # SEMANTIC_ON: scores of every class at every pixel; SEMANTIC_LABELS_ON: their best class only, in bounded memory
+    switches = {"INSTANCES": "INSTANCE_ON"} | {
+        name: f"{name}_ON" for name in ("PANOPTIC", "SEMANTIC", "SEMANTIC_LABELS")
+    }
+    possam.TEST = CfgNode({switches.get(name, name): value for name, value in defaults(Inference).items()})
 
 
 def build_possam(cfg: CfgNode) -> PosSAM:

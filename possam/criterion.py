@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from possam.dice import dice_loss
-from possam.matcher import HungarianMatcher
+from possam.matcher import BCE_WEIGHT, CLASS_WEIGHT, DICE_WEIGHT, NUM_POINTS, HungarianMatcher
 from possam.point_sampling import point_sample, uncertain_points
 from sam_common.structures import Segments
 
@@ -75,12 +75,12 @@ class Criterion(nn.Module):
         self,
         matcher: HungarianMatcher,
         *,
-        class_weight: float = 2.0,
-        bce_weight: float = 5.0,
-        dice_weight: float = 5.0,
+        class_weight: float = CLASS_WEIGHT,
+        bce_weight: float = BCE_WEIGHT,
+        dice_weight: float = DICE_WEIGHT,
         iou_weight: float = 1.0,
         void_weight: float = 0.1,
-        num_points: int = 12544,
+        num_points: int = NUM_POINTS,
         oversample_ratio: float = 3.0,
         importance_ratio: float = 0.75,
     ) -> None:

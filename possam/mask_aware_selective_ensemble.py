@@ -28,14 +28,17 @@ from sam_common.errors import UserError
 
 Granularity = Literal["group", "mask", "element"]
 
+ALPHA, BETA = 0.4, 0.8
+"""CLIP's weight for seen and for unseen classes, as published."""
+
 
 def selective_ensemble(
     ldp_logits: Tensor,
     clip_logits: Tensor,
     iou: Tensor,
     seen: Tensor,
-    alpha: float = 0.4,
-    beta: float = 0.8,
+    alpha: float = ALPHA,
+    beta: float = BETA,
     strength: float = 1.0,
     granularity: Granularity = "group",
 ) -> Tensor:
@@ -118,7 +121,7 @@ class SelectiveEnsemble(nn.Module):
     """
 
     def __init__(
-        self, *, alpha: float = 0.4, beta: float = 0.8, strength: float = 1.0, granularity: Granularity = "group"
+        self, *, alpha: float = ALPHA, beta: float = BETA, strength: float = 1.0, granularity: Granularity = "group"
     ) -> None:
         super().__init__()
         if not (0 <= alpha <= 1 and 0 <= beta <= 1):
@@ -143,7 +146,7 @@ class SelectiveEnsemble(nn.Module):
 class GeometricEnsemble(SelectiveEnsemble):
     """`ENSEMBLE geometric`: τ = 0, so P ∝ p_ldp^(1-a) p_clip^a with a = α for seen and β for unseen classes."""
 
-    def __init__(self, *, alpha: float = 0.4, beta: float = 0.8) -> None:
+    def __init__(self, *, alpha: float = ALPHA, beta: float = BETA) -> None:
         super().__init__(alpha=alpha, beta=beta, strength=0.0)
 
 

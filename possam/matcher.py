@@ -25,6 +25,12 @@ from possam.point_sampling import point_sample
 
 logger = logging.getLogger(__name__)
 
+CLASS_WEIGHT, BCE_WEIGHT, DICE_WEIGHT = 2.0, 5.0, 5.0
+"""λ of the header, of the costs as of the losses."""
+
+NUM_POINTS = 12544
+"""Points at which masks are compared, 112²."""
+
 REPLACEMENT_COST = 1e9
 """What a cost that is not finite counts as: above any real one, and the solver stays exact beside it in float64."""
 
@@ -38,7 +44,12 @@ class HungarianMatcher(nn.Module):
     """
 
     def __init__(
-        self, *, class_weight: float = 2.0, bce_weight: float = 5.0, dice_weight: float = 5.0, num_points: int = 12544
+        self,
+        *,
+        class_weight: float = CLASS_WEIGHT,
+        bce_weight: float = BCE_WEIGHT,
+        dice_weight: float = DICE_WEIGHT,
+        num_points: int = NUM_POINTS,
     ) -> None:
         super().__init__()
         self.class_weight = class_weight

@@ -23,9 +23,7 @@ from possam.position_encoding import map_encoding
 class TwoWayDecoder(nn.Module):
     """Args: width W, a multiple of 2·num_heads; num_queries Q; num_blocks, a prediction after each."""
 
-    def __init__(
-        self, width: int, *, num_queries: int, num_blocks: int, num_heads: int = 8, ffn_width: int = 2048
-    ) -> None:
+    def __init__(self, width: int, *, num_queries: int, num_blocks: int, num_heads: int, ffn_width: int) -> None:
         super().__init__()
         self.width = width
         self.query_features = nn.Embedding(num_queries, width)

@@ -7,9 +7,10 @@ read a cfg; everything else takes explicit arguments.
 from __future__ import annotations
 
 import difflib
+import inspect
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,12 @@ def add_missing(node: CfgNode, values: Mapping[str, Any]) -> None:
             node[key] = type(node)(value) if isinstance(value, dict) else value
         elif isinstance(value, dict):
             add_missing(node[key], value)
+
+
+def defaults(make: Callable[..., Any]) -> dict[str, Any]:
+    """The defaults of a constructor, by the names that keys have: the one home of a default is where it is used."""
+    known = inspect.signature(make).parameters.values()
+    return {one.name.upper(): one.default for one in known if one.default is not inspect.Parameter.empty}
 
 
 def one_of(key: str, value: str, known: Iterable[str]) -> None:
