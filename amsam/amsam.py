@@ -12,7 +12,7 @@ Shapes: B images, K classes beside the background, L the side of the input, C ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from torchvision.transforms.v2 import functional as transforms
 
 from amsam.criterion import few_shot_losses
 from amsam.embedding_cache import EmbeddingCache
+from amsam.structures import FewShotInput, FewShotOutput
+from sam_common.contracts import Losses
 from sam_common.data.images import content_key
 from sam_common.sam.image_encoder import ImageEncoder
 from sam_common.sam.paired_decoder import PairedDecoder
@@ -77,7 +79,7 @@ class AMSAM(nn.Module):
         for name, values in zip(("mean", "std"), pixels, strict=True):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
-    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+    def forward(self, batch: list[FewShotInput]) -> Losses | list[FewShotOutput]:
         logits = self.segment([self.encode(entry) for entry in batch])
         if self.training:
             labels = torch.stack([self.resized_labels(entry["labels"]) for entry in batch])
@@ -86,7 +88,7 @@ class AMSAM(nn.Module):
         return [{"few_shot": _resized(one[None], size)[0].softmax(0)} for one, size in zip(logits, sizes, strict=True)]
 
     @torch.no_grad()
-    def encode(self, entry: dict[str, Any]) -> Encoded:
+    def encode(self, entry: FewShotInput) -> Encoded:
         """The frozen part of an entry of a batch, in float32: what is kept serves at any precision."""
         image, boxes, device = entry["image"], entry["boxes"], self.mean.device
         key = entry.get("content") or content_key(image)
@@ -129,7 +131,7 @@ class AMSAM(nn.Module):
         upper = {name: p for name, p in trained.items() if p is self.prompt_encoder.no_mask_embed.weight}
         return {name: p for name, p in trained.items() if name not in upper}, upper
 
-    def loss(self, lower: Mapping[str, Tensor], upper: Mapping[str, Tensor], batch: list[dict[str, Any]]) -> Tensor:
+    def loss(self, lower: Mapping[str, Tensor], upper: Mapping[str, Tensor], batch: list[FewShotInput]) -> Tensor:
         """The training loss as a function of its parameters, for `bilevel.py`."""
         losses: dict[str, Tensor] = functional_call(self, {**lower, **upper}, (batch,))
         return torch.stack(list(losses.values())).sum()

@@ -7,11 +7,11 @@ model, under the same configuration and the same boxes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from amsam.structures import FewShotInput, FewShotOutput
 from sam_common.sam.box_prompt import BoxPromptedSam
 from sam_common.structures import Vocabulary
 
@@ -24,10 +24,10 @@ class PromptedSAM(BoxPromptedSam):
 
     outputs = frozenset({"few_shot"})
 
-    def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def forward(self, batch: list[FewShotInput]) -> list[FewShotOutput]:
         return [{"few_shot": _probabilities(self.segment(entry))} for entry in batch]
 
-    def segment(self, entry: dict[str, Any]) -> Tensor:
+    def segment(self, entry: FewShotInput) -> Tensor:
         """The object [h, w] bool of one image."""
         boxes = entry["boxes"].to(self.mean.device)
         masks, _ = self.masks(entry["image"], boxes)
@@ -45,7 +45,7 @@ class BoxRectangle(nn.Module):
         self.outputs = {"few_shot"}
         self.training_vocabulary: Vocabulary = ()
 
-    def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def forward(self, batch: list[FewShotInput]) -> list[FewShotOutput]:
         return [{"few_shot": _probabilities(_inside(entry["boxes"], entry["image"].shape[1:]))} for entry in batch]
 
 

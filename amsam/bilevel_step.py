@@ -9,13 +9,14 @@ it; so clipping, schedules and checkpoints are the engine's, whichever one runs.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from amsam.amsam import AMSAM
 from amsam.bilevel import first_order, unrolled
+from amsam.structures import FewShotInput
+from sam_common.contracts import Losses
 
 LOWER, UPPER = 1, 2
 """`level` of an entry of a batch: which half of the shots it is from."""
@@ -45,7 +46,7 @@ class BilevelStep:
         own = {key: value for key, value in home.items() if key != "params"}
         optimizer.add_param_group(own | {"params": [prompt], "lr": upper_lr, "base_lr": upper_lr, "kind": "upper"})
 
-    def __call__(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, batch: list[FewShotInput]) -> Losses:
         """The losses at the lower level, and of the upper one the sum that A descends, `loss_upper`.
 
         Where a loss of W or its gradient is not finite W takes no step; the engine sees it in what is returned.
@@ -62,11 +63,11 @@ class BilevelStep:
         self.upper[name].grad = gradients[name]
         return {**losses, "loss_upper": loss_upper}
 
-    def _unrolled(self, first: list[dict[str, Any]], second: list[dict[str, Any]]) -> Ahead:
+    def _unrolled(self, first: list[FewShotInput], second: list[FewShotInput]) -> Ahead:
         rate = max(group["lr"] for group in self.optimizer.param_groups if group["kind"] != "upper")
         return unrolled(self.model.loss, self.lower, self.upper, first, second, rate)
 
-    def _step_weights(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def _step_weights(self, batch: list[FewShotInput]) -> Losses:
         self.optimizer.zero_grad()
         losses: dict[str, Tensor] = self.model(batch)
         torch.stack(list(losses.values())).sum().backward()
@@ -86,7 +87,7 @@ class JointStep:
     def __init__(self, model: AMSAM) -> None:
         self.model = model
 
-    def __call__(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, batch: list[FewShotInput]) -> Losses:
         """The losses; a gradient that is not finite is the engine's to find."""
         self.model.zero_grad()
         losses: dict[str, Tensor] = self.model(batch)

@@ -16,13 +16,13 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from amsam.data.image_masks import read_labels
+from amsam.structures import FewShotInput, FewShotOutput
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Results, gather, is_main_process
@@ -145,7 +145,7 @@ class DiceEvaluator:
         """Forgets all images."""
         self._images: list[tuple[str, Scores]] = []
 
-    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+    def process(self, inputs: Sequence[FewShotInput], outputs: Sequence[FewShotOutput]) -> None:
         """Counts one batch: `few_shot` [K+1, H, W] at the size of the image.
 
         Raises:

@@ -22,12 +22,12 @@ from amsam.data.mapper import FewShotMapper
 from amsam.data.sets import datasets
 from amsam.data.worms import draw_worms
 from amsam.evaluation import DiceEvaluator
+from amsam.structures import MaskRecord
 from sam_common.boxes.config import box_jitter, box_source
 from sam_common.boxes.detectors import ResultsFile
 from sam_common.config import CfgNode, one_of
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.loader import Record
 from sam_common.engine.build_data import common_vocabulary
 from sam_common.errors import UserError
 from sam_common.io.inputs import Input
@@ -37,7 +37,7 @@ from sam_common.prediction import Task
 logger = logging.getLogger(__name__)
 
 
-def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Record], FewShotMapper]:
+def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[MaskRecord], FewShotMapper]:
     """The shots, each with the level of the optimisation that it is for.
 
     Raises:
@@ -50,7 +50,7 @@ def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Recor
     return records, mapper
 
 
-def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[list[Record], FewShotMapper]:
+def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[Sequence[MaskRecord], FewShotMapper]:
     """Every record, with boxes of `INPUT.BOXES.SOURCE`.
 
     Raises:
@@ -82,7 +82,7 @@ def build_mapper(cfg: CfgNode, *, training: bool) -> FewShotMapper:
     )
 
 
-def shots(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> list[Record]:
+def shots(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> list[MaskRecord]:
     """The labelled images that are learned from, each with its `level`: the first half 1, the others 2.
 
     Raises:
@@ -91,10 +91,10 @@ def shots(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> list[Record]:
     pool = [record for spec in specs for record in spec.load()]
     seed = cfg.DATASETS.SHOTS_SEED
     chosen = choose_shots(pool, cfg.DATASETS.SHOTS, seed if seed >= 0 else None)
-    return [record | {"level": 1 + (2 * place >= len(chosen))} for place, record in enumerate(chosen)]
+    return [{**record, "level": 1 + (2 * place >= len(chosen))} for place, record in enumerate(chosen)]
 
 
-def check_shots(records: Sequence[Record], classes: Sequence[str]) -> None:
+def check_shots(records: Sequence[MaskRecord], classes: Sequence[str]) -> None:
     """Warns of shots that show nothing, and of classes that no shot of a half shows.
 
     Raises:
@@ -120,7 +120,7 @@ def check_shots(records: Sequence[Record], classes: Sequence[str]) -> None:
             )
 
 
-def _warn_of_tested(records: Sequence[Record], specs: Sequence[DatasetSpec]) -> None:
+def _warn_of_tested(records: Sequence[MaskRecord], specs: Sequence[DatasetSpec]) -> None:
     learned = {os.path.realpath(record["file_name"]) for record in records}
     for spec in specs:
         both = [str(record["image_id"]) for record in spec.load() if os.path.realpath(record["file_name"]) in learned]

@@ -6,7 +6,6 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from amsam.data.image_masks import read_labels
 from amsam.evaluation import METRICS, Scores, mean_dice
+from amsam.structures import MaskRecord
 from sam_common.data.images import read_image
 from sam_common.reporting.drawing import draw_panoptic
 from sam_common.reporting.page import Cell, Picture, PictureRow, Spread, Table
@@ -59,7 +59,7 @@ def worst(scores: Mapping[str, Scores], count: int) -> list[str]:
 
 
 def picture_row(
-    record: dict[str, Any], boxes: Tensor, predicted: Tensor, vocabulary: Vocabulary, scores: Scores
+    record: MaskRecord, boxes: Tensor, predicted: Tensor, vocabulary: Vocabulary, scores: Scores
 ) -> PictureRow:
     """Input, truth and prediction, each with the boxes that prompted the model.
 

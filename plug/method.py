@@ -14,11 +14,11 @@ from plug.data.generated import write_amodal
 from plug.data.mapper import AmodalMapper
 from plug.data.sets import datasets
 from plug.evaluation.evaluator import AmodalEvaluator
+from plug.structures import AmodalRecord
 from sam_common.boxes.config import box_jitter, box_source
 from sam_common.boxes.detectors import ResultsFile
 from sam_common.config import CfgNode
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.loader import Record
 from sam_common.errors import UserError
 from sam_common.io.inputs import Input
 from sam_common.method import Method, Reader
@@ -27,7 +27,7 @@ from sam_common.prediction import Task
 logger = logging.getLogger(__name__)
 
 
-def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Record], AmodalMapper]:
+def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[AmodalRecord], AmodalMapper]:
     """Groups of at most `INPUT.INSTANCES_PER_IMAGE` objects of one image; classes are not learned, so they may differ.
 
     Raises:
@@ -41,7 +41,7 @@ def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Recor
     return groups, build_mapper(cfg, training=True)
 
 
-def _tell_epochs(groups: Sequence[Record], max_iter: int, batch_size: int) -> None:
+def _tell_epochs(groups: Sequence[AmodalRecord], max_iter: int, batch_size: int) -> None:
     objects = sum(len(group["annotations"]) for group in groups)
     if groups:
         logger.info(
@@ -51,7 +51,7 @@ def _tell_epochs(groups: Sequence[Record], max_iter: int, batch_size: int) -> No
         )
 
 
-def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[list[Record], AmodalMapper]:
+def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[Sequence[AmodalRecord], AmodalMapper]:
     """Every record, with boxes of `INPUT.BOXES.SOURCE`.
 
     Raises:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +19,9 @@ from torch.nn import functional as F
 from plug.criterion import BRANCHES, Criterion
 from plug.crop import crop, magnified_window, to_crop, uncrop
 from plug.parallel_lora import ParallelEncoder
-from plug.structures import AmodalInstances, Window
+from plug.structures import AmodalInput, AmodalInstances, AmodalOutput, Window
 from plug.uncertainty import uncertainty
+from sam_common.contracts import Losses
 from sam_common.sam.prompt_encoder import PromptEncoder
 from sam_common.structures import Vocabulary
 
@@ -96,13 +96,13 @@ class PLUG(nn.Module):
                 yield name
 
     def forward(
-        self, batch: list[dict[str, Any]], whole: list[dict[str, Any]] | None = None
-    ) -> dict[str, Tensor] | list[dict[str, Any]]:
+        self, batch: list[AmodalInput], whole: Sequence[AmodalInput] | None = None
+    ) -> Losses | list[AmodalOutput]:
         if not self.training:
             return [{"amodal": self.complete(entry)} for entry in batch]
         windows = [self.windows(entry) for entry in batch]
-        crops = torch.cat([self.crops(entry, w) for entry, w in zip(batch, windows, strict=True)])
-        boxes = torch.cat([self.boxes_in_crops(entry, w) for entry, w in zip(batch, windows, strict=True)])
+        crops = torch.cat([self.crops(entry["image"], w) for entry, w in zip(batch, windows, strict=True)])
+        boxes = torch.cat([self.boxes_in_crops(entry["boxes"], w) for entry, w in zip(batch, windows, strict=True)])
         truth = torch.cat([self.truth(entry, w) for entry, w in zip(batch, windows, strict=True)])
         mask_logits, doubt, refined = self.segment(crops, boxes)
         seeds = [seed for entry in batch for seed in entry["seeds"]]
@@ -125,7 +125,7 @@ class PLUG(nn.Module):
         doubt = torch.cat([uncertainty(mask_logits[:, i : i + 1]) for i in range(len(low))], dim=1)
         return mask_logits, doubt, self.refine(crops, mask_logits, doubt).float()
 
-    def complete(self, entry: dict[str, Any]) -> AmodalInstances:
+    def complete(self, entry: AmodalInput) -> AmodalInstances:
         """The whole objects of one image, a few crops at a time."""
         boxes, size = entry["boxes"], (entry["image"].shape[1], entry["image"].shape[2])
         windows = self.windows(entry)
@@ -133,10 +133,8 @@ class PLUG(nn.Module):
         scores = torch.zeros(len(boxes), device=self.mean.device)
         for start in range(0, len(boxes), self.inference.max_crops):
             some = slice(start, start + self.inference.max_crops)
-            few = {"image": entry["image"], "boxes": boxes[some]}
-            mask_logits, _, refined = self.segment(
-                self.crops(few, windows[some]), self.boxes_in_crops(few, windows[some])
-            )
+            crops = self.crops(entry["image"], windows[some])
+            mask_logits, _, refined = self.segment(crops, self.boxes_in_crops(boxes[some], windows[some]))
             answers = torch.cat((mask_logits[:, :-1], refined), dim=1)  # the amodal mask is the refined one
             for answer, window in zip(answers, windows[some], strict=True):
                 probabilities = uncrop(answer, window).sigmoid()
@@ -147,21 +145,21 @@ class PLUG(nn.Module):
         visible = [mask[0] for mask in masks] if len(self.decoders) == len(BRANCHES) else None
         return AmodalInstances(size, boxes, scores, windows, [mask[-1] for mask in masks], visible)
 
-    def windows(self, entry: dict[str, Any]) -> list[Window]:
+    def windows(self, entry: AmodalInput) -> list[Window]:
         size = (entry["image"].shape[1], entry["image"].shape[2])
         return [magnified_window(box, size, clip=self.clip_windows) for box in entry["boxes"]]
 
-    def crops(self, entry: dict[str, Any], windows: list[Window]) -> Tensor:
+    def crops(self, image: Tensor, windows: list[Window]) -> Tensor:
         """[n, 3, L, L], normalised; what lies outside the image is zero after that."""
-        image = (entry["image"].to(self.mean.device) - self.mean) / self.std
+        image = (image.to(self.mean.device) - self.mean) / self.std
         return torch.stack([crop(image, window, self.size) for window in windows])
 
-    def boxes_in_crops(self, entry: dict[str, Any], windows: list[Window]) -> Tensor:
+    def boxes_in_crops(self, boxes: Tensor, windows: list[Window]) -> Tensor:
         """[n, 4] XYXY in pixels of the crops."""
-        boxes = entry["boxes"].to(self.mean.device, torch.float32)
+        boxes = boxes.to(self.mean.device, torch.float32)
         return torch.stack([to_crop(box, window, self.size) for box, window in zip(boxes, windows, strict=True)])
 
-    def truth(self, entry: dict[str, Any], windows: list[Window]) -> Tensor:
+    def truth(self, entry: AmodalInput, windows: list[Window]) -> Tensor:
         """[n, 2, L, L] visible and amodal masks of the crops, 0 or 1."""
         masks = torch.stack((entry["visible_masks"], entry["amodal_masks"]), dim=1).to(self.mean.device, torch.float32)
         return (

@@ -10,6 +10,7 @@ import numpy as np
 
 from plug.data.annotations import boxes_of, read_amodal
 from plug.drawing import draw_amodal
+from plug.structures import AmodalRecord
 from possam.report import evenly, read_json
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_image
@@ -52,7 +53,7 @@ def amodal_picture_rows(inference: Path, spec: DatasetSpec, *, count: int = 10) 
     return [_picture_row(record, found[record["image_id"]]) for record in chosen]
 
 
-def _picture_row(record: dict[str, Any], entries: Sequence[dict[str, Any]]) -> PictureRow:
+def _picture_row(record: AmodalRecord, entries: Sequence[dict[str, Any]]) -> PictureRow:
     """`entries`: the results of this image; objects that no box was of are not drawn."""
     by_id = {entry["id"]: entry for entry in record["annotations"]}
     truth = record | {"annotations": [by_id[entry["annotation_id"]] for entry in entries]}

@@ -2,10 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor
+
+from sam_common.contracts import Annotation, ModelInput, Record, Segmentation
+
+
+class AmodalAnnotation(Annotation, total=False):
+    """One object: `bbox` and `segmentation` are of the whole, hidden parts included."""
+
+    visible_bbox: Sequence[float]  # XYWH
+    visible_segmentation: Segmentation
+
+
+class AmodalRecord(Record):
+    """An image with its objects (`plug.data.annotations`)."""
+
+    annotations: list[AmodalAnnotation]
+
+
+class AskedObjects(TypedDict, total=False):
+    """The n objects that PLUG is asked about in testing, and which of the annotated ones they are."""
+
+    boxes: Tensor  # [n, 4] XYXY, of the visible parts
+    amodal_boxes: Tensor  # [n, 4], of the whole objects; zeros where a box is of none
+    box_scores: list[float]
+    annotation_ids: list[int | str | None]
+    category_ids: list[int | None]
+
+
+class AmodalInput(ModelInput, AskedObjects, total=False):
+    """What PLUG is given of an image, which has its own size (`plug.data.mapper`)."""
+
+    visible_masks: Tensor  # [n, H, W] bool, in training, as the others
+    amodal_masks: Tensor
+    seeds: list[int]  # keys of the losses' draws
+
+
+class AmodalOutput(TypedDict):
+    """What PLUG makes of an image, in the order of the boxes."""
+
+    amodal: AmodalInstances
+
 
 Window = tuple[int, int, int, int]
 """x0, y0, x1, y1: columns x0 … x1-1 and rows y0 … y1-1; with padding it may reach beyond the image."""

@@ -5,11 +5,9 @@ The image is looked at as a whole, as SAM was trained. The amodal box is the tru
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from plug.structures import AmodalInstances
+from plug.structures import AmodalInput, AmodalInstances, AmodalOutput
 from sam_common.sam.box_prompt import BoxPromptedSam
 
 
@@ -27,10 +25,10 @@ class VanillaSAM(BoxPromptedSam):
 
     outputs = frozenset({"amodal"})
 
-    def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def forward(self, batch: list[AmodalInput]) -> list[AmodalOutput]:
         return [{"amodal": self.segment(entry)} for entry in batch]
 
-    def segment(self, entry: dict[str, Any]) -> AmodalInstances:
+    def segment(self, entry: AmodalInput) -> AmodalInstances:
         """The objects of one image."""
         boxes = entry["amodal_boxes"].to(self.mean.device, torch.float32)
         original = (entry["image"].shape[1], entry["image"].shape[2])

@@ -10,10 +10,10 @@ from possam.data.coco_instance import coco_instance_spec
 from possam.data.sets import datasets
 from possam.deformable_attention.operator import kernel_in_use
 from sam_common.config import CfgNode
+from sam_common.contracts import SegmentationRecord
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.label_maps import label_maps_spec
-from sam_common.data.loader import Record
 from sam_common.data.mapper import SegmentationMapper
 from sam_common.engine.build_data import common_vocabulary
 from sam_common.errors import UserError
@@ -26,7 +26,7 @@ from sam_common.prediction import Task
 from sam_common.structures import Vocabulary
 
 
-def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Record], SegmentationMapper]:
+def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[SegmentationRecord], SegmentationMapper]:
     """Every record of data sets that share their classes.
 
     Raises:
@@ -36,7 +36,7 @@ def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Recor
     return [record for spec in specs for record in spec.load()], mapper
 
 
-def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[list[Record], SegmentationMapper]:
+def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[Sequence[SegmentationRecord], SegmentationMapper]:
     """Every record, with the classes of the data set to look for."""
     return spec.load(), build_mapper(cfg, spec.load_vocabulary(), training=False)
 

@@ -12,11 +12,10 @@ Shapes: Q queries, C classes, H and W the pixels of the image the masks were res
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from sam_common.contracts import Panoptic, PanopticSegment
 from sam_common.structures import Instances
 
 _STRIP = 2**24  # scores that are held at a time beside the masks
@@ -30,7 +29,7 @@ def panoptic(
     overlap_threshold: float = 0.8,
     mask_threshold: float = 0.5,
     score_threshold: float = 0.0,
-) -> tuple[Tensor, list[dict[str, Any]]]:
+) -> Panoptic:
     """Every pixel's segment: queries compete by score × mask probability, the first of equals wins.
 
     A query's label is its best column; void queries take no part. A query that won much less than its own mask is
@@ -59,11 +58,12 @@ def panoptic(
 
     # Ids and labels are exact in float64, so all is read back at once.
     columns = torch.stack([column.double() for column in (ids, labels, thing, best_scores)], dim=1)
-    segments: list[dict[str, Any]] = []
+    segments: list[PanopticSegment] = []
     for identifier, label, isthing, score in columns.tolist():
         if identifier > len(segments):
-            segment = {"id": int(identifier), "category_id": int(label), "isthing": bool(isthing), "score": score}
-            segments.append(segment)
+            segments.append(
+                {"id": int(identifier), "category_id": int(label), "isthing": bool(isthing), "score": score}
+            )
         elif identifier:
             segment = segments[int(identifier) - 1]
             segment["score"] = max(segment["score"], score)

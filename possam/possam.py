@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from possam.criterion import Criterion
 from possam.panoptic_inference import instances, panoptic, semantic, semantic_labels
 from possam.side_stream import side_stream
 from possam.text_embeddings import TextEmbeddings
+from sam_common.contracts import Losses, SegmentationInput, SegmentationOutput
 from sam_common.errors import UserError
 from sam_common.evaluation.categories import seen_classes
 from sam_common.padding import crop_and_resize, normalize_and_pad, pad, padded_size
@@ -120,8 +120,8 @@ class PosSAM(nn.Module):
         return self.sam_mean.device
 
     def forward(
-        self, batch: list[dict[str, Any]], whole: list[dict[str, Any]] | None = None
-    ) -> dict[str, Tensor] | list[dict[str, Any]]:
+        self, batch: list[SegmentationInput], whole: Sequence[SegmentationInput] | None = None
+    ) -> Losses | list[SegmentationOutput]:
         vocabulary = common_vocabulary(batch)
         text = self.text_embeddings(vocabulary).to(self.device)
         images = [entry["image"].to(self.device) for entry in batch]
@@ -153,15 +153,15 @@ class PosSAM(nn.Module):
         scores: Tensor,
         mask_logits: Tensor,
         padded: tuple[int, int],
-        entry: dict[str, Any],
+        entry: SegmentationInput,
         vocabulary: Vocabulary,
-    ) -> dict[str, Any]:
+    ) -> SegmentationOutput:
         """Scores [Q, C + 1] and masks [Q, h4, w4] of one image -> the outputs asked for, at its original size."""
         valid = (entry["image"].shape[1], entry["image"].shape[2])
         masks = crop_and_resize(mask_logits.float(), valid, padded, (entry["height"], entry["width"]))
         is_thing = torch.tensor([category.is_thing for category in vocabulary], device=masks.device)
         ask = self.inference
-        outputs: dict[str, Any] = {}
+        outputs: SegmentationOutput = {}
         if ask.panoptic:
             outputs["panoptic_seg"] = panoptic(
                 scores,
@@ -200,7 +200,7 @@ class PosSAM(nn.Module):
             ) from error
 
 
-def common_vocabulary(batch: list[dict[str, Any]]) -> Vocabulary:
+def common_vocabulary(batch: Sequence[SegmentationInput]) -> Vocabulary:
     """The vocabulary of a batch.
 
     Raises:

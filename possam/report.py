@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam_common.contracts import PanopticSegment, SegmentationRecord
 from sam_common.data.coco_panoptic import coco_panoptic_spec, read_ground_truth
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_image
@@ -104,7 +105,7 @@ def picture_rows(
 
 
 def image_quality(
-    truth: dict[str, Any], prediction: dict[str, Any], labels: tuple[Tensor, Tensor], num_classes: int
+    truth: SegmentationRecord, prediction: SegmentationRecord, labels: tuple[Tensor, Tensor], num_classes: int
 ) -> float:
     """The PQ of one image over all of its segments together, per cent; NaN where there are none.
 
@@ -123,7 +124,7 @@ def image_quality(
 
 
 def _picture_row(
-    record: dict[str, Any], prediction: dict[str, Any], vocabulary: Vocabulary, seen: list[bool]
+    record: SegmentationRecord, prediction: SegmentationRecord, vocabulary: Vocabulary, seen: list[bool]
 ) -> PictureRow:
     image = read_image(record["file_name"]).permute(1, 2, 0).numpy()
     labels = read_ground_truth(record), read_ground_truth(prediction)
@@ -142,8 +143,11 @@ def _picture_row(
     )
 
 
-def _draw(title: str, image: np.ndarray, labels: Tensor, record: dict[str, Any], vocabulary: Vocabulary) -> Picture:
-    segments = [{**segment, "id": index} for index, segment in enumerate(record["segments_info"], start=1)]
+def _draw(title: str, image: np.ndarray, labels: Tensor, record: SegmentationRecord, vocabulary: Vocabulary) -> Picture:
+    segments: list[PanopticSegment] = [
+        {"id": index, "category_id": segment["category_id"]}
+        for index, segment in enumerate(record["segments_info"], start=1)
+    ]
     words = ", ".join(vocabulary[segment["category_id"]].name for segment in segments) or "nothing"
     pixels = draw_panoptic(image, labels.numpy(), segments, vocabulary, letters=_LETTERS)
     return Picture(title, pixels, f"{title}: {words}")

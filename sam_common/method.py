@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sam_common.config import CfgNode
+from sam_common.contracts import Losses, Mapper, Record
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.generated.writer import Split
-from sam_common.data.loader import Mapper, Record
 from sam_common.errors import UserError
 from sam_common.io.inputs import Input
 from sam_common.prediction import Task
 
-Backward = Callable[[Any], dict[str, Tensor]]
+Backward = Callable[[Any], Losses]
 """A batch -> its losses, their gradients in place: what a method that learns at several levels does in an iteration."""
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from amsam.structures import MaskRecord
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_class_indices, read_image, upright_size
 from sam_common.data.label_maps import files_by_stem
@@ -85,7 +86,7 @@ def load_vocabulary(files: Mapping[str, str]) -> Vocabulary:
     return classes
 
 
-def load_records(name: str, files: Mapping[str, str], choose: Choose | None = None) -> list[dict[str, Any]]:
+def load_records(name: str, files: Mapping[str, str], choose: Choose | None = None) -> list[MaskRecord]:
     """One record per image: file_name, image_id, height, width, mask_file_name, num_classes.
 
     They are sorted by name, numbers in names by their value; where a file names them, in its order.
@@ -123,7 +124,7 @@ def folder_ids(name: str, files: Mapping[str, str]) -> set[str]:
     return set(_pictures(name, "images", files))
 
 
-def read_labels(record: dict[str, Any]) -> Tensor:
+def read_labels(record: MaskRecord) -> Tensor:
     """The label of every pixel of the image, int64 [H, W]: 0 the background, 1 … K, `IGNORE` where nothing is said.
 
     Raises:
@@ -162,7 +163,7 @@ def natural_order(stem: str) -> list[Any]:
     return [(int(part), part) if index % 2 else part for index, part in enumerate(parts)]
 
 
-def choose_shots(records: Sequence[dict[str, Any]], shots: int, seed: int | None = None) -> list[dict[str, Any]]:
+def choose_shots(records: Sequence[MaskRecord], shots: int, seed: int | None = None) -> list[MaskRecord]:
     """The `shots` records that are learned from: the first ones, or with a seed as many drawn at random.
 
     Raises:

@@ -7,18 +7,18 @@ training each is read, and looked at by a detector, once.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from amsam.box_prompts import select_boxes
 from amsam.data.image_masks import read_labels
+from amsam.structures import FewShotInput, MaskRecord
 from sam_common.bounded_cache import BoundedCache
 from sam_common.boxes.boxes import Boxes, BoxSource, jitter_boxes, mask_box, no_boxes
 from sam_common.data.images import content_key, read_image
 from sam_common.data.loader import item_seed
-from sam_common.data.mapper import check_size
+from sam_common.data.mapper import check_size, model_input
 
 MEMORY = 2**30
 """Bytes of pictures and labels that a mapper for training may remember."""
@@ -53,9 +53,9 @@ class FewShotMapper:
         self.policy = policy
         self.classes = classes
         self.jitter = jitter
-        self._seen: BoundedCache[dict[str, Any]] = BoundedCache(MEMORY)
+        self._seen: BoundedCache[FewShotInput] = BoundedCache(MEMORY)
 
-    def __call__(self, record: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+    def __call__(self, record: MaskRecord, seed: int = 0) -> FewShotInput:
         """The model input of one record.
 
         Raises:
@@ -67,24 +67,28 @@ class FewShotMapper:
         if item is None:
             item = self._read(record)
             self._seen.put(record["file_name"], item, item["image"].nbytes + item["labels"].nbytes)
-        return item | {"level": record.get("level", 1)}
+        return {**item, "level": record.get("level", 1)}
 
-    def _read(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _read(self, record: MaskRecord) -> FewShotInput:
         image = read_image(record["file_name"])
         check_size(image, record)
         labels = read_labels(record)
         size = (record["height"], record["width"])
         boxes, box_found = select_boxes(self._found(record, image, labels), self.policy, size, classes=self.classes)
-        item = {key: record[key] for key in ("height", "width", "file_name", "image_id")}
-        item |= {"image": image, "content": content_key(image), "boxes": boxes, "box_found": box_found}
-        return item | {"labels": labels} if self.training else item
+        item: FewShotInput = {
+            **model_input(record, image),
+            "content": content_key(image),
+            "boxes": boxes,
+            "box_found": box_found,
+        }
+        return {**item, "labels": labels} if self.training else item
 
-    def _found(self, record: dict[str, Any], image: Tensor, labels: Tensor) -> Boxes:
+    def _found(self, record: MaskRecord, image: Tensor, labels: Tensor) -> Boxes:
         if self.policy == "none":
             return no_boxes()
         return self.box_source(record, image) if self.box_source is not None else self._true_box(record, labels)
 
-    def _true_box(self, record: dict[str, Any], labels: Tensor) -> Boxes:
+    def _true_box(self, record: MaskRecord, labels: Tensor) -> Boxes:
         mask = labels > 0
         if not mask.any():
             return Boxes(torch.zeros(0, 4), torch.zeros(0))

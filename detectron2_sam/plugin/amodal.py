@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import plug.plug
 import plug.vanilla_sam
 from detectron2_sam.plugin.modeling import TrainedPart
 from detectron2_sam.plugin.structures import to_amodal_instances
+from plug.structures import AmodalInput, AmodalOutput
 from sam_common.boxes.boxes import checked_boxes
 from sam_common.errors import UserError
 
@@ -38,9 +40,7 @@ class PLUG(TrainedPart, plug.plug.PLUG):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return plug.config.plug_arguments(cfg)
 
-    def forward(
-        self, batch: list[dict[str, Any]], whole: list[dict[str, Any]] | None = None
-    ) -> dict[str, Tensor] | list[dict[str, Any]]:
+    def forward(self, batch: list[Any], whole: Sequence[Any] | None = None) -> Any:
         complete_whole = None if whole is None else [_complete(entry) for entry in whole]
         outputs = super().forward([_complete(entry) for entry in batch], complete_whole)
         return outputs if isinstance(outputs, dict) else _with_instances(batch, outputs)
@@ -57,16 +57,16 @@ class VanillaSAM(TrainedPart, plug.vanilla_sam.VanillaSAM):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return plug.config.vanilla_sam_arguments(cfg)
 
-    def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def forward(self, batch: list[Any]) -> Any:
         return _with_instances(batch, super().forward([_complete(entry) for entry in batch]))
 
 
-def _complete(entry: dict[str, Any]) -> dict[str, Any]:
+def _complete(entry: dict[str, Any]) -> AmodalInput:
     """The input with all that the model expects."""
     boxes, where = _boxes(entry), entry.get("file_name", "")
     corners = boxes.tensor if isinstance(boxes, Boxes) else boxes
     corners = checked_boxes(corners, tuple(entry["image"].shape[-2:]), f"{where}: " if where else "")
-    complete = {"file_name": where, **entry, "boxes": corners}
+    complete: Any = {"file_name": where, **entry, "boxes": corners}
     if "amodal_masks" in entry and "seeds" not in entry:
         complete["seeds"] = torch.randint(2**62, (len(complete["boxes"]),)).tolist()
     return complete
@@ -82,7 +82,7 @@ def _boxes(entry: dict[str, Any]) -> Any:
     raise UserError(f"{entry.get('file_name') or 'an input'} has no boxes: give boxes, instances or proposals")
 
 
-def _with_instances(batch: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_instances(batch: list[dict[str, Any]], outputs: list[AmodalOutput]) -> list[dict[str, Any]]:
     return [
         {**output, "instances": to_amodal_instances(output["amodal"], _classes(entry))}
         for entry, output in zip(batch, outputs, strict=True)

@@ -93,8 +93,8 @@ def _file_metadata(spec: DatasetSpec) -> dict[str, Any]:
     return {**common, **by_kind.get(spec.truth, {"evaluator_type": spec.truth})}
 
 
-def _load(name: str) -> list[dict[str, Any]]:
-    return catalog.get(name).load()
+def _load(name: str) -> list[Any]:
+    return list(catalog.get(name).load())
 
 
 def register_visible_parts(name: str) -> str:

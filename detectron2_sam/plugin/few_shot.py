@@ -36,7 +36,7 @@ class _FewShot(TrainedPart):
         super().__init__(**parts)
         self.select = select
 
-    def forward(self, batch: list[dict[str, Any]]) -> Any:
+    def forward(self, batch: list[Any]) -> Any:
         outputs = super().forward([self._complete(entry) for entry in batch])
         if isinstance(outputs, dict):
             return outputs

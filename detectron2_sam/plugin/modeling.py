@@ -127,19 +127,17 @@ class PosSAM(TrainedPart, possam.possam.PosSAM):
         parts = possam.config.possam_arguments(cfg, backbone=backbone, clip=clip, head=head)
         return {**parts, "train_datasets": cfg.DATASETS.TRAIN, "test_datasets": cfg.DATASETS.TEST}
 
-    def forward(
-        self, batch: list[dict[str, Any]], whole: list[dict[str, Any]] | None = None
-    ) -> dict[str, Tensor] | list[dict[str, Any]]:
+    def forward(self, batch: list[Any], whole: Sequence[Any] | None = None) -> Any:
         complete_whole = None if whole is None else [self._complete(entry) for entry in whole]
         outputs = super().forward([self._complete(entry) for entry in batch], complete_whole)
         if isinstance(outputs, dict):
             return outputs
         return [
-            {name: to_instances(value) if name == "instances" else value for name, value in output.items()}
+            {**output, "instances": to_instances(output["instances"])} if "instances" in output else output
             for output in outputs
         ]
 
-    def _complete(self, entry: dict[str, Any]) -> dict[str, Any]:
+    def _complete(self, entry: dict[str, Any]) -> Any:
         """The input with all that the model expects."""
         height, width = entry["image"].shape[-2:]
         complete = {"height": height, "width": width, "file_name": "", **entry}

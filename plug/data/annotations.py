@@ -11,12 +11,16 @@ from __future__ import annotations
 import functools
 import logging
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from plug.structures import AmodalAnnotation, AmodalRecord
+from sam_common.contracts import ImageRecord
+from sam_common.data.coco_json import Known
 from sam_common.masks.rle import Segmentation, decode_segmentation, segmentation_extent
 from sam_common.text import some
 
@@ -34,19 +38,17 @@ class AmodalAnnotations:
 
     Args:
         source: the file they are from, for messages.
-        records: the records by the id of their image; each gets its own list `annotations`.
+        images: the images by their id, of which the records are made.
     """
 
-    def __init__(self, source: str, records: dict[int | str, dict[str, Any]]) -> None:
+    def __init__(self, source: str, images: Mapping[int | str, ImageRecord]) -> None:
         self.source = source
-        self.records = records
+        self.records: dict[int | str, AmodalRecord] = {
+            key: {**image, "annotations": []} for key, image in images.items()
+        }
         self.left_out: dict[str, list[int | str]] = defaultdict(list)
-        for record in records.values():
-            record["annotations"] = []
 
-    def add(
-        self, record: dict[str, Any], known: dict[str, Any], amodal: Segmentation, visible: Segmentation, where: str
-    ) -> None:
+    def add(self, record: AmodalRecord, known: Known, amodal: Segmentation, visible: Segmentation, where: str) -> None:
         """Adds one object to its record; one of whom nothing is seen, or nothing is there, is left out.
 
         Args:
@@ -62,16 +64,23 @@ class AmodalAnnotations:
             self.leave_out(EMPTY_VISIBLE if area else EMPTY_AMODAL, known["id"])
             return
         record["annotations"].append(
-            known
-            | {"iscrowd": 0, "bbox": box, "bbox_mode": XYWH, "segmentation": amodal, "area": area}
-            | {"visible_segmentation": visible, "visible_bbox": visible_box}
+            {
+                **known,
+                "iscrowd": 0,
+                "bbox": box,
+                "bbox_mode": XYWH,
+                "segmentation": amodal,
+                "area": area,
+                "visible_segmentation": visible,
+                "visible_bbox": visible_box,
+            }
         )
 
     def leave_out(self, reason: str, name: int | str) -> None:
         """Counts an annotation that is not used, by its id or what else finds it in the file."""
         self.left_out[reason].append(name)
 
-    def finish(self) -> list[dict[str, Any]]:
+    def finish(self) -> list[AmodalRecord]:
         """The records; one warning says how many annotations were left out, why, and names the first of them."""
         if self.left_out:
             reasons = (f"{len(ids)} × {reason} ({some(ids, most=8)})" for reason, ids in self.left_out.items())
@@ -79,7 +88,7 @@ class AmodalAnnotations:
         return list(self.records.values())
 
 
-def read_amodal(record: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def read_amodal(record: AmodalRecord) -> tuple[Tensor, Tensor]:
     """The amodal and the visible masks of a record, two bool [N, H, W] in the order of its annotations.
 
     Raises:
@@ -89,18 +98,18 @@ def read_amodal(record: dict[str, Any]) -> tuple[Tensor, Tensor]:
     masks = torch.zeros(2, len(record["annotations"]), *size, dtype=torch.bool)
     for index, entry in enumerate(record["annotations"]):
         where = f"{record['file_name']}, annotation {entry['id']!r}"
-        for kind, key in enumerate(("segmentation", "visible_segmentation")):
-            masks[kind, index] = decode_segmentation(entry[key], *size, where)
+        for kind, mask in enumerate((entry["segmentation"], entry["visible_segmentation"])):
+            masks[kind, index] = decode_segmentation(mask, *size, where)
     return masks[0], masks[1]
 
 
-def boxes_of(annotations: list[dict[str, Any]], key: str) -> Tensor:
+def boxes_of(annotations: Sequence[AmodalAnnotation], key: Literal["bbox", "visible_bbox"]) -> Tensor:
     """The boxes `bbox` or `visible_bbox` of annotations as XYXY, float32 [N, 4]."""
     boxes = torch.tensor([entry[key] for entry in annotations], dtype=torch.float32).reshape(-1, 4)
     return torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1)
 
 
-def group_instances(records: list[dict[str, Any]], size: int) -> list[dict[str, Any]]:
+def group_instances(records: Sequence[AmodalRecord], size: int) -> list[AmodalRecord]:
     """Training records of at most `size` annotations: what is loaded together, so that a file is decoded once for it.
 
     The annotations of an image are split into as few groups as possible, of nearly equal size, in their order. Images
@@ -109,12 +118,12 @@ def group_instances(records: list[dict[str, Any]], size: int) -> list[dict[str, 
     Args:
         size: at least 1.
     """
-    groups: list[dict[str, Any]] = []
+    groups: list[AmodalRecord] = []
     for record in records:
         entries = record["annotations"]
         count = -(-len(entries) // size)
         cuts = [len(entries) * part // count for part in range(count + 1)] if count else []
-        groups += [record | {"annotations": entries[a:b]} for a, b in pairwise(cuts)]
+        groups += [{**record, "annotations": entries[a:b]} for a, b in pairwise(cuts)]
     if empty := sum(not record["annotations"] for record in records):
         logger.info("%d of %d training images show no object and are left out", empty, len(records))
     return groups

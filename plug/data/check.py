@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from plug.data import coco_amodal, cocoa
 from plug.data.annotations import CROWD, EMPTY_AMODAL, EMPTY_VISIBLE
+from sam_common.contracts import ImageRecord
 from sam_common.data.coco_json import parse_annotation, parse_categories
 from sam_common.data.images import upright_size
 from sam_common.errors import UserError
@@ -32,7 +33,7 @@ _SLACK = 2.0
 _RELATIVE_SLACK = 0.05
 """Of the side of a box, likewise."""
 
-Records = dict[int | str, dict[str, Any]]
+Records = Mapping[int | str, ImageRecord]
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Finding:
 
     name: str
     category: str
-    record: dict[str, Any]
+    record: ImageRecord
     entry: dict[str, Any]
     box_keys: tuple[str, ...]
     amodal: Segmentation

@@ -19,9 +19,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from plug.data.annotations import CROWD, AmodalAnnotations, warn_once
+from plug.structures import AmodalRecord
+from sam_common.contracts import ImageRecord
 from sam_common.data.coco_json import (
     field,
     parse_annotations,
@@ -85,7 +86,7 @@ def load_vocabulary(name: str, files: Mapping[str, str]) -> Vocabulary:
     return parse_categories(read_json(name, files["json"]), files["json"], all_things=True)
 
 
-def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
+def load_records(name: str, files: Mapping[str, str]) -> list[AmodalRecord]:
     """One record per image, in the order of `images`, as `plug.data.annotations` describes them.
 
     What cannot be used is left out and counted in one warning; a class without objects is named in another.
@@ -96,14 +97,14 @@ def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
     source = files["json"]
     content = read_json(name, source)
     vocabulary = parse_categories(content, source, all_things=True)
-    records = parse_images(content, source, files["images"])
-    if not records:
+    images = parse_images(content, source, files["images"])
+    if not images:
         raise UserError(f"{source}: images is empty, there is nothing to train or test on")
     schema = find_schema(content, source)
-    annotations = AmodalAnnotations(source, records)
+    annotations = AmodalAnnotations(source, images)
     index_of = {category.id: index for index, category in enumerate(vocabulary)}
     used: set[int] = set()
-    for entry, record, known, where in parse_annotations(content, source, records, index_of):
+    for entry, record, known, where in parse_annotations(content, source, annotations.records, index_of):
         used.add(known["category_id"])
         if entry.get("iscrowd"):
             annotations.leave_out(CROWD, known["id"])
@@ -115,7 +116,7 @@ def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
             annotations.add(record, known, amodal, visible, where)
     if idle := [category.name for index, category in enumerate(vocabulary) if index not in used]:
         warn_once(f"{source}: {len(idle)} classes have no object: {some(idle, most=8)}")
-    require_files(name, "images", [record["file_name"] for record in records.values()])
+    require_files(name, "images", [image["file_name"] for image in images.values()])
     return annotations.finish()
 
 
@@ -136,7 +137,7 @@ def find_schema(content: dict, source: str) -> Schema:
 
 
 def read_masks(
-    entry: dict, schema: Schema, record: dict[str, Any], where: str
+    entry: dict, schema: Schema, record: ImageRecord, where: str
 ) -> tuple[Segmentation, Segmentation | None]:
     """The checked amodal and visible masks of an annotation; None where it is occluded but says not where.
 

@@ -21,7 +21,9 @@ from typing import Any
 
 from plug.data.annotations import CROWD, AmodalAnnotations
 from plug.data.coco_amodal import HIDDEN_WITHOUT_MASK
-from sam_common.data.coco_json import field, missing, parse_images, read_json, require_files
+from plug.structures import AmodalRecord
+from sam_common.contracts import ImageRecord
+from sam_common.data.coco_json import R, field, missing, parse_images, read_json, require_files
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import upright_size
 from sam_common.errors import UserError
@@ -55,7 +57,7 @@ def cocoa_spec(
     )
 
 
-def load_records(name: str, files: Mapping[str, str], *, stuff: bool = False) -> list[dict[str, Any]]:
+def load_records(name: str, files: Mapping[str, str], *, stuff: bool = False) -> list[AmodalRecord]:
     """One record per image, as `plug.data.annotations` describes them; their annotations are numbered from 1.
 
     What cannot be used is left out and counted in one warning.
@@ -65,11 +67,13 @@ def load_records(name: str, files: Mapping[str, str], *, stuff: bool = False) ->
     """
     source = files["json"]
     content = read_content(name, files)
-    records = parse_images(content, source, files["images"])
-    if not records:
+    images = parse_images(content, source, files["images"])
+    if not images:
         raise UserError(f"{source}: images is empty, there is nothing to train or test on")
-    annotations = AmodalAnnotations(source, records)
-    for number, (region, record, place, again) in enumerate(parse_regions(content, source, records), start=1):
+    annotations = AmodalAnnotations(source, images)
+    for number, (region, record, place, again) in enumerate(
+        parse_regions(content, source, annotations.records), start=1
+    ):
         reason = SECOND if again else STUFF if region.get("isStuff") and not stuff else None
         reason = CROWD if region.get("iscrowd") else reason
         if reason is not None:
@@ -80,7 +84,7 @@ def load_records(name: str, files: Mapping[str, str], *, stuff: bool = False) ->
             annotations.leave_out(HIDDEN_WITHOUT_MASK, place)
         else:
             annotations.add(record, {"id": number, "category_id": 0}, amodal, visible, f"{source}, {place}")
-    require_files(name, "images", [record["file_name"] for record in records.values()])
+    require_files(name, "images", [image["file_name"] for image in images.values()])
     return annotations.finish()
 
 
@@ -128,9 +132,7 @@ def _image_of(name: str, stem: str, folder: Path) -> Path:
     raise UserError(missing(name, "image", str(folder / f"{stem}.jpg")))
 
 
-def parse_regions(
-    content: dict, source: str, records: Mapping[int | str, dict[str, Any]]
-) -> Iterator[tuple[dict, dict[str, Any], str, bool]]:
+def parse_regions(content: dict, source: str, records: Mapping[int | str, R]) -> Iterator[tuple[dict, R, str, bool]]:
     """The regions of all images, stuff too.
 
     Yields:
@@ -152,7 +154,7 @@ def parse_regions(
         seen.add(image_id)
 
 
-def read_masks(region: dict, record: dict[str, Any], where: str) -> tuple[Segmentation, Segmentation | None]:
+def read_masks(region: dict, record: ImageRecord, where: str) -> tuple[Segmentation, Segmentation | None]:
     """The checked amodal and visible masks of a region; the visible one is None where it is hidden but says not where.
 
     Raises:

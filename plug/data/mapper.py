@@ -10,20 +10,20 @@ are grouped nor how many processes there are changes it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
 from plug.data.annotations import boxes_of, read_amodal
+from plug.structures import AmodalInput, AmodalRecord, AskedObjects
 from sam_common.boxes.boxes import Boxes, jitter_boxes, match_greedily
 from sam_common.data.images import read_image
 from sam_common.data.loader import item_seed
-from sam_common.data.mapper import check_size
+from sam_common.data.mapper import check_size, model_input
 from sam_common.masks.rle import checked_segmentation, segmentation_iou
 
-BoxSource = Callable[[dict[str, Any], Tensor], Boxes | None]
+BoxSource = Callable[[AmodalRecord, Tensor], Boxes | None]
 """(record, image uint8 [3, H, W]) -> boxes of its objects; None: those of the annotation."""
 
 _FOR_LOSSES, _FOR_JITTER = 0, 1
@@ -63,7 +63,7 @@ class AmodalMapper:
         self.box_source = box_source
         self.match_iou = match_iou
 
-    def __call__(self, record: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+    def __call__(self, record: AmodalRecord, seed: int = 0) -> AmodalInput:
         """The model input of one record.
 
         Raises:
@@ -71,14 +71,13 @@ class AmodalMapper:
         """
         image = read_image(record["file_name"])
         check_size(image, record)
-        item = {key: record[key] for key in ("height", "width", "file_name", "image_id")}
         if self.training:
-            return item | self._training_item(image, record, seed)
+            return self._training_item(image, record, seed)
         found = self.box_source(record, image) if self.box_source is not None else None
-        boxes = self._true_boxes(record, seed) if found is None else self.match(record, found)
-        return item | {"image": image} | boxes
+        asked = self._true_boxes(record, seed) if found is None else self.match(record, found)
+        return {**model_input(record, image), **asked}
 
-    def _training_item(self, image: Tensor, record: dict[str, Any], seed: int) -> dict[str, Any]:
+    def _training_item(self, image: Tensor, record: AmodalRecord, seed: int) -> AmodalInput:
         entries = record["annotations"]
         boxes = boxes_of(entries, "visible_bbox")
         amodal, visible = read_amodal(record)
@@ -87,14 +86,14 @@ class AmodalMapper:
             left, top, right, bottom = boxes.unbind(1)
             boxes = torch.stack((record["width"] - right, top, record["width"] - left, bottom), dim=1)
         return {
-            "image": image.contiguous(),
+            **model_input(record, image.contiguous()),
             "boxes": self._jitter(boxes, record, seed),
             "visible_masks": visible,
             "amodal_masks": amodal,
             "seeds": [item_seed(seed, _FOR_LOSSES, entry["id"]) for entry in entries],
         }
 
-    def _true_boxes(self, record: dict[str, Any], seed: int) -> dict[str, Any]:
+    def _true_boxes(self, record: AmodalRecord, seed: int) -> AskedObjects:
         entries = record["annotations"]
         return {
             "boxes": self._jitter(boxes_of(entries, "visible_bbox"), record, seed),
@@ -104,14 +103,14 @@ class AmodalMapper:
             "amodal_boxes": boxes_of(entries, "bbox"),
         }
 
-    def _jitter(self, boxes: Tensor, record: dict[str, Any], seed: int) -> Tensor:
+    def _jitter(self, boxes: Tensor, record: AmodalRecord, seed: int) -> Tensor:
         size = record["height"], record["width"]
         for index, entry in enumerate(record["annotations"] if self.jitter else ()):
             generator = torch.Generator().manual_seed(item_seed(seed, _FOR_JITTER, entry["id"]))
             boxes[index] = jitter_boxes(boxes[index : index + 1], self.jitter, generator, size)[0]
         return boxes
 
-    def match(self, record: dict[str, Any], found: Boxes) -> dict[str, Any]:
+    def match(self, record: AmodalRecord, found: Boxes) -> AskedObjects:
         """What the model input says of boxes that were found: which object of the record each is of."""
         entries = record["annotations"]
         if found.masks is None:

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from plug.data.annotations import read_amodal
 from plug.evaluation.iou import AmodalCounts, amodal_counts, amodal_means, mask_iou, merge_visible
-from plug.structures import AmodalInstances, Window
+from plug.structures import AmodalInput, AmodalInstances, AmodalOutput, AmodalRecord, Window
 from sam_common.boxes.boxes import mask_box
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.evaluator import Results, gather, is_main_process
@@ -86,7 +86,7 @@ class AmodalEvaluator:
         self._images: list[int | str] = []
         self._results.clear()
 
-    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+    def process(self, inputs: Sequence[AmodalInput], outputs: Sequence[AmodalOutput]) -> None:
         """Writes one batch; `amodal` is `AmodalInstances` in the order of the input's `annotation_ids`.
 
         Raises:
@@ -112,7 +112,7 @@ class AmodalEvaluator:
         self._results.join()
         return gather(self._judge(images) if is_main_process() else {})[0]
 
-    def _entries(self, record: dict[str, Any], item: dict[str, Any], found: AmodalInstances) -> list[dict[str, Any]]:
+    def _entries(self, record: AmodalRecord, item: AmodalInput, found: AmodalInstances) -> list[dict[str, Any]]:
         truth = {entry["id"]: entry for entry in record["annotations"]}
         asked = zip(item["annotation_ids"], item["category_ids"], item["box_scores"], strict=True)
         entries = []

@@ -10,8 +10,8 @@ import math
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
+from sam_common.contracts import Annotation, SegmentationRecord
 from sam_common.data.coco_json import (
     field,
     parse_annotations,
@@ -49,7 +49,7 @@ def load_vocabulary(name: str, files: Mapping[str, str]) -> Vocabulary:
     return parse_categories(read_json(name, files["json"]), files["json"], all_things=True)
 
 
-def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
+def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord]:
     """One record per image, in the order of `images`, as `DatasetSpec` describes them.
 
     An image without annotations shows no instance of any class, so it stays. Every image must be there.
@@ -60,18 +60,17 @@ def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
     source = files["json"]
     content = read_json(name, source)
     index_of = {c.id: index for index, c in enumerate(parse_categories(content, source, all_things=True))}
-    records = parse_images(content, source, files["images"])
-    if not records:
+    images = parse_images(content, source, files["images"])
+    if not images:
         raise UserError(f"{source}: images is empty, there is nothing to train or test on")
-    for record in records.values():
-        record["annotations"] = []
+    records: dict[int | str, SegmentationRecord] = {key: {**image, "annotations": []} for key, image in images.items()}
     for entry, record, known, where in parse_annotations(content, source, records, index_of):
-        record["annotations"].append(known | _parse_annotation(entry, record, where))
+        record["annotations"].append({**known, **_parse_annotation(entry, record, where)})
     require_files(name, "images", [record["file_name"] for record in records.values()])
     return list(records.values())
 
 
-def _parse_annotation(entry: dict, record: dict[str, Any], where: str) -> dict[str, Any]:
+def _parse_annotation(entry: dict, record: SegmentationRecord, where: str) -> Annotation:
     if "segmentation" not in entry:
         raise UserError(f"{where} has no segmentation; a box alone is nothing to learn a mask from")
     size = record["height"], record["width"]

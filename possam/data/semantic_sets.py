@@ -12,11 +12,11 @@ all the same; a warning says that the split is not the papers'.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from sam_common.contracts import SegmentationRecord
 from sam_common.data.dataset_spec import DatasetSpec, Source, warn_of_count
 from sam_common.data.label_maps import ignore_label, label_maps_spec
 from sam_common.io.resources import resource
@@ -69,10 +69,9 @@ def semantic_specs(root: Path) -> list[DatasetSpec]:
 
 def _counted(spec: DatasetSpec, total: int) -> DatasetSpec:
     """The same data set, which warns where it has another number of images than the split of the papers."""
-    load: Callable[[], list[dict[str, Any]]] = spec.load
 
-    def counted() -> list[dict[str, Any]]:
-        records = load()
+    def counted() -> Sequence[SegmentationRecord]:
+        records = spec.load()
         warn_of_count(spec.name, len(records), total)
         return records
 

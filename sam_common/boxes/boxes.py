@@ -48,7 +48,7 @@ class Boxes:
         return self.pick([index for index, score in enumerate(self.scores.tolist()) if score >= threshold])
 
 
-BoxSource = Callable[[dict[str, Any], Tensor], Boxes]
+BoxSource = Callable[[Any, Tensor], Boxes]
 """(record of a data set, image uint8 RGB [3, H, W]) -> boxes in its pixels."""
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from sam_common.boxes.box_files import read_coco_results
 from sam_common.boxes.boxes import Boxes, BoxSource, keep_usable, no_boxes
+from sam_common.contracts import ImageRecord
 from sam_common.errors import UserError
 from sam_common.masks.rle import checked_segmentation
 from sam_common.text import some
@@ -138,7 +138,7 @@ class ResultsFile:
             )
         logger.warning("%s has boxes for %d images that %s lacks: %s", self.path, len(lost), name, told)
 
-    def __call__(self, record: dict[str, Any], image: Tensor) -> Boxes:
+    def __call__(self, record: ImageRecord, image: Tensor) -> Boxes:
         found = self.found.get(record["image_id"], no_boxes())
         size = (record["height"], record["width"])
         where = f"{self.path}, image {record['image_id']!r}"

@@ -10,8 +10,9 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
+from sam_common.contracts import ImageRecord
 from sam_common.errors import UserError
 from sam_common.structures import Category, Vocabulary
 
@@ -64,13 +65,13 @@ def parse_categories(content: dict, source: str, *, all_things: bool = False) ->
     return tuple(categories)
 
 
-def parse_images(content: dict, source: str, folder: str) -> dict[int | str, dict[str, Any]]:
+def parse_images(content: dict, source: str, folder: str) -> dict[int | str, ImageRecord]:
     """The entries of `images` by id, as the first four keys of records: file_name, image_id, height, width.
 
     Raises:
         UserError: two entries have one id, or an entry lacks something.
     """
-    records: dict[int | str, dict[str, Any]] = {}
+    records: dict[int | str, ImageRecord] = {}
     for entry in field(content, "images", list, source):
         image_id = field(entry, "id", (int, str), f"{source}, images")
         where = f"{source}, image {image_id!r}"
@@ -85,14 +86,28 @@ def parse_images(content: dict, source: str, folder: str) -> dict[int | str, dic
     return records
 
 
-Parsed = tuple[dict, dict[str, Any], dict[str, Any], str]
-"""An entry of `annotations`, the record of its image, its {id, category_id} (the number of the entry, from 1, where it
-has no id; the index of its class), and how messages call it."""
+R = TypeVar("R", bound=ImageRecord)
+
+
+class Known(TypedDict):
+    """What is known of an annotation: its id, or its number in the file, from 1; and the index of its class."""
+
+    id: int | str
+    category_id: int
+
+
+class Parsed(NamedTuple, Generic[R]):
+    """An entry of `annotations`, the record of its image, what is known of it, and how messages call it."""
+
+    entry: dict
+    record: R
+    known: Known
+    where: str
 
 
 def parse_annotations(
-    content: dict, source: str, records: Mapping[int | str, dict[str, Any]], index_of: Mapping[int, int]
-) -> Iterator[Parsed]:
+    content: dict, source: str, records: Mapping[int | str, R], index_of: Mapping[int, int]
+) -> Iterator[Parsed[R]]:
     """The entries of `annotations`, one for each instance; see `parse_annotation`."""
     ids: set[int | str] = set()
     for number, entry in enumerate(field(content, "annotations", list, source), start=1):
@@ -104,9 +119,9 @@ def parse_annotation(
     number: int,
     source: str,
     ids: set[int | str],
-    records: Mapping[int | str, dict[str, Any]],
+    records: Mapping[int | str, R],
     index_of: Mapping[int, int],
-) -> Parsed:
+) -> Parsed[R]:
     """Entry `number` of `annotations`, from 1.
 
     Args:
@@ -128,7 +143,8 @@ def parse_annotation(
     category_id = field(entry, "category_id", int, where)
     if category_id not in index_of:
         raise UserError(f"{where}: its category_id {category_id} is not in categories")
-    return entry, records[image_id], {"id": annotation_id, "category_id": index_of[category_id]}, where
+    known: Known = {"id": annotation_id, "category_id": index_of[category_id]}
+    return Parsed(entry, records[image_id], known, where)
 
 
 def read_json(name: str, path: str) -> dict:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sam_common.contracts import SegmentationRecord, SegmentInfo
 from sam_common.data.coco_json import field, file_in, parse_categories, parse_images, read_json, require_files
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import MAX_SEGMENT_ID, read_segment_ids
@@ -46,7 +46,7 @@ def load_vocabulary(name: str, files: Mapping[str, str]) -> Vocabulary:
     return parse_categories(read_json(name, files["json"]), files["json"])
 
 
-def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
+def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord]:
     """One record per annotated image, in the order of `annotations`, as `DatasetSpec` describes them.
 
     Images without an annotation are passed by. Every image and PNG must be there; what is in them is checked when
@@ -59,7 +59,7 @@ def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
     content = read_json(name, source)
     index_of = {category.id: index for index, category in enumerate(parse_categories(content, source))}
     images = parse_images(content, source, files["images"])
-    records: dict[int | str, dict[str, Any]] = {}
+    records: dict[int | str, SegmentationRecord] = {}
     for annotation in field(content, "annotations", list, source):
         image_id = field(annotation, "image_id", (int, str), f"{source}, annotations")
         where = f"{source}, the annotation of image {image_id!r}"
@@ -67,18 +67,19 @@ def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
             raise UserError(f"{where}: images has no entry with this id")
         if image_id in records:
             raise UserError(f"{where}: there are two")
-        records[image_id] = images[image_id] | {
+        records[image_id] = {
+            **images[image_id],
             "pan_seg_file_name": file_in(files["panoptic"], annotation, where),
             "segments_info": _parse_segments(annotation, index_of, where),
         }
     if not records:
         raise UserError(f"{source}: annotations is empty, there is nothing to train or test on")
-    for key, role in (("file_name", "images"), ("pan_seg_file_name", "panoptic")):
-        require_files(name, role, [record[key] for record in records.values()])
+    require_files(name, "images", [record["file_name"] for record in records.values()])
+    require_files(name, "panoptic", [record["pan_seg_file_name"] for record in records.values()])
     return list(records.values())
 
 
-def read_ground_truth(record: dict[str, Any]) -> Tensor:
+def read_ground_truth(record: SegmentationRecord) -> Tensor:
     """The annotation of one record: int64 [H, W], k+1 where `segments_info[k]` is, 0 where void.
 
     A segment of `segments_info` may have no pixel: ADE20K's things are pasted over its stuff.
@@ -90,7 +91,7 @@ def read_ground_truth(record: dict[str, Any]) -> Tensor:
     return index_truth(record, read_true_ids(record))
 
 
-def read_true_ids(record: dict[str, Any]) -> Tensor:
+def read_true_ids(record: SegmentationRecord) -> Tensor:
     """The PNG of one record: segment ids int32 [H, W], 0 where void.
 
     Raises:
@@ -104,7 +105,7 @@ def read_true_ids(record: dict[str, Any]) -> Tensor:
     return ids
 
 
-def index_truth(record: dict[str, Any], ids: Tensor) -> Tensor:
+def index_truth(record: SegmentationRecord, ids: Tensor) -> Tensor:
     """Segment ids of one record's PNG, all of them or some, int32, as `read_ground_truth` numbers them, int64.
 
     Raises:
@@ -138,8 +139,8 @@ def index_segments(ids: Tensor, listed: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(places).view(ids.shape), runs[unknown].unique()
 
 
-def _parse_segments(annotation: dict, index_of: dict[int, int], where: str) -> list[dict[str, int]]:
-    segments: dict[int, dict[str, int]] = {}
+def _parse_segments(annotation: dict, index_of: dict[int, int], where: str) -> list[SegmentInfo]:
+    segments: dict[int, SegmentInfo] = {}
     for entry in field(annotation, "segments_info", list, where):
         segment_id = field(entry, "id", int, where)
         category_id = field(entry, "category_id", int, where)

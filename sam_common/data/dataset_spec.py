@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +49,7 @@ class DatasetSpec:
     """
 
     name: str
-    load: Callable[[], list[dict[str, Any]]]
+    load: Callable[[], Sequence[Any]]
     load_vocabulary: Callable[[], Vocabulary]
     truth: str = "panoptic"
     files: Mapping[str, str] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from sam_common.contracts import SegmentationRecord
 from sam_common.data.coco_json import missing
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_class_indices
@@ -52,7 +53,7 @@ def load_vocabulary(name: str, files: Mapping[str, str]) -> Vocabulary:
     return parse_vocabulary(Path(files["classes"]))
 
 
-def load_records(name: str, files: Mapping[str, str]) -> list[dict[str, Any]]:
+def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord]:
     """One record per label map, sorted by path, as `DatasetSpec` describes them.
 
     `a/b.png` in the folder of labels belongs to `a/b.jpg`, or another extension, in the folder of images; its path
@@ -88,7 +89,7 @@ def ignore_label(num_classes: int) -> int:
     return 255 if num_classes <= 255 else 65535
 
 
-def read_label_map(record: dict[str, Any]) -> Tensor:
+def read_label_map(record: SegmentationRecord) -> Tensor:
     """The class index of every pixel, int64 [H, W], -1 where there is none.
 
     Raises:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -18,11 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sam_common.contracts import Batch, Mapper, ModelInput, Record
 from sam_common.errors import UserError
-
-Record = dict[str, Any]
-Mapper = Callable[[Record, int], dict[str, Any]]
-Batch = list[dict[str, Any]]
 
 
 class BatchLoader:
@@ -176,7 +173,7 @@ class MappedRecords(Dataset):
         self.bytes = torch.frombuffer(bytearray(b"".join(packed) or b"\0"), dtype=torch.uint8)
         self.mapper, self.seed = mapper, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | UserError:
+    def __getitem__(self, key: tuple[int, int]) -> ModelInput | UserError:
         iteration, index = key
         start, end = self.ends[index : index + 2].tolist()
         record = json.loads(self.bytes[start:end].numpy().tobytes())

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from sam_common.contracts import ImageRecord, ModelInput, SegmentationInput, SegmentationRecord
 from sam_common.data.images import read_image
 from sam_common.data.segments import read_targets
 from sam_common.errors import UserError
@@ -61,7 +62,7 @@ class SegmentationMapper:
         self.min_size_test = min_size_test
         self.max_size_test = max_size_test
 
-    def __call__(self, record: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+    def __call__(self, record: SegmentationRecord, seed: int = 0) -> SegmentationInput:
         """The model input of one record.
 
         Raises:
@@ -69,15 +70,13 @@ class SegmentationMapper:
         """
         image = read_image(record["file_name"])
         check_size(image, record)
-        item = {key: record[key] for key in ("height", "width", "file_name", "image_id")}
-        item["vocabulary"] = self.vocabulary
         if not self.training:
             size = shortest_edge_size(image.shape[-2:], self.min_size_test, self.max_size_test)
-            return item | {"image": resize_image(image, size)}
+            return {**model_input(record, resize_image(image, size)), "vocabulary": self.vocabulary}
         image, segments = self._jitter(image, record, torch.Generator().manual_seed(seed))
-        return item | {"image": image, "segments": segments, "seed": seed}
+        return {**model_input(record, image), "vocabulary": self.vocabulary, "segments": segments, "seed": seed}
 
-    def _jitter(self, image: Tensor, record: dict[str, Any], generator: Generator) -> tuple[Tensor, Segments]:
+    def _jitter(self, image: Tensor, record: SegmentationRecord, generator: Generator) -> tuple[Tensor, Segments]:
         low, high = self.scale_range
         scale = low + (high - low) * _uniform(generator)
         size = fit_size(image.shape[-2:], self.image_size * scale)
@@ -99,6 +98,17 @@ class SegmentationMapper:
         top = int(_uniform(generator) * (max(height - self.image_size, 0) + 1))
         left = int(_uniform(generator) * (max(width - self.image_size, 0) + 1))
         return ..., slice(top, top + self.image_size), slice(left, left + self.image_size)
+
+
+def model_input(record: ImageRecord, image: Tensor) -> ModelInput:
+    """What every model is given of a record; the image [3, h, w] may be resized."""
+    return {
+        "image": image,
+        "height": record["height"],
+        "width": record["width"],
+        "file_name": record["file_name"],
+        "image_id": record["image_id"],
+    }
 
 
 def shortest_edge_size(size: tuple[int, int] | torch.Size, shortest: int, longest: int) -> tuple[int, int]:
@@ -144,7 +154,7 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
 
 
-def check_size(image: Tensor, record: dict[str, Any]) -> None:
+def check_size(image: Tensor, record: ImageRecord) -> None:
     """Raises UserError where an image [3, H, W] is not of the size that its record says."""
     height, width = image.shape[-2:]
     if (height, width) != (record["height"], record["width"]):

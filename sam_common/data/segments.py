@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from sam_common.contracts import Annotation, SegmentationRecord
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.label_maps import read_label_map
 from sam_common.errors import UserError
@@ -17,7 +17,7 @@ Move = Callable[[Tensor], Tensor]
 """Takes a layer [1, H, W], uint8 or float32, to [1, h, w] without making new values, as nearest resizing does."""
 
 
-def read_segments(record: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+def read_segments(record: SegmentationRecord) -> tuple[Tensor, Tensor, Tensor]:
     """All segments of a record at the size of its image: classes int64 [N], masks bool [N, H, W], crowd bool [N].
 
     Of a label map, each class that occurs is a segment. Instances may overlap; a segment may have no pixel.
@@ -31,7 +31,7 @@ def read_segments(record: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
     return classes, labels == _numbers(len(classes)), crowd
 
 
-def read_targets(record: dict[str, Any], move: Move) -> tuple[Tensor, Tensor]:
+def read_targets(record: SegmentationRecord, move: Move) -> tuple[Tensor, Tensor]:
     """What a model learns of a record: classes int64 [N], masks bool [N, h, w], where `move` has taken them.
 
     Crowd regions are no targets, nor are segments that have no pixel, or none left.
@@ -52,11 +52,11 @@ def read_targets(record: dict[str, Any], move: Move) -> tuple[Tensor, Tensor]:
     return classes[visible], masks[visible]
 
 
-def _has_instances(record: dict[str, Any]) -> bool:
+def _has_instances(record: SegmentationRecord) -> bool:
     return "annotations" in record and "pan_seg_file_name" not in record
 
 
-def _read_instances(record: dict[str, Any], entries: list[dict[str, Any]], move: Move) -> tuple[Tensor, Tensor, Tensor]:
+def _read_instances(record: SegmentationRecord, entries: list[Annotation], move: Move) -> tuple[Tensor, Tensor, Tensor]:
     size = record["height"], record["width"]
     layers = [move(torch.zeros(1, *size, dtype=torch.uint8))[:0]]  # the shape, where there are no instances
     for entry in entries:
@@ -67,7 +67,7 @@ def _read_instances(record: dict[str, Any], entries: list[dict[str, Any]], move:
     return classes, torch.cat(layers).bool(), crowd
 
 
-def _read_disjoint(record: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+def _read_disjoint(record: SegmentationRecord) -> tuple[Tensor, Tensor, Tensor]:
     """Classes int64 [N], crowd bool [N], and one map for all: int64 [H, W], k+1 at segment k, 0 where void."""
     if "pan_seg_file_name" in record:
         info = record["segments_info"]

@@ -9,13 +9,13 @@ import secrets
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
 from sam_common.config import CfgNode, one_of
+from sam_common.contracts import Batch
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.loader import build_train_loader
@@ -119,11 +119,11 @@ def build_plan(cfg: CfgNode) -> Plan:
     )
 
 
-def build_batches(cfg: CfgNode, *, rank: int, world_size: int) -> Callable[[int], Iterable[list[dict[str, Any]]]]:
+def build_batches(cfg: CfgNode, *, rank: int, world_size: int) -> Callable[[int], Iterable[Batch]]:
     """First iteration -> the training batches of a rank from there on, of all data sets of `DATASETS.TRAIN`."""
     records, mapper = training_set(cfg, [catalog.get(name) for name in cfg.DATASETS.TRAIN])
 
-    def batches(start_iteration: int) -> Iterable[list[dict[str, Any]]]:
+    def batches(start_iteration: int) -> Iterable[Batch]:
         return build_train_loader(
             records,
             mapper,

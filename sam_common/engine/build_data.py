@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sam_common.config import CfgNode, one_of
+from sam_common.contracts import Mapper, Record
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.loader import Mapper, Record
 from sam_common.errors import UserError
 from sam_common.method import Method, method_for, methods
 from sam_common.structures import Vocabulary

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from lightning_fabric import Fabric
 from torch import nn
 
 from sam_common.config import CfgNode, one_of
+from sam_common.contracts import as_model
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.loader import build_test_loader
@@ -36,7 +37,7 @@ def check_evaluation(cfg: CfgNode, model: nn.Module) -> None:
     """
     one_of("TEST.EVALUATORS, without --engine detectron2,", cfg.TEST.EVALUATORS, ("auto", "native"))
     for spec in map(catalog.get, cfg.DATASETS.TEST):
-        served(spec.name, method_of_spec(spec).truths[spec.truth], cast(set[str], model.outputs))
+        served(spec.name, method_of_spec(spec).truths[spec.truth], as_model(model).outputs)
 
 
 def evaluate_all(
@@ -71,7 +72,7 @@ def _evaluate_one(
     facts: dict[str, Any],
     stopped: Callable[[], bool],
 ) -> Results | None:
-    folder, seen = Path(cfg.OUTPUT_DIR) / "inference" / spec.name, cast(Vocabulary, model.training_vocabulary) or None
+    folder, seen = Path(cfg.OUTPUT_DIR) / "inference" / spec.name, as_model(model).training_vocabulary or None
     records, mapper = test_set(cfg, spec)
     loader = build_test_loader(
         records,
@@ -81,7 +82,7 @@ def _evaluate_one(
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
     evaluators = Evaluators(spec.name, make_evaluators(spec, folder, seen))
-    results = evaluate(model, loader, evaluators, name=spec.name, autocast=fabric.autocast(), stopped=stopped)
+    results = evaluate(as_model(model), loader, evaluators, name=spec.name, autocast=fabric.autocast(), stopped=stopped)
     if results is None:
         return None
     facts = {**dataset_facts(spec, seen), **facts, **evaluators.facts()}
@@ -125,7 +126,7 @@ def build_validation(
     def validate(
         model: nn.Module, autocast: AbstractContextManager, stopped: Callable[[], bool]
     ) -> dict[str, Results] | None:
-        results = evaluate(model, batches, evaluators, name=spec.name, autocast=autocast, stopped=stopped)
+        results = evaluate(as_model(model), batches, evaluators, name=spec.name, autocast=autocast, stopped=stopped)
         return None if results is None else {spec.name: results}
 
     return validate

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch import nn
 from tqdm import tqdm
 
+from sam_common.contracts import Batch, Model
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.class_groups import GROUPS, published_classes
 from sam_common.evaluation.evaluator import Judge, Results, gather, is_main_process
@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    model: nn.Module,
-    loader: Iterable[list[dict[str, Any]]],
+    model: Model,
+    loader: Iterable[Batch],
     evaluator: Judge,
     *,
     name: str,

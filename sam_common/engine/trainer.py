@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from sam_common.contracts import Batch, Losses
 from sam_common.data.loader import item_seed
 from sam_common.engine.checkpoint import Checkpointer
 from sam_common.engine.evaluation import flatten
@@ -27,9 +28,8 @@ from sam_common.evaluation.evaluator import Results, gather
 
 logger = logging.getLogger(__name__)
 
-Batch = list[dict[str, Any]]
 Evaluate = Callable[[int, Callable[[], bool]], "dict[str, Results] | None"]
-Backward = Callable[[Batch], dict[str, Tensor]]
+Backward = Callable[[Batch], Losses]
 BEST = "model_best"
 
 MAX_SKIPPED_IN_A_ROW = 10

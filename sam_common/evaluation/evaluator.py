@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol, TypeVar
 
@@ -21,7 +22,7 @@ class Judge(Protocol):
     def reset(self) -> None:
         """Forgets everything seen so far."""
 
-    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+    def process(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Takes in a batch: the model's inputs and, in the same order, its outputs."""
 
     def evaluate(self) -> Results:
@@ -70,7 +71,7 @@ class Evaluators:
         for evaluator in self.evaluators:
             evaluator.reset()
 
-    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+    def process(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Takes in a batch, as soon as the one before is judged; it must not be changed afterwards.
 
         Raises:
@@ -112,13 +113,13 @@ class Evaluators:
         return [evaluator for evaluator in self.evaluators if evaluator.judges[0] in made]
 
 
-def served(name: str, evaluators: Sequence[Any], made: set[str]) -> list[Any]:
+def served(name: str, evaluators: Sequence[Any], made: AbstractSet[str]) -> list[Any]:
     """Those evaluators, or classes of them, of data set `name` that can judge what a model makes.
 
     Raises:
         UserError: none can.
     """
-    used = [evaluator for evaluator in evaluators if made.intersection(evaluator.judges)]
+    used = [evaluator for evaluator in evaluators if made & set(evaluator.judges)]
     if not used:
         wanted = ", ".join(evaluator.judges[0] for evaluator in evaluators)
         makes = ", ".join(sorted(made)) or "nothing"

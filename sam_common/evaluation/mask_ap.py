@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as codec
 
+from sam_common.contracts import ModelInput, SegmentationOutput, SegmentationRecord
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.class_groups import GROUPS, published_classes
 from sam_common.evaluation.evaluator import Results, gather, is_main_process, rank_and_size
@@ -146,7 +147,7 @@ class MaskAPEvaluator:
         self._results.clear()
         self._truth.clear()
 
-    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+    def process(self, inputs: Sequence[ModelInput], outputs: Sequence[SegmentationOutput]) -> None:
         """Writes one batch; `instances` is `Instances`. Those of a class that is no thing are passed by.
 
         Raises:
@@ -189,7 +190,7 @@ class MaskAPEvaluator:
                     metrics |= {f"AP{GROUPS[group]}": float(np.mean(values)), f"n{GROUPS[group]}": float(len(values))}
         return results
 
-    def _encode(self, record: dict[str, Any], instances: Instances) -> list[dict[str, Any]]:
+    def _encode(self, record: SegmentationRecord, instances: Instances) -> list[dict[str, Any]]:
         entries = []
         for mask, score, index, box in zip(
             instances.pred_masks,

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam_common.contracts import ModelInput, SegmentationOutput, SegmentationRecord
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.class_groups import GROUPS, class_groups
 from sam_common.evaluation.evaluator import Results, gather
@@ -213,7 +214,7 @@ class MeanIoUEvaluator:
         self._counts = torch.zeros(len(self.vocabulary), 3, dtype=torch.int64)
         self._predictions.clear()
 
-    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+    def process(self, inputs: Sequence[ModelInput], outputs: Sequence[SegmentationOutput]) -> None:
         """Counts and writes one batch: `sem_seg_labels` [H, W] classes, or else the best of `sem_seg` [C, H, W].
 
         Raises:
@@ -236,7 +237,7 @@ class MeanIoUEvaluator:
         self._predictions.join()
         return {"sem_seg": summarize(counts, self.vocabulary, self.groups)}
 
-    def _encode(self, record: dict[str, Any], predicted: Tensor) -> list[dict[str, Any]]:
+    def _encode(self, record: SegmentationRecord, predicted: Tensor) -> list[dict[str, Any]]:
         return [
             {
                 "image_id": record["image_id"],

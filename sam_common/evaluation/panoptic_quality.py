@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam_common.contracts import ModelInput, PanopticSegment, SegmentationOutput, SegmentationRecord
 from sam_common.data.coco_panoptic import index_segments, index_truth, read_true_ids
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import write_segment_ids
@@ -46,7 +47,7 @@ METRICS = ("PQ", "SQ", "RQ")
 
 
 def shared_pixels(
-    record: dict[str, Any], true_ids: Tensor, predicted_ids: Tensor, segments: Sequence[dict[str, Any]]
+    record: SegmentationRecord, true_ids: Tensor, predicted_ids: Tensor, segments: Sequence[PanopticSegment]
 ) -> Tensor:
     """`joint_areas` of two maps of ids: those of a record's `segments_info` and those of the predicted segments.
 
@@ -205,7 +206,7 @@ class PanopticQualityEvaluator:
         self._images: list[int | str] = []
         self._predictions.clear()
 
-    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+    def process(self, inputs: Sequence[ModelInput], outputs: Sequence[SegmentationOutput]) -> None:
         """Counts and writes one batch.
 
         Raises:
@@ -225,7 +226,7 @@ class PanopticQualityEvaluator:
             self._write_quality(counts, metrics, len(images))
         return {"panoptic_seg": metrics}
 
-    def _process_image(self, record: dict[str, Any], ids: Tensor, segments: list[dict[str, Any]]) -> None:
+    def _process_image(self, record: SegmentationRecord, ids: Tensor, segments: Sequence[PanopticSegment]) -> None:
         true_ids = read_true_ids(record)
         if ids.shape != true_ids.shape:
             shapes = f"{tuple(ids.shape)}, not {tuple(true_ids.shape)}"
@@ -288,5 +289,5 @@ class PanopticQualityEvaluator:
         write_text(self.output_dir / "panoptic_quality.json", json.dumps(content))
 
 
-def _column(segments: list[dict[str, Any]], key: str) -> Tensor:
+def _column(segments: Sequence[Any], key: str) -> Tensor:
     return torch.tensor([int(segment[key]) for segment in segments], dtype=torch.int64)

@@ -7,12 +7,11 @@ with `iscrowd`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pycocotools import mask as codec
 from torch import Tensor
 
+from sam_common.contracts import Annotation, SegmentationRecord
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.label_maps import read_label_map
 from sam_common.masks.rle import encode_labels, encode_mask, segmentation_area
@@ -22,7 +21,7 @@ IGNORE = -1
 """Class of the pixels that a semantic truth says nothing about."""
 
 
-def read_class_map(record: dict[str, Any]) -> Tensor:
+def read_class_map(record: SegmentationRecord) -> Tensor:
     """The class of every pixel of a panoptic or semantic record, int64 [H, W], `IGNORE` where there is none.
 
     Raises:
@@ -34,7 +33,7 @@ def read_class_map(record: dict[str, Any]) -> Tensor:
     return torch.tensor(classes)[read_ground_truth(record)]
 
 
-def read_instances(record: dict[str, Any], vocabulary: Vocabulary) -> list[dict[str, Any]]:
+def read_instances(record: SegmentationRecord, vocabulary: Vocabulary) -> list[Annotation]:
     """The things of a panoptic or instance record.
 
     Returns:
@@ -59,19 +58,26 @@ def read_instances(record: dict[str, Any], vocabulary: Vocabulary) -> list[dict[
     ]
 
 
-def _area(record: dict[str, Any], entry: dict[str, Any]) -> int:
+def _area(record: SegmentationRecord, entry: Annotation) -> int:
     """Pixels of an instance whose data set does not tell; Detectron2's reader drops what COCO's JSON says."""
     where = f"{record['file_name']}, annotation {entry.get('id')}"
     return segmentation_area(entry["segmentation"], record["height"], record["width"], where)
 
 
-def _things(record: dict[str, Any], vocabulary: Vocabulary) -> list[dict[str, Any]]:
+def _things(record: SegmentationRecord, vocabulary: Vocabulary) -> list[Annotation]:
     masks = encode_labels(read_ground_truth(record))
     nothing = encode_mask(torch.zeros(record["height"], record["width"]))
-    found = []
+    found: list[Annotation] = []
     for index, segment in enumerate(record["segments_info"]):
         if vocabulary[segment["category_id"]].is_thing:
             rle = masks.get(index + 1, nothing)
-            shape = {"area": int(codec.area(rle)), "bbox": codec.toBbox(rle).tolist(), "segmentation": rle}
-            found.append(segment | shape)
+            found.append(
+                {
+                    "category_id": segment["category_id"],
+                    "iscrowd": segment["iscrowd"],
+                    "area": int(codec.area(rle)),
+                    "bbox": codec.toBbox(rle).tolist(),
+                    "segmentation": rle,
+                }
+            )
     return found

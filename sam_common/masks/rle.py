@@ -19,22 +19,20 @@ from numpy.typing import NDArray
 from pycocotools import mask as codec
 from torch import Tensor
 
+from sam_common.contracts import RLE, Segmentation
 from sam_common.errors import UserError
 from sam_common.masks import kernels
 
 _FARTHEST = 100_000
 """Pixels that a polygon may lie off the origin; the time to draw one grows with the length of its edges."""
 
-Segmentation = list[list[float]] | dict[str, Any]
-"""Polygons [x1, y1, x2, y2, …] in pixels, whose union is the mask; or a compressed RLE."""
 
-
-def encode_mask(mask: Tensor | np.ndarray) -> dict[str, Any]:
+def encode_mask(mask: Tensor | np.ndarray) -> RLE:
     """A mask [H, W] of bool or 0 and 1 as {"size": [H, W], "counts": str}, which JSON can hold."""
     return _as_json(codec.encode(np.asfortranarray(mask, dtype=np.uint8)))
 
 
-def encode_labels(labels: Tensor | np.ndarray) -> dict[int, dict[str, Any]]:
+def encode_labels(labels: Tensor | np.ndarray) -> dict[int, RLE]:
     """Every label of a map [H, W] of integers on its own: label -> `encode_mask(labels == label)`, in rising order.
 
     All of them in one pass over the runs of equal labels; the bytes are those of `encode_mask`.
@@ -137,7 +135,7 @@ def segmentation_extent(segmentation: Segmentation, height: int, width: int, whe
     return [left, top, right - left + 1, bottom - top + 1], int(runs[1::2].sum())
 
 
-def as_rle(segmentation: Segmentation, height: int, width: int) -> dict[str, Any]:
+def as_rle(segmentation: Segmentation, height: int, width: int) -> RLE:
     """A checked segmentation as a compressed RLE {size: [H, W], counts: str}."""
     if isinstance(segmentation, dict):
         return segmentation
@@ -159,7 +157,7 @@ def segmentation_iou(first: list[Segmentation], second: list[Segmentation], heig
     return torch.from_numpy(codec.iou(*rles, [0] * len(second))).float()
 
 
-def _as_json(rle: dict[str, Any]) -> dict[str, Any]:
+def _as_json(rle: dict[str, Any]) -> RLE:
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 

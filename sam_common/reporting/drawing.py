@@ -12,6 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -64,7 +65,7 @@ def drawn_size(height: int, width: int) -> tuple[int, int]:
 def draw_panoptic(
     image: np.ndarray,
     panoptic: np.ndarray,
-    segments_info: Sequence[dict],
+    segments_info: Sequence[Any],
     vocabulary: Vocabulary,
     *,
     letters: float = 1.0,

@@ -9,13 +9,14 @@ import torch
 
 from amsam.config import build_amsam
 from amsam.evaluation import METRICS, read_scores
+from amsam.method import test_set
 from amsam.report import picture_row, scores_table
+from amsam.structures import name_of
 from detectron2_sam.commands.demo.run import ROOT, Demo, Shown, train_net
 from detectron2_sam.commands.fewshot.runs import AMSAM, BASELINES
 from detectron2_sam.methods import full_cfg
 from possam.report import evenly, loss_curve, read_json
 from sam_common.data import catalog
-from sam_common.engine.build_data import test_set
 from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
 from sam_common.reporting.page import Part, PictureRow, Section
 
@@ -90,7 +91,7 @@ def picture_rows(run: Path) -> list[PictureRow]:
     for record in (records[index] for index in evenly(len(records), PICTURES)):
         item = mapper(record, 0)
         predicted = model([item])[0]["few_shot"].argmax(0)
-        rows.append(picture_row(record, item["boxes"], predicted, spec.load_vocabulary(), scores[record["image_id"]]))
+        rows.append(picture_row(record, item["boxes"], predicted, spec.load_vocabulary(), scores[name_of(record)]))
     return rows
 
 

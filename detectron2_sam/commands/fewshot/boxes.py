@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from amsam.structures import MaskRecord, name_of
 from sam_common.boxes.detectors import ResultsFile, build_detector
 from sam_common.config import CfgNode, resolve_device
 from sam_common.data.images import read_image
@@ -17,7 +18,7 @@ from sam_common.io.files import write_text
 _NEEDS_NO_SEARCH = ("ground_truth", "full_image")
 
 
-def box_source(name: str, cfg: CfgNode, records: Sequence[dict[str, Any]], output: Path) -> str:
+def box_source(name: str, cfg: CfgNode, records: Sequence[MaskRecord], output: Path) -> str:
     """What `INPUT.BOXES.SOURCE` is to be: `name`, or the file of what the detector of that name finds.
 
     Raises:
@@ -25,7 +26,7 @@ def box_source(name: str, cfg: CfgNode, records: Sequence[dict[str, Any]], outpu
     """
     if name in _NEEDS_NO_SEARCH:
         return name
-    threshold, ids = cfg.INPUT.BOXES.SCORE_THRESHOLD, {record["image_id"] for record in records}
+    threshold, ids = cfg.INPUT.BOXES.SCORE_THRESHOLD, {name_of(record) for record in records}
     path = Path(name) if name.lower().endswith(".json") else output / "boxes.json"
     if path != Path(name) and not path.is_file():
         device = resolve_device(cfg.MODEL.DEVICE)
@@ -34,7 +35,7 @@ def box_source(name: str, cfg: CfgNode, records: Sequence[dict[str, Any]], outpu
         for record in tqdm(records, "boxes", leave=False, disable=None):
             seen = detect(read_image(record["file_name"]))
             for index, (x0, y0, x1, y1) in enumerate(seen.boxes.tolist()):
-                entry = {"image_id": record["image_id"], "file_name": record["file_name"]}
+                entry: dict[str, Any] = {"image_id": name_of(record), "file_name": record["file_name"]}
                 entry |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "score": seen.scores[index].item()}
                 entries.append(entry | ({"category_id": seen.categories[index]} if seen.categories else {}))
         write_text(path, json.dumps(entries))

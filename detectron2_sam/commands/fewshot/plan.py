@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from amsam.data.image_masks import IGNORE, choose_shots, image_masks_spec, read_labels
+from amsam.structures import MaskRecord, name_of
 from detectron2_sam.methods import full_cfg
 from possam.report import read_json
 from sam_common.config import CfgNode
@@ -113,10 +114,10 @@ class Split:
         empty: ids of images whose mask shows nothing.
     """
 
-    records: list[dict[str, Any]]
+    records: Sequence[MaskRecord]
     vocabulary: Vocabulary
-    pool: list[dict[str, Any]]
-    shots: list[list[dict[str, Any]]]
+    pool: Sequence[MaskRecord]
+    shots: list[list[MaskRecord]]
     tested: list[list[str]]
     empty: list[str]
 
@@ -149,24 +150,24 @@ def split(plan: Plan, seeds: int) -> Split:
     if plan.pool > len(records) - 1:
         raise UserError(f"--pool {plan.pool}: of {len(records)} images none is left to test on")
     shown = _look(records)
-    empty = [record["image_id"] for record in records if not shown[record["image_id"]]]
-    pool = [record for record in records[: plan.pool or None] if shown[record["image_id"]]]
+    empty = [name_of(record) for record in records if not shown[name_of(record)]]
+    pool = [record for record in records[: plan.pool or None] if shown[name_of(record)]]
     most = len(pool) if plan.pool else min(len(pool), len(records) - 1)
     if not 2 <= plan.shots <= most:
         told = f"--shots {plan.shots}: {most} of {len(records)} images may be drawn"
         why = f" ({len(empty)} masks show nothing: {some(empty, _SHOWN)})" if empty else ""
         raise UserError(f"{told}{why}, one is left to test on at least; give 2 to {most}, or more images")
     shots = [choose_shots(pool, plan.shots, seed) for seed in range(seeds)]
-    ids = [record["image_id"] for record in records]
-    drawn = [{record["image_id"] for record in chosen} for chosen in shots]
+    ids = [name_of(record) for record in records]
+    drawn = [{name_of(record) for record in chosen} for chosen in shots]
     tested = [ids[plan.pool :] if plan.pool else [name for name in ids if name not in own] for own in drawn]
     return Split(records, spec.load_vocabulary(), pool, shots, tested, empty)
 
 
-def _look(records: Sequence[dict[str, Any]]) -> dict[str, set[int]]:
+def _look(records: Sequence[MaskRecord]) -> dict[str, set[int]]:
     """The labels of each mask beside the background. Raises UserError with all masks that cannot be used."""
 
-    def look(record: dict[str, Any]) -> set[int] | str:
+    def look(record: MaskRecord) -> set[int] | str:
         try:
             return set(read_labels(record).unique().tolist()) - {0, IGNORE}
         except UserError as error:
@@ -179,7 +180,7 @@ def _look(records: Sequence[dict[str, Any]]) -> dict[str, set[int]]:
         told = some(faults, _SHOWN, between="; ")
         raise UserError(f"{len(faults)} of {len(records)} masks cannot be used: {told}")
     labels = [each for each in found if not isinstance(each, str)]
-    return {record["image_id"]: each for record, each in zip(records, labels, strict=True)}
+    return {name_of(record): each for record, each in zip(records, labels, strict=True)}
 
 
 def check_output(plan: Plan, of: Split) -> None:
@@ -213,7 +214,7 @@ def _asked(plan: Plan, of: Split) -> dict[str, Any]:
     cfg.merge_from_file(plan.config_file)
     told = [path for path in (plan.classes, plan.boxes) if path and Path(path).is_file()]
     return asked | {
-        "images in the folder": f"{len(of.records)}, {_sha256([record['image_id'].encode() for record in of.records])}",
+        "images in the folder": f"{len(of.records)}, {_sha256([name_of(record).encode() for record in of.records])}",
         "content of images": _content(record["file_name"] for record in of.records),
         "content of masks": _content(record["mask_file_name"] for record in of.records),
         "content of the configuration": _sha256([cfg.dump().encode()]),
@@ -236,8 +237,8 @@ def remember(plan: Plan, of: Split) -> None:
     """Writes what was asked for, and who is drawn from and tested on."""
     write_text(plan.output / SETTINGS, json.dumps(_asked(plan, of), indent=1, ensure_ascii=False))
     names = {
-        "pool": [record["image_id"] for record in of.pool],
-        "all": [record["image_id"] for record in of.records[plan.pool :]],
+        "pool": [name_of(record) for record in of.pool],
+        "all": [name_of(record) for record in of.records[plan.pool :]],
     }
     names |= {f"test_seed{seed}": tested for seed, tested in enumerate(of.tested)}
     for name, lines in names.items():

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from PIL import Image
 
+from amsam.method import test_set
 from amsam.report import class_table, picture_row, scores_table, spread, worst
+from amsam.structures import MaskRecord, name_of
 from detectron2_sam.commands.fewshot.plan import TEST, Plan, Split
 from detectron2_sam.commands.fewshot.runs import AMSAM, Runs
 from possam.report import loss_curve
 from sam_common.config import CfgNode
 from sam_common.data import catalog
-from sam_common.engine import build_data
 from sam_common.engine.build import register_datasets
 from sam_common.io.files import atomic_path
 from sam_common.reporting.page import Cell, Part, PictureRow, Report, Section, Table
@@ -38,7 +39,7 @@ def next_command(plan: Plan, of: Split) -> str:
         words += ["--boxes", plan.boxes]
     elif plan.boxes not in ("full_image", "ground_truth"):
         words += ["--detector", plan.boxes]
-    if any("/" in record["image_id"] for record in of.records):
+    if any("/" in name_of(record) for record in of.records):
         words.append("--recursive")
     return shlex.join([*words, "--output", str(plan.output / "predicted")])
 
@@ -48,8 +49,8 @@ def worst_rows(runs: Runs, model: torch.nn.Module, cfg: CfgNode, seed: int) -> l
     """The worst images of a seed, drawn, and written to `worst/`."""
     register_datasets(cfg)
     spec, scores = catalog.get(TEST), runs.scores(seed)
-    records, mapper = build_data.test_set(cfg, spec)
-    by_id = {record["image_id"]: record for record in records}
+    records, mapper = test_set(cfg, spec)
+    by_id = {name_of(record): record for record in records}
     rows = []
     for place, name in enumerate(worst(scores, WORST), start=1):
         item = mapper(by_id[name], 0)
@@ -73,7 +74,7 @@ def numbers(
     seeds = [
         {
             "seed": seed,
-            "shots": [record["image_id"] for record in runs.of.shots[seed]],
+            "shots": [name_of(record) for record in runs.of.shots[seed]],
             "validation_dice": validations[seed],
             "test": {words: {k: _finite(v) for k, v in found[seed].items()} for words, found in answers.items()},
         }
@@ -144,5 +145,5 @@ def make_report(
     return Report("Few-shot segmentation", lead, [Part(AMSAM, how, highlights, sections, notes)], facts)
 
 
-def _names(records: Sequence[dict[str, Any]]) -> str:
-    return ", ".join(record["image_id"] for record in records)
+def _names(records: Sequence[MaskRecord]) -> str:
+    return ", ".join(name_of(record) for record in records)

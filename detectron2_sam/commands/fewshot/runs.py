@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from amsam.evaluation import Scores, means, read_scores
+from amsam.structures import name_of
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.fewshot.plan import TEST, Plan, Split
 from sam_common.config import CfgNode, resolve_device
@@ -41,7 +42,7 @@ class Runs:
 
     def train(self, seed: int) -> None:
         """Trains and tests with one seed."""
-        learned = ", ".join(record["image_id"] for record in self.of.shots[seed])
+        learned = ", ".join(name_of(record) for record in self.of.shots[seed])
         tested = len(self.of.tested[seed])
         self._run(self.cfg(seed), f"seed {seed}: learning from {learned}; then testing on {tested} images")
 

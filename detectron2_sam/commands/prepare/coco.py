@@ -13,12 +13,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, parser_of, write_label_map
+from sam_common.contracts import SegmentationRecord
 from sam_common.data import catalog
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.dataset_spec import DatasetSpec
@@ -27,7 +27,7 @@ from sam_common.errors import UserError
 VOID = 255
 
 
-def label_map(record: dict[str, Any], index_of: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def label_map(record: SegmentationRecord, index_of: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The class indices [H, W] of a panoptic record; `index_of` [C] renumbers its classes."""
     segments = np.array([segment["category_id"] for segment in record["segments_info"]], np.int64)
     return np.append(np.uint8(VOID), index_of[segments])[read_ground_truth(record).numpy()]
@@ -41,7 +41,7 @@ def prepare(panoptic: DatasetSpec, semantic: DatasetSpec, workers: int) -> list[
         raise UserError(f"{panoptic.files['json']} has classes that are not COCO's: {sorted(set(found) - set(names))}")
     index_of = np.array([names.index(name) for name in found], np.uint8)
 
-    def target(record: dict[str, Any]) -> Path:
+    def target(record: SegmentationRecord) -> Path:
         png = Path(record["pan_seg_file_name"]).relative_to(panoptic.files["panoptic"])
         return Path(semantic.files["labels"]) / png
 
