@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +14,15 @@ from sam_common.contracts import PanopticSegment, SegmentationRecord
 from sam_common.data.coco_panoptic import coco_panoptic_spec, read_ground_truth
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_image
-from sam_common.errors import UserError
 from sam_common.evaluation.categories import seen_classes
 from sam_common.evaluation.class_groups import GROUPS
 from sam_common.evaluation.panoptic_quality import METRICS, joint_areas, match_segments, panoptic_quality
-from sam_common.reporting.charts import Curve
 from sam_common.reporting.drawing import draw_panoptic
 from sam_common.reporting.page import Cell, Picture, PictureRow, Table
+from sam_common.reporting.run_files import evenly
 from sam_common.structures import Vocabulary
 
 _LETTERS = 1.35  # three pictures share a row, so their words are set larger
-
-
-def read_json(path: Path) -> Any:
-    """Raises UserError where the file is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}; run the evaluation again") from error
-
-
-def loss_curve(metrics_file: Path) -> Curve:
-    """The weighted losses of the last prediction point and the total of all, over the iterations.
-
-    A resumed run writes some iterations twice; the last word counts.
-    """
-    entries: dict[int, dict[str, float]] = {}
-    for line in metrics_file.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        if "total_loss" in entry:
-            entries[entry["iteration"]] = entry
-    names = sorted({name for entry in entries.values() for name in entry if "loss" in name and not name[-1].isdigit()})
-    names.sort(key=lambda name: name != "total_loss")
-    lines = {name: [(i + 1, entries[i][name]) for i in sorted(entries) if name in entries[i]] for name in names}
-    return Curve("Losses, weighted", "iteration", lines)
 
 
 def quality_table(quality: dict[str, Any], caption: str) -> Table:
@@ -151,8 +125,3 @@ def _draw(title: str, image: np.ndarray, labels: Tensor, record: SegmentationRec
     words = ", ".join(vocabulary[segment["category_id"]].name for segment in segments) or "nothing"
     pixels = draw_panoptic(image, labels.numpy(), segments, vocabulary, letters=_LETTERS)
     return Picture(title, pixels, f"{title}: {words}")
-
-
-def evenly(total: int, count: int) -> list[int]:
-    """At most `count` of the indices 0 … total - 1, spread evenly, the first and the last among them."""
-    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ import pytest
 import torch
 
 from detectron2_sam.commands.prepare.generated import prepare
-from possam.report import class_table, image_quality, loss_curve, picture_rows, quality_table, read_json
+from possam.report import class_table, image_quality, picture_rows, quality_table
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.generated import scene_specs, seen_vocabulary
-from sam_common.errors import UserError
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.reporting.page import Part, Report, Section, render
+from sam_common.reporting.run_files import read_json
 
 
 @pytest.fixture(scope="module")
@@ -77,24 +76,3 @@ def test_image_quality_by_hand() -> None:
     assert math.isnan(image_quality(empty, empty, (void, void), 1))
     assert image_quality(one, empty, (full, void), 1) == 0
     assert image_quality(one, one, (full, full), 1) == 100
-
-
-def test_loss_curve_takes_the_last_word_of_a_resumed_run(tmp_path: Path) -> None:
-    """Derived by hand: an iteration written twice counts once; intermediate losses and metrics are no lines."""
-    entries = [
-        {"iteration": 19, "total_loss": 9.0, "loss_mask": 4.0, "loss_mask_0": 5.0, "lr": 0.1},
-        {"iteration": 39, "total_loss": 7.0, "loss_mask": 3.0},
-        {"iteration": 39, "total_loss": 6.0, "loss_mask": 2.0},
-        {"iteration": 39, "panoptic_seg/PQ": 50.0},
-    ]
-    (tmp_path / "metrics.json").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    assert loss_curve(tmp_path / "metrics.json").lines == {
-        "total_loss": [(20, 9.0), (40, 6.0)],
-        "loss_mask": [(20, 4.0), (40, 2.0)],
-    }
-
-
-def test_missing_results_are_named(tmp_path: Path) -> None:
-    """Error: a run without an evaluation says which file is not there."""
-    with pytest.raises(UserError, match=r"panoptic_quality\.json"):
-        read_json(tmp_path / "panoptic_quality.json")

@@ -15,10 +15,10 @@ from amsam.structures import name_of
 from detectron2_sam.commands.demo.run import ROOT, Demo, Shown, train_net
 from detectron2_sam.commands.fewshot.runs import AMSAM, BASELINES
 from detectron2_sam.methods import full_cfg
-from possam.report import evenly, loss_curve, read_json
 from sam_common.data import catalog
 from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
 from sam_common.reporting.page import Part, PictureRow, Section
+from sam_common.reporting.run_files import evenly, loss_curve, read_json
 
 CONFIG = "configs/amsam_T.yaml"
 TEST = "generated_worms_test"

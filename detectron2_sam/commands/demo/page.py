@@ -22,11 +22,11 @@ from detectron2_sam.commands.cli import ToolParser
 from detectron2_sam.commands.demo import amsam, plug, possam, run
 from detectron2_sam.commands.demo.run import ROOT, Demo, Shown, device_name, duration
 from detectron2_sam.commands.prepare.generated import prepare
-from possam.report import read_json
 from sam_common.data import catalog
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path
 from sam_common.reporting.page import Report, write_report
+from sam_common.reporting.run_files import read_json
 
 METHODS = {"possam": possam.demo_possam, "plug": plug.demo_plug, "amsam": amsam.demo_amsam}
 _PICTURES = 2  # of each method in picture.jpg

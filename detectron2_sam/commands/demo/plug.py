@@ -7,9 +7,9 @@ from pathlib import Path
 
 from detectron2_sam.commands.demo.run import NUM_TEST, Demo, Shown, train_net
 from plug.report import METRICS, amodal_picture_rows, amodal_table
-from possam.report import loss_curve, read_json
 from sam_common.data import catalog
 from sam_common.reporting.page import Part, Section
+from sam_common.reporting.run_files import loss_curve, read_json
 
 CONFIG = "configs/plug_T.yaml"
 TEST = "generated_test_amodal"

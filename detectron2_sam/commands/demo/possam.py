@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from detectron2_sam.commands.demo.run import NUM_TEST, Demo, Shown, train_net
-from possam.report import class_table, loss_curve, picture_rows, quality_table, read_json
+from possam.report import class_table, picture_rows, quality_table
 from sam_common.data import catalog
 from sam_common.evaluation.class_groups import GROUPS
 from sam_common.evaluation.panoptic_quality import METRICS
 from sam_common.reporting.page import Cell, Part, Section, Table
+from sam_common.reporting.run_files import loss_curve, read_json
 
 CONFIG = "configs/possam_T.yaml"
 TRAIN, TEST = "generated_train_panoptic", "generated_test_panoptic"

@@ -15,11 +15,11 @@ from tqdm import tqdm
 from amsam.data.image_masks import IGNORE, choose_shots, image_masks_spec, read_labels
 from amsam.structures import MaskRecord, name_of
 from detectron2_sam.methods import full_cfg
-from possam.report import read_json
 from sam_common.config import CfgNode
 from sam_common.errors import UserError
 from sam_common.io.files import write_text
 from sam_common.io.weights import OFFICIAL, cache_folder
+from sam_common.reporting.run_files import read_json
 from sam_common.structures import Vocabulary
 from sam_common.text import some
 
