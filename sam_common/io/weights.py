@@ -9,25 +9,21 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any
-from urllib.request import urlopen
+from typing import Any
 
-import torch
+import torch.hub
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
 
 from sam_common.errors import UserError
 from sam_common.text import some
 
 CACHE_VARIABLE = "DETECTRON2_SAM_CACHE"
-_CHUNK = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -78,55 +74,27 @@ def official_weights(name: str) -> Path:
 def verified_file(official: OfficialFile, name: str) -> Path:
     """The local copy of a published file, called `name` where it is damaged; see `official_weights`."""
     path = cache_folder() / official.file_name
-    if not path.is_file():
-        _download(official, path)
-    elif not (found := _file_sha256(path)).startswith(official.sha256):
-        raise UserError(
-            f"{path} is damaged: its SHA-256 is {found}, {name} has {official.sha256}; delete it to download it again"
-        )
-    return path
-
-
-def _download(official: OfficialFile, path: Path) -> None:
-    """Writes beside `path` and renames when complete and verified, so that `path` never holds part of a file."""
-    part = None
+    if path.is_file():
+        if not (found := _file_sha256(path)).startswith(official.sha256):
+            raise UserError(
+                f"{path} is damaged: its SHA-256 is {found}, {name} has {official.sha256}; "
+                "delete it to download it again"
+            )
+        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            urlopen(official.url, timeout=30) as response,
-            tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file,
-        ):
-            part = Path(file.name)
-            found = _copy(response, file, official.file_name)
-        if not found.startswith(official.sha256):
-            raise UserError(
-                f"{official.url} arrived damaged and was deleted: its SHA-256 is {found}, expected {official.sha256}; "
-                "try again"
-            )
-        os.replace(part, path)
+        torch.hub.download_url_to_file(official.url, str(path), hash_prefix=official.sha256)
+    except RuntimeError as error:  # the file is not the one that was published
+        raise UserError(f"{official.url} arrived damaged and was deleted: {error}; try again") from error
     except (OSError, HTTPException) as error:
         raise UserError(f"cannot download {official.url} ({error}); fetch it yourself and put it at {path}") from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
-
-
-def _copy(response: HTTPResponse, file: IO[bytes], description: str) -> str:
-    """Copies a response to a file with a progress bar; the SHA-256 of what went through."""
-    digest = hashlib.sha256()
-    total = int(response.headers.get("Content-Length", 0)) or None
-    with tqdm(total=total, unit="B", unit_scale=True, desc=description) as progress:
-        while chunk := response.read(_CHUNK):
-            file.write(chunk)
-            digest.update(chunk)
-            progress.update(len(chunk))
-    return digest.hexdigest()
+    return path
 
 
 def _file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()
 

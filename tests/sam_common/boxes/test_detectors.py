@@ -7,9 +7,10 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import Request
 
 import pytest
-import torch
+import torch.hub
 from torch import Tensor
 
 from detectron2_sam.methods import full_cfg
@@ -19,7 +20,6 @@ from sam_common.boxes import detectors
 from sam_common.boxes.boxes import Boxes
 from sam_common.boxes.detectors import TORCHVISION, ResultsFile, build_box_source, build_detector, register_detector
 from sam_common.errors import UserError
-from sam_common.io import weights
 
 IMAGE = torch.zeros(3, 6, 8, dtype=torch.uint8)
 NAN = float("nan")
@@ -77,10 +77,10 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
 def test_without_network_one_line_says_where_to_put_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Error: the address, the reason and the place of a file fetched by hand."""
 
-    def urlopen(url: str, timeout: float) -> None:
+    def urlopen(request: Request) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr(weights, "urlopen", urlopen)
+    monkeypatch.setattr(torch.hub, "urlopen", urlopen)
     with pytest.raises(UserError, match=r"cannot download https.*ssdlite320.*no network.*put it at .*\.pth") as error:
         build_detector("ssdlite320_mobilenet_v3_large")
     assert "\n" not in str(error.value)

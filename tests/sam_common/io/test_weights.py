@@ -8,9 +8,10 @@ import pickle
 from email.message import Message
 from pathlib import Path
 from urllib.error import URLError
+from urllib.request import Request
 
 import pytest
-import torch
+import torch.hub
 
 from sam_common.errors import UserError
 from sam_common.io import weights
@@ -22,10 +23,10 @@ CONTENT = b"published bytes " * 100_000  # more than one chunk
 class Response(io.BytesIO):
     """What `urlopen` returns, as far as it is used."""
 
-    def __init__(self, content: bytes) -> None:
-        super().__init__(content)
-        self.headers = Message()
-        self.headers["Content-Length"] = str(len(content))
+    def info(self) -> Message:
+        headers = Message()
+        headers["Content-Length"] = str(len(self.getvalue()))
+        return headers
 
 
 @pytest.fixture()
@@ -41,11 +42,11 @@ def serve(monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[str]:
     """Lets every address answer with `content`; the addresses asked for."""
     asked: list[str] = []
 
-    def urlopen(url: str, timeout: float) -> Response:
-        asked.append(url)
+    def urlopen(request: Request) -> Response:
+        asked.append(request.full_url)
         return Response(content)
 
-    monkeypatch.setattr(weights, "urlopen", urlopen)
+    monkeypatch.setattr(torch.hub, "urlopen", urlopen)
     return asked
 
 
@@ -72,15 +73,16 @@ def test_wrong_hash_is_refused_and_deleted(cache: Path, monkeypatch: pytest.Monk
 def test_without_a_network_the_way_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line with the address to fetch and the place to put the file."""
 
-    def urlopen(url: str, timeout: float) -> Response:
+    def urlopen(request: Request) -> Response:
         raise URLError("Name or service not known")
 
-    monkeypatch.setattr(weights, "urlopen", urlopen)
+    monkeypatch.setattr(torch.hub, "urlopen", urlopen)
     with pytest.raises(UserError) as caught:
         official_weights("sam_vit_b")
     message = str(caught.value)
     assert "https://example.org/sam_vit_b_01ec64.pth" in message
     assert str(cache / "sam_vit_b_01ec64.pth") in message and "\n" not in message
+    assert list(cache.iterdir()) == []
 
 
 def test_broken_connection_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,10 +94,24 @@ def test_broken_connection_leaves_nothing(cache: Path, monkeypatch: pytest.Monke
                 raise ConnectionResetError("connection reset")
             return super().read(size)
 
-    monkeypatch.setattr(weights, "urlopen", lambda url, timeout: Broken(CONTENT))
+    monkeypatch.setattr(torch.hub, "urlopen", lambda request: Broken(CONTENT))
     with pytest.raises(UserError, match="connection reset"):
         official_weights("sam_vit_b")
     assert list(cache.iterdir()) == []
+
+
+def test_a_killed_download_is_not_taken_for_the_file(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While bytes arrive, the official name is not there: what a kill leaves behind is not found by the next call."""
+    seen: list[bool] = []
+
+    class Watched(Response):
+        def read(self, size: int | None = -1, /) -> bytes:
+            seen.append((cache / "sam_vit_b_01ec64.pth").exists())
+            return super().read(size)
+
+    monkeypatch.setattr(torch.hub, "urlopen", lambda request: Watched(CONTENT))
+    assert official_weights("sam_vit_b").read_bytes() == CONTENT
+    assert len(seen) > 2 and not any(seen)
 
 
 def test_damaged_cache_file_is_named_and_kept(cache: Path) -> None:
