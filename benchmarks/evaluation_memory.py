@@ -43,7 +43,6 @@ from sam_common.evaluation.mean_iou import MeanIoUEvaluator
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.io.files import atomic_path
 from sam_common.masks.rle import encode_mask
-from sam_common.reporting.charts import round_ticks
 from sam_common.structures import Category, Instances
 
 HEIGHT, WIDTH, SEGMENTS, SCENES = 96, 128, 12, 8
@@ -213,46 +212,22 @@ def main() -> int:
     return 0
 
 
-COLORS = ((47, 111, 171), (214, 96, 48), (64, 145, 108), (155, 89, 182), (120, 120, 120))
-SIZE, MARGIN = (900, 420), (70, 50)
-"""Width and height of the drawing, and what is left free at its left and its bottom, pixels."""
-
-
 def draw(path: Path, lines: dict[str, dict[str, Any]], every: int) -> None:
     """MiB above those before the first image, over images; a dot where `evaluate` takes it."""
-    picture = np.full((SIZE[1], SIZE[0], 3), 255, dtype=np.uint8)
-    curves = {
-        name: [size - line["mib"][0] for size in (*line["mib"], line["evaluate_mib"])] for name, line in lines.items()
-    }
-    x_ticks = round_ticks(0.0, float(every * max(len(curve) - 2 for curve in curves.values())))
-    y_ticks = round_ticks(0.0, max(max(curve) for curve in curves.values()))
+    from matplotlib.figure import Figure  # not in the processes that are measured
 
-    def place(x: float, y: float) -> tuple[int, int]:
-        wide, high = SIZE[0] - MARGIN[0] - 150, SIZE[1] - MARGIN[1] - 30
-        return round(MARGIN[0] + wide * x / x_ticks[-1]), round(SIZE[1] - MARGIN[1] - high * y / y_ticks[-1])
-
-    def write(text: str, at: tuple[int, int], color: tuple[int, ...] = (90, 90, 90)) -> None:
-        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, 1, cv2.LINE_AA)
-
-    for tick in y_ticks:
-        cv2.line(picture, place(0, tick), place(x_ticks[-1], tick), (225, 225, 225), 1)
-        write(f"{tick:g}", (20, place(0, tick)[1] + 4))
-    for tick in x_ticks:
-        write(f"{tick:g}", (place(tick, 0)[0] - 14, SIZE[1] - MARGIN[1] + 20))
-    write("images", (SIZE[0] // 2 - 60, SIZE[1] - 10))
-    write("MiB more than before the first image; dots: the evaluation at the end", (10, 14))
-    lowest = SIZE[1]
-    for (name, (*curve, end)), color in sorted(
-        zip(curves.items(), COLORS, strict=False), key=lambda entry: entry[0][1][-1]
-    ):
-        points = np.array([place(every * index, size) for index, size in enumerate(curve)], dtype=np.int32)
-        cv2.polylines(picture, [points], False, color, 2, cv2.LINE_AA)
-        dot = place(every * (len(curve) - 1), end)
-        cv2.circle(picture, dot, 4, color, -1, cv2.LINE_AA)
-        lowest = min(lowest - 16, dot[1] + 4)
-        write(f"{name} {end:.0f}", (dot[0] + 10, lowest), color)
+    figure = Figure((9, 4.2), layout="constrained")
+    axes = figure.add_subplot(frameon=False, xlabel="images")
+    axes.set_title("MiB more than before the first image; dots: the evaluation at the end", loc="left")
+    axes.grid(axis="y", color="#dddddd")
+    axes.tick_params(length=0)
+    for name, line in sorted(lines.items(), key=lambda entry: -entry[1]["evaluate_mib"]):
+        mib, end = np.subtract(line["mib"], line["mib"][0]), line["evaluate_mib"] - line["mib"][0]
+        (curve,) = axes.plot(every * np.arange(len(mib)), mib, linewidth=2, label=f"{name} {end:.0f}")
+        axes.plot(every * (len(mib) - 1), end, "o", color=curve.get_color())
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, labelcolor="linecolor")
     with atomic_path(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+        figure.savefig(temporary, format="png", dpi=100)
 
 
 if __name__ == "__main__":

@@ -57,4 +57,4 @@ def test_the_curve_is_drawn(tmp_path: Path) -> None:
     """Edge: one evaluator whose memory does not change at all."""
     evaluation_memory.draw(tmp_path / "new" / "curve.png", {"flat": {"mib": [5.0, 5.0], "evaluate_mib": 5.0}}, 250)
     with Image.open(tmp_path / "new" / "curve.png") as picture:
-        assert picture.size == evaluation_memory.SIZE
+        assert picture.size == (900, 420)

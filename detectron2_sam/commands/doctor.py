@@ -32,7 +32,7 @@ PYTHON = (3, 10)
 PACKAGES = (
     "torch", "torchvision", "segment-anything", "open_clip_torch", "timm", "fvcore", "pycocotools",
     "opencv-python-headless", "lightning-fabric", "scipy", "tensorboard", "safetensors", "huggingface_hub",
-    "supervision", "tabulate", "tqdm",
+    "supervision", "tabulate", "tqdm", "jinja2", "matplotlib",
 )  # fmt: skip
 OPTIONAL = {
     "detectron2": "only --engine detectron2 needs it: docs/detectron2.md",

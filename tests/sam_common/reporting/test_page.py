@@ -13,10 +13,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_common.reporting.charts import Curve, line_chart, round_ticks, running_mean
-from sam_common.reporting.page import Part, Picture, PictureRow, Report, Section, Table, render, write_report
+from sam_common.reporting.charts import Curve
+from sam_common.reporting.page import (
+    Cell,
+    Part,
+    Picture,
+    PictureRow,
+    Report,
+    Section,
+    Spread,
+    Table,
+    render,
+    write_report,
+)
 
-_VOID = {"meta", "img", "line", "polyline", "br"}
+_VOID = {"meta", "img"}
 
 
 class _Checker(HTMLParser):
@@ -100,9 +111,8 @@ def test_reader_without_sight_is_served(report: Report) -> None:
     attributes = _parse(render(report)).attributes
     assert ("html", "lang", "en") in attributes
     assert ("img", "alt", "a scene") in attributes
-    assert [value for tag, name, value in attributes if tag == "svg" and name == "aria-label"] == [
-        "total goes from 3 to 1"
-    ]
+    assert [value for _, name, value in attributes if name == "aria-label"] == ["total goes from 3 to 1"]
+    assert [tag for tag, name, value in attributes if name == "role"] == ["div"]
     assert {value for tag, name, value in attributes if tag == "th" and name == "scope"} == {"col", "row"}
 
 
@@ -130,30 +140,35 @@ def test_a_reader_gets_to_each_part(report: Report) -> None:
     assert levels[0] == 1 and all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
+def test_ids_are_unique(report: Report) -> None:
+    """Invariant: two charts bring no id twice, as matplotlib's files would."""
+    section = Section("s", curves=report.parts[0].sections[2].curves * 2)
+    document = render(Report("r", "l", [Part("p", "l", sections=[section])]))
+    assert document.count("<svg") == 2
+    assert [value for _, name, value in _parse(document).attributes if name == "id"] == ["part-0"]
+
+
+def test_bars_are_as_long_as_percentages() -> None:
+    """Derived by hand: a bar is its number in per cent of the cell, at most the whole, none where nothing was measured;
+    a spread's is its mean. Numbers stand right, whole ones whole, and so does their header."""
+    cells: list[Cell] = [12.34, 130.0, None, float("nan"), Spread(40.0, 2.0), 12_345]
+    table = Table("t", ("name", "value"), [("row", cell) for cell in cells], bars=(1,))
+    document = render(Report("r", "l", [Part("p", "l", sections=[Section("s", tables=[table])])]))
+    assert re.findall(r'<td class="number bar" style="--share: ([\d.]+)%">(.*?)</td>', document) == [
+        ("12.3", "12.3"), ("100.0", "130.0"), ("40.0", "40.0 ± 2.0"), ("100.0", "12,345"),
+    ]  # fmt: skip
+    assert document.count('<td class="number" title="not measured">–</td>') == 2
+    assert re.findall(r'<th scope="col"(.*?)>', document) == ["", ' class="number"']
+
+
+def test_only_long_tables_are_folded(report: Report) -> None:
+    """Invariant: a folded table is named and counted in what opens it, the other by its caption."""
+    document = render(report)
+    assert document.count("<details>") == document.count("<caption>") == 1
+    assert re.search(r"<summary>Per class <small>1 rows</small></summary>", document)
+    assert "<caption>Quality</caption>" in document
+
+
 def test_empty_report_is_a_page() -> None:
     """Edge case: no sections, no facts."""
     assert "Nothing" in _parse(render(Report("Nothing", "was run"))).texts
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0, 10, [0, 2, 4, 6, 8, 10]), (0, 3000, [0, 1000, 2000, 3000]), (0, 0.5, [0, 0.1, 0.2, 0.3, 0.4, 0.5]),
-     (7, 7, [7, 7.2, 7.4, 7.6, 7.8, 8])],
-)  # fmt: skip
-def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
-    """Derived by hand: steps of 1, 2 or 5 times a power of ten that span the values, an empty span included."""
-    assert round_ticks(low, high) == pytest.approx(expected)
-
-
-def test_running_mean_by_hand() -> None:
-    """Derived by hand: a window of three points in the middle, of one at the ends; a constant stays."""
-    points = [(0, 0.0), (1, 3.0), (2, 6.0), (3, 0.0)]
-    assert running_mean(points, share=0.5) == [(0, 0.0), (1, 3.0), (2, 3.0), (3, 0.0)]
-    assert {y for _, y in running_mean([(i, 2.0) for i in range(100)])} == {2.0}
-
-
-def test_chart_leaves_out_what_cannot_be_drawn() -> None:
-    """Edge case: NaN losses leave a gap, a line without points and a chart without lines leave nothing."""
-    chart = line_chart(Curve("Loss", "iteration", {"a": [(0, float("nan")), (1, 2.0)], "b": []}))
-    assert "nan" not in chart and chart.count("<polyline") == 2
-    assert line_chart(Curve("Loss", "iteration", {"b": []})) == ""

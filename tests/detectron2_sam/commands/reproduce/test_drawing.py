@@ -15,8 +15,15 @@ def elements(svg: str, tag: str) -> list[ElementTree.Element]:
     return list(ElementTree.fromstring(svg).iter(SVG + tag))
 
 
-def numbers(svg: str, tag: str, key: str) -> list[float]:
-    return [float(element.attrib[key]) for element in elements(svg, tag)]
+def points(svg: str) -> list[tuple[float, float, str]]:
+    """Place and style of each dot."""
+    return [(float(dot.attrib["x"]), float(dot.attrib["y"]), dot.attrib["style"]) for dot in elements(svg, "use")]
+
+
+def corners(svg: str) -> list[tuple[float, float, str]]:
+    """First corner and style of each line."""
+    paths = [path.attrib for path in elements(svg, "path") if "style" in path.attrib]
+    return [(float(path["d"].split()[1]), float(path["d"].split()[2]), path["style"]) for path in paths]
 
 
 def test_differences_lie_on_one_axis() -> None:
@@ -27,21 +34,23 @@ def test_differences_lie_on_one_axis() -> None:
         "B": [Difference("d > e", 1.0, 2.0, False)],
     }
     svg = draw_differences(groups)
-    first, second, third = numbers(svg, "circle", "cx")
-    zero = next(float(line.attrib["x1"]) for line in elements(svg, "line") if line.attrib["stroke"] == "#222222")
-    unit = (first - zero) / 4
-    assert unit > 0 and [second, third] == pytest.approx([zero - 2 * unit, zero + unit], abs=0.2)
-    assert [circle.attrib["fill"] == "white" for circle in elements(svg, "circle")] == [False, False, True]
-    assert len({circle.attrib["stroke"] for circle in elements(svg, "circle")}) == 3
+    first, second, third = points(svg)
+    zero = next(x for x, _, style in corners(svg) if "#222222" in style)
+    unit = (first[0] - zero) / 4
+    assert unit > 0 and [second[0], third[0]] == pytest.approx([zero - 2 * unit, zero + unit], abs=0.05)
+    assert first[1] < second[1] < third[1]
+    assert ["#ffffff" in style for _, _, style in (first, second, third)] == [False, False, True]
+    assert len({style.partition("stroke")[2] for _, _, style in (first, second, third)}) == 3
     words = [element.text for element in elements(svg, "text")]
     assert {"A <1>", "B", "c > b", "-2.0 ± 0.5"} <= set(words) and "empty" not in words
-    assert elements(draw_differences({}), "circle") == []  # edge: nothing was run
+    assert points(draw_differences({})) == []  # edge: nothing was run
+    assert draw_differences(groups) == svg  # no date, no random ids
 
 
 def test_lines_go_through_their_points() -> None:
     """Higher means lie higher, further ones further right, and each line is named; edge: a line of one point."""
     svg = draw_lines({"ours": [(5, 40.0, 1.0), (10, 60.0, 2.0)], "theirs": [(10, 50.0, 0.0)]}, "epochs", "Dice")
-    xs, ys = numbers(svg, "circle", "cx"), numbers(svg, "circle", "cy")
-    assert xs[0] < xs[1] and abs(xs[1] - xs[2]) < 10
-    assert ys[0] > ys[2] > ys[1] and ys[0] - ys[2] == pytest.approx(ys[2] - ys[1], abs=0.2)
+    (x0, y0, _), (x1, y1, _), (x2, y2, _) = points(svg)[:3]  # the others are the legend's
+    assert x0 < x1 and abs(x1 - x2) < 10
+    assert y0 > y2 > y1 and y0 - y2 == pytest.approx(y2 - y1, abs=0.05)
     assert {"ours", "theirs", "epochs", "Dice"} <= {element.text for element in elements(svg, "text")}
