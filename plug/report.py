@@ -11,11 +11,11 @@ import numpy as np
 from plug.data.annotations import boxes_of, read_amodal
 from plug.drawing import draw_amodal
 from plug.structures import AmodalRecord
-from possam.report import evenly, read_json
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_image
 from sam_common.masks.rle import decode_segmentation
 from sam_common.reporting.page import Cell, Picture, PictureRow, Table
+from sam_common.reporting.run_files import evenly, read_json
 
 METRICS = {"mIoU_full": "whole", "mIoU_occ_strict": "hidden, strict", "mIoU_occ_compat": "hidden, compat"}
 
