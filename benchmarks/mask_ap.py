@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from benchmarks.side_by_side import in_turn, tell
 from sam_common.evaluation.mask_ap import METRICS, average_precision, coco_library
-from sam_common.masks.rle import encode_mask
+from sam_common.masks.rle import area_and_box, encode_mask
 
 HEIGHT, WIDTH, CLASSES, THINGS, OTHERS = 480, 640, 80, 10, 40
 
@@ -47,10 +47,7 @@ def drawn(shape: np.ndarray, turn: float) -> dict[str, Any]:
     x = np.arange(left, left + part.shape[1]) - shape[1]
     along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
     part[:] = (across / shape[2]) ** 2 + (along / shape[3]) ** 2 < 1
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    corner, end = (columns[0], rows[0]), (columns[-1] + 1, rows[-1] + 1)
-    box = [float(corner[0]), float(corner[1]), float(end[0] - corner[0]), float(end[1] - corner[1])]
-    return {"segmentation": encode_mask(mask), "bbox": box, "area": float(mask.sum())}
+    return {"segmentation": encode_mask(mask), **area_and_box(mask)}
 
 
 def world(images: int, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:

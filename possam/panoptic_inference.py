@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sam_common.boxes.boxes import tight_boxes
 from sam_common.contracts import Panoptic, PanopticSegment
 from sam_common.structures import Instances
 
@@ -172,17 +173,3 @@ def instances(scores: Tensor, mask_logits: Tensor, is_thing: Tensor, *, max_inst
     queries, classes = queries[order], classes[order]
     height, width = mask_logits.shape[-2:]
     return Instances((height, width), masks[queries], final_scores, classes, tight_boxes(masks)[queries])
-
-
-def tight_boxes(masks: Tensor) -> Tensor:
-    """[N, 4] float32 XYXY pixels around [N, H, W] bool masks; column 0 alone spans x 0 to 1, an empty mask is zeros."""
-    x_start, x_stop = _extent(masks.any(dim=1))
-    y_start, y_stop = _extent(masks.any(dim=2))
-    return torch.stack([x_start, y_start, x_stop, y_stop], dim=1).float()
-
-
-def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """First index and one past the last of the true entries of [N, S] bool; 0 and 0 where there are none."""
-    positions = torch.arange(occupied.shape[1], device=occupied.device)
-    stop = ((positions + 1) * occupied).amax(dim=1)
-    return occupied.int().argmax(dim=1), stop

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from plug.structures import AmodalInstances
 from possam.predictor import Panoptic, coco_json, coco_segments
-from sam_common.boxes.boxes import Boxes, mask_box
+from sam_common.boxes.boxes import Boxes, tight_boxes, xywh
 from sam_common.data.images import write_segment_ids
 from sam_common.io.files import atomic_path, write_text
 from sam_common.io.inputs import Input
@@ -64,15 +64,14 @@ def coco_masks(outputs: dict[str, Any], task: str, vocabulary: Vocabulary) -> li
 
 
 def _coco_instances(instances: Any, vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    corners = instances.pred_boxes.tolist()
     return [
         {
             "category_id": vocabulary[int(instances.pred_classes[index])].id,
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "bbox": xywh(box),
             "score": float(instances.scores[index]),
             "segmentation": encode_mask(instances.pred_masks[index]),
         }
-        for index, (x0, y0, x1, y1) in enumerate(corners)
+        for index, box in enumerate(instances.pred_boxes)
     ]
 
 
@@ -137,7 +136,7 @@ def coco_amodal(whole: AmodalInstances, boxes: Boxes) -> list[dict[str, Any]]:
         name = None if boxes.categories is None else boxes.categories[index]
         entry: dict[str, Any] = {
             "category_id": int(name) if name is not None and name.isdecimal() else None,
-            "bbox": _xywh(mask_box(amodal)),
+            "bbox": xywh(tight_boxes(amodal[None])[0]),
             "score": float(boxes.scores[index] * whole.scores[index]),
             "segmentation": encode_mask(amodal),
         }
@@ -146,7 +145,7 @@ def coco_amodal(whole: AmodalInstances, boxes: Boxes) -> list[dict[str, Any]]:
             entry["occluded_segmentation"] = encode_mask(amodal & ~visible)
         if name is not None and not name.isdecimal():
             entry["category"] = name
-        entries.append(entry | {"prompt_bbox": _xywh(whole.pred_boxes[index])})
+        entries.append(entry | {"prompt_bbox": xywh(whole.pred_boxes[index])})
     return entries
 
 
@@ -181,11 +180,6 @@ class AmodalFiles:
         vocabulary = tuple(Category(name, (name,), True, index) for name, index in self._category_ids.items())
         write_text(self.folder / "amodal_results.json", json.dumps(self._annotations))
         write_text(self.folder / "images.json", json.dumps(coco_json(self._images, [], vocabulary)))
-
-
-def _xywh(box: Tensor) -> list[float]:
-    x0, y0, x1, y1 = box.tolist()
-    return [x0, y0, x1 - x0, y1 - y0]
 
 
 def _write_labels(path: Path, labels: Tensor, num_classes: int) -> None:

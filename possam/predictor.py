@@ -19,6 +19,7 @@ from sam_common.data.images import read_image
 from sam_common.data.mapper import resize_image, shortest_edge_size
 from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
 from sam_common.errors import UserError
+from sam_common.masks.rle import area_and_box
 from sam_common.method import build_model
 from sam_common.structures import Instances, Vocabulary
 
@@ -214,10 +215,8 @@ def coco_segments(panoptic: Panoptic, vocabulary: Vocabulary) -> list[dict[str, 
     found = []
     for segment in panoptic[1]:
         mask = ids == segment["id"]
-        columns, rows = (np.flatnonzero(mask.any(axis)) for axis in (0, 1))
-        if not len(rows):
+        if not mask.any():
             continue
-        x, y = int(columns[0]), int(rows[0])
         category = vocabulary[segment["category_id"]]
         score = {"score": round(float(segment["score"]), 4)} if "score" in segment else {}
         found.append(
@@ -226,8 +225,7 @@ def coco_segments(panoptic: Panoptic, vocabulary: Vocabulary) -> list[dict[str, 
                 "category_id": category.id,
                 "isthing": int(category.is_thing),
                 **score,
-                "area": int(mask.sum()),
-                "bbox": [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1],
+                **area_and_box(mask),
                 "iscrowd": 0,
             }
         )

@@ -15,7 +15,7 @@ from amsam.box_prompts import select_boxes
 from amsam.data.image_masks import read_labels
 from amsam.structures import FewShotInput, MaskRecord
 from sam_common.bounded_cache import BoundedCache
-from sam_common.boxes.boxes import Boxes, BoxSource, jitter_boxes, mask_box, no_boxes
+from sam_common.boxes.boxes import Boxes, BoxSource, jitter_boxes, no_boxes, tight_boxes
 from sam_common.data.images import content_key, read_image
 from sam_common.data.loader import item_seed
 from sam_common.data.mapper import check_size, model_input
@@ -95,4 +95,4 @@ class FewShotMapper:
         # Keyed by the image alone: a box that moved between epochs could not be computed once.
         generator = torch.Generator().manual_seed(item_seed(0, 0, record["image_id"]))
         size = (record["height"], record["width"])
-        return Boxes(jitter_boxes(mask_box(mask)[None], self.jitter, generator, size), torch.ones(1))
+        return Boxes(jitter_boxes(tight_boxes(mask[None]), self.jitter, generator, size), torch.ones(1))

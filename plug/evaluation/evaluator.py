@@ -35,7 +35,7 @@ from torch import Tensor
 from plug.data.annotations import read_amodal
 from plug.evaluation.iou import AmodalCounts, amodal_counts, amodal_means, mask_iou, merge_visible
 from plug.structures import AmodalInput, AmodalInstances, AmodalOutput, AmodalRecord, Window
-from sam_common.boxes.boxes import mask_box
+from sam_common.boxes.boxes import tight_boxes, xywh
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.evaluator import Results, gather, is_main_process
 from sam_common.evaluation.mask_ap import average_precision, coco_library
@@ -122,14 +122,14 @@ class AmodalEvaluator:
             entry = {
                 "image_id": record["image_id"],
                 "category_id": None if category is None else self.vocabulary[category].id,
-                "bbox": _xywh(mask_box(amodal)),
+                "bbox": xywh(tight_boxes(amodal[None])[0]),
                 "score": box_score * float(found.scores[index]),
                 _AMODAL: encode_mask(amodal),
             }
             if visible is not None:
                 entry[_VISIBLE] = encode_mask(visible)
                 entry["occluded_segmentation"] = encode_mask(amodal & ~visible)
-            entry |= {"prompt_bbox": _xywh(found.pred_boxes[index]), "annotation_id": annotation_id}
+            entry |= {"prompt_bbox": xywh(found.pred_boxes[index]), "annotation_id": annotation_id}
             if annotation_id is not None:
                 true_amodal, true_visible = read_amodal(record | {"annotations": [truth[annotation_id]]})
                 entry |= _compare(amodal[None], None if visible is None else visible[None], true_amodal, true_visible)
@@ -235,8 +235,3 @@ def _pixels_beyond(mask: Tensor, window: Window) -> int:
     """Pixels of a mask [H, W] outside a window."""
     left, top, right, bottom = window
     return int(mask.sum() - mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)].sum())
-
-
-def _xywh(box: Tensor) -> list[float]:
-    x0, y0, x1, y1 = box.tolist()
-    return [x0, y0, x1 - x0, y1 - y0]

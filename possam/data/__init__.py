@@ -1,1 +1,1 @@
-"""The semantic benchmarks that names of classes are enough for."""
+"""The benchmarks of open-vocabulary semantic segmentation."""

@@ -111,12 +111,25 @@ def keep_usable(found: Boxes, image_size: tuple[int, int]) -> tuple[Boxes, Count
     return kept, Counter(fault for fault in faults if fault)
 
 
-def mask_box(mask: Tensor) -> Tensor:
-    """The tight box of a mask [H, W] bool: [4] float32; zeros where it is empty."""
-    rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
-    if not len(rows):
-        return torch.zeros(4, device=mask.device)
-    return torch.stack((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)).float()
+def tight_boxes(masks: Tensor) -> Tensor:
+    """[N, 4] float32 XYXY pixels around masks [N, H, W] of bool, or of 0 and 1; column 0 alone spans x 0 to 1, an empty
+    mask has zeros."""
+    x_start, x_stop = _extent(masks.any(dim=1))
+    y_start, y_stop = _extent(masks.any(dim=2))
+    return torch.stack([x_start, y_start, x_stop, y_stop], dim=1).float()
+
+
+def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """First index and one past the last of the true entries of [N, S] bool; 0 and 0 where there are none."""
+    positions = torch.arange(occupied.shape[1], device=occupied.device)
+    stop = ((positions + 1) * occupied).amax(dim=1)
+    return occupied.int().argmax(dim=1), stop
+
+
+def xywh(box: Tensor) -> list[float]:
+    """A box XYXY [4] as COCO's files have it, [x, y, width, height]."""
+    x0, y0, x1, y1 = box.tolist()
+    return [x0, y0, x1 - x0, y1 - y0]
 
 
 def jitter_boxes(boxes: Tensor, amount: float, generator: Generator, image_size: tuple[int, int]) -> Tensor:

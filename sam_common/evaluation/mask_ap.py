@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as codec
 
+from sam_common.boxes.boxes import xywh
 from sam_common.contracts import ModelInput, SegmentationOutput, SegmentationRecord
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.class_groups import GROUPS, published_classes
@@ -196,16 +197,15 @@ class MaskAPEvaluator:
             instances.pred_masks,
             instances.scores.tolist(),
             instances.pred_classes.tolist(),
-            instances.pred_boxes.tolist(),
+            instances.pred_boxes,
             strict=True,
         ):
             if self.vocabulary[index].is_thing:
-                x0, y0, x1, y1 = box
                 entries.append(
                     {
                         "image_id": record["image_id"],
                         "category_id": self.vocabulary[index].id,
-                        "bbox": [x0, y0, x1 - x0, y1 - y0],
+                        "bbox": xywh(box),
                         "score": score,
                         "segmentation": encode_mask(mask),
                     }

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as codec
 from torch import Tensor
 
+from sam_common.boxes.boxes import tight_boxes, xywh
 from sam_common.contracts import RLE, Segmentation
 from sam_common.errors import UserError
 from sam_common.masks import kernels
@@ -58,6 +59,13 @@ def encode_labels(labels: Tensor | np.ndarray) -> dict[int, RLE]:
     texts = kernels.rle_characters(numbers, lengths) or _characters(numbers, lengths)
     size = [int(side) for side in labels.shape]
     return {int(label): {"size": size.copy(), "counts": text} for label, text in zip(owners[first], texts, strict=True)}
+
+
+def area_and_box(mask: Tensor | np.ndarray) -> dict[str, Any]:
+    """The `area` and the tight `bbox` [x, y, width, height] of a mask [H, W] of bool, whole numbers, as COCO's
+    annotations have them; zeros where it is empty."""
+    mask = torch.as_tensor(mask)
+    return {"area": int(mask.sum()), "bbox": [int(side) for side in xywh(tight_boxes(mask[None])[0])]}
 
 
 def run_starts(*maps: np.ndarray) -> np.ndarray:

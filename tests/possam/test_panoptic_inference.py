@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from possam import panoptic_inference
-from possam.panoptic_inference import instances, panoptic, semantic, semantic_labels, tight_boxes
+from possam.panoptic_inference import instances, panoptic, semantic, semantic_labels
 
 IS_THING = torch.tensor([True, False, True, False])
 VOID = 4
@@ -256,16 +256,6 @@ def test_empty_mask_scores_zero():
 def test_no_queries_no_instances():
     """Q = 0 in, nothing out."""
     assert len(instances(torch.zeros(0, 5), torch.zeros(0, 4, 4), IS_THING)) == 0
-
-
-def test_boxes_are_tight():
-    """By hand: one pixel, a full image, a ring with a hole, nothing."""
-    masks = torch.zeros(4, 5, 7, dtype=torch.bool)
-    masks[0, 3, 6] = True
-    masks[1] = True
-    masks[2, 1:4, 2:6] = True
-    masks[2, 2, 3:5] = False
-    assert tight_boxes(masks).tolist() == [[6, 3, 7, 4], [0, 0, 7, 5], [2, 1, 6, 4], [0, 0, 0, 0]]
 
 
 def test_scores_are_not_normalised_again():

@@ -14,14 +14,6 @@ from sam_common.sam.load import load_sam_weights
 from weights.tiny_encoders import sam as tiny_sam
 
 
-def test_boxes_are_tight():
-    """A pixel at column 3, row 2 spans 3..4 and 2..3; two pixels span what lies between."""
-    masks = torch.zeros(2, 6, 6)
-    masks[0, 2, 3] = 1
-    masks[1, 1, 0] = masks[1, 4, 5] = 1
-    assert tiny_sam.tight_boxes(masks).tolist() == [[3, 2, 4, 3], [0, 1, 6, 5]]
-
-
 def test_mask_loss_by_hand():
     """Logits 0 against full coverage of 4 pixels: 5 ln 2 + 1 - (2·4·½ + 1) / (4·¼ + 4 + 1); sure and right: about 0."""
     full = torch.ones(1, 2, 2)

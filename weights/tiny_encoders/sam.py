@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from sam_common.boxes.boxes import tight_boxes
 from sam_common.data.generated import Scene, generate_scene, seen_vocabulary, world_vocabulary
 from sam_common.sam import Sam, build_sam
 from sam_common.sam.box_prompt import predict_masks_from_boxes
@@ -197,15 +198,6 @@ def normalised_images(scenes: Iterable[Scene]) -> Tensor:
 def visible_masks(scene: Scene) -> Tensor:
     """[N, S, S] float32, of every thing, then of every stuff region."""
     return torch.from_numpy(np.stack([mask for _, mask in scene.segments()])).float()
-
-
-def tight_boxes(masks: Tensor) -> Tensor:
-    """[N, 4] XYXY in pixels of [N, S, S] masks, none of them empty."""
-    boxes = []
-    for mask in masks:
-        rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
-        boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-    return torch.tensor(boxes, dtype=torch.float32)
 
 
 def _draw_prompts(sam: Sam, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
 from sam_common.io.files import write_text
 from sam_common.io.resources import resource
-from sam_common.masks.rle import encode_mask
+from sam_common.masks.rle import area_and_box, encode_mask
 from sam_common.structures import Vocabulary
 
 SPLITS = (("train", "training"), ("val", "validation"))
@@ -114,11 +114,11 @@ def read(split: Split, stem: str) -> Content:
     for category, mask in things.values():
         paste(category, mask)
     segments = [
-        {"id": segment_id, "category_id": category_of[segment_id], **_shape(ids == segment_id), "iscrowd": 0}
+        {"id": segment_id, "category_id": category_of[segment_id], **area_and_box(ids == segment_id), "iscrowd": 0}
         for segment_id in np.unique(ids[ids > 0]).tolist()
     ]
     instances = [
-        {"category_id": category, **_shape(mask), "segmentation": encode_mask(mask), "iscrowd": 0}
+        {"category_id": category, **area_and_box(mask), "segmentation": encode_mask(mask), "iscrowd": 0}
         for category, mask in things.values()
     ]
     return Entry(stem, (height, width), segments, instances), labels, ids
@@ -144,13 +144,6 @@ def _instances(split: Split, stem: str, size: tuple[int, int]) -> dict[int, tupl
 def _check(holds: bool | np.bool_, path: Path, what: str) -> None:
     if not holds:
         raise UserError(f"{path} {what}")
-
-
-def _shape(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Area and box [x, y, width, height] of a mask that has pixels, in pixels."""
-    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-    top, bottom, left, right = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
-    return {"area": int(mask.sum()), "bbox": [left, top, right - left + 1, bottom - top + 1]}
 
 
 def write(split: Split, content: Content) -> Entry:

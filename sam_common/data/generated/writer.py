@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sam_common.data.generated.scene import BoolArray, Scene, generate_scene
+from sam_common.data.generated.scene import Scene, generate_scene
 from sam_common.errors import UserError
 from sam_common.io.files import write_text
-from sam_common.masks.rle import encode_mask
+from sam_common.masks.rle import area_and_box, encode_mask
 from sam_common.structures import Vocabulary
 
 WORLD_VERSION = 2  # to be raised when the same seed starts to draw other scenes
@@ -125,15 +125,7 @@ def panoptic_annotation(scene: Scene, index: int) -> tuple[NDArray[np.int32], di
         category_id = scene.vocabulary[category].id
         segment_id = _segment_id(category_id, place)
         ids[mask] = segment_id
-        segments.append(
-            {
-                "id": segment_id,
-                "category_id": category_id,
-                "area": int(mask.sum()),
-                "bbox": _xywh(mask),
-                "iscrowd": 0,
-            }
-        )
+        segments.append({"id": segment_id, "category_id": category_id, **area_and_box(mask), "iscrowd": 0})
     return ids, {"image_id": index, "file_name": f"{index:08d}.png", "segments_info": segments}
 
 
@@ -184,7 +176,3 @@ def _encode(extension: str, rgb: NDArray[np.uint8], options: list[int]) -> bytes
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Raises UserError where the folder cannot be written to."""
     write_text(path, json.dumps(content, separators=(",", ":")))
-
-
-def _xywh(mask: BoolArray) -> list[int]:
-    return list(cv2.boundingRect(mask.astype(np.uint8)))

@@ -11,7 +11,7 @@ import torch
 from plug.data.annotations import group_instances
 from plug.data.coco_amodal import coco_amodal_spec
 from plug.data.mapper import AmodalMapper
-from sam_common.boxes.boxes import Boxes, mask_box
+from sam_common.boxes.boxes import Boxes, tight_boxes
 from sam_common.data.images import read_image
 from sam_common.errors import UserError
 from sam_common.masks.rle import encode_mask
@@ -39,7 +39,7 @@ def test_training(record: dict[str, Any]) -> None:
         assert torch.equal(item["image"], move(read_image(record["file_name"])))
         assert torch.equal(item["visible_masks"], move(trees.VISIBLE))
         assert torch.equal(item["amodal_masks"], move(trees.AMODAL))
-        assert torch.equal(item["boxes"], torch.stack([mask_box(mask) for mask in item["visible_masks"]]))
+        assert torch.equal(item["boxes"], tight_boxes(item["visible_masks"]))
         assert item["boxes"].dtype == torch.float32 and item["image"].dtype == torch.uint8
         assert [item[key] for key in ("height", "width", "image_id", "file_name")] == [6, 8, 5, record["file_name"]]
         mirrored.append(flipped)

@@ -7,15 +7,28 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam_common.boxes.boxes import Boxes, box_fault, jitter_boxes, keep_usable, mask_box, match_greedily, no_boxes
+from sam_common.boxes.boxes import (
+    Boxes,
+    box_fault,
+    jitter_boxes,
+    keep_usable,
+    match_greedily,
+    no_boxes,
+    tight_boxes,
+    xywh,
+)
 
 
-def test_the_box_of_a_mask() -> None:
-    """By hand: pixels 2..4 × 1..1 span x 2 to 5 and y 1 to 2; nothing has a box of zeros."""
-    mask = torch.zeros(4, 8, dtype=torch.bool)
-    assert mask_box(mask).tolist() == [0, 0, 0, 0]
-    mask[1, 2:5] = True
-    assert mask_box(mask).tolist() == [2, 1, 5, 2]
+def test_boxes_are_tight():
+    """By hand: one pixel, a full image, a ring with a hole, nothing; of 0 and 1 likewise; as COCO has them."""
+    masks = torch.zeros(4, 5, 7, dtype=torch.bool)
+    masks[0, 3, 6] = True
+    masks[1] = True
+    masks[2, 1:4, 2:6] = True
+    masks[2, 2, 3:5] = False
+    assert tight_boxes(masks).tolist() == [[6, 3, 7, 4], [0, 0, 7, 5], [2, 1, 6, 4], [0, 0, 0, 0]]
+    assert torch.equal(tight_boxes(masks.float()), tight_boxes(masks)) and tight_boxes(masks[:0]).shape == (0, 4)
+    assert xywh(tight_boxes(masks)[2]) == [2, 1, 4, 3]
 
 
 @settings(max_examples=50, deadline=None)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as codec
 
-from sam_common.boxes.boxes import mask_box
+from sam_common.boxes.boxes import tight_boxes, xywh
 from sam_common.errors import UserError
 from sam_common.masks.rle import (
+    area_and_box,
     as_rle,
     checked_segmentation,
     decode_segmentation,
@@ -137,8 +138,8 @@ def test_extent(size: tuple[int, int], density: float) -> None:
     for seed in range(5):
         mask = torch.rand(*size, generator=torch.Generator().manual_seed(seed)) < density
         box, area = segmentation_extent(encode_mask(mask), *size, "here")
-        x0, y0, x1, y1 = mask_box(mask).tolist()
-        assert (box, area) == ([x0, y0, x1 - x0, y1 - y0], mask.sum())
+        assert {"area": area, "bbox": box} == area_and_box(mask) == area_and_box(mask.numpy())
+        assert (box, area) == (xywh(tight_boxes(mask[None])[0]), mask.sum())
 
 
 def test_extent_of_polygons_and_odd_runs() -> None:
