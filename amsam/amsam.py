@@ -25,6 +25,7 @@ from amsam.embedding_cache import EmbeddingCache
 from amsam.structures import FewShotInput, FewShotOutput
 from sam_common.contracts import Losses
 from sam_common.data.images import content_key
+from sam_common.layers.pixels import PixelNormalization
 from sam_common.sam.image_encoder import ImageEncoder
 from sam_common.sam.paired_decoder import PairedDecoder
 from sam_common.sam.prompt_encoder import PromptEncoder
@@ -51,9 +52,6 @@ class AMSAM(nn.Module):
         few_shot: [K+1, h, w] probabilities.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         encoder: ImageEncoder,
@@ -76,8 +74,11 @@ class AMSAM(nn.Module):
         self.image_size = image_size
         self.outputs = {"few_shot"}
         self.training_vocabulary: Vocabulary = ()  # a class is what the masks show, whatever it is called
-        for name, values in zip(("mean", "std"), pixels, strict=True):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        self.normalize = PixelNormalization(*pixels)
+
+    @property
+    def device(self) -> torch.device:
+        return self.normalize.device
 
     def forward(self, batch: list[FewShotInput]) -> Losses | list[FewShotOutput]:
         logits = self.segment([self.encode(entry) for entry in batch])
@@ -90,7 +91,7 @@ class AMSAM(nn.Module):
     @torch.no_grad()
     def encode(self, entry: FewShotInput) -> Encoded:
         """The frozen part of an entry of a batch, in float32: what is kept serves at any precision."""
-        image, boxes, device = entry["image"], entry["boxes"], self.mean.device
+        image, boxes, device = entry["image"], entry["boxes"], self.device
         key = entry.get("content") or content_key(image)
         of_box = f"{key}-{content_key(boxes)}"
         with torch.autocast(device.type, enabled=False):
@@ -99,14 +100,14 @@ class AMSAM(nn.Module):
 
     def embed(self, image: Tensor) -> Tensor:
         """The embedding [C, L / 16, L / 16] of an image [3, h, w] uint8."""
-        resized = transforms.resize(image.to(self.mean.device), [self.image_size, self.image_size], antialias=True)
-        return self.encoder(((resized - self.mean) / self.std)[None])[0]
+        resized = transforms.resize(image.to(self.device), [self.image_size, self.image_size], antialias=True)
+        return self.encoder(self.normalize(resized)[None])[0]
 
     def box_tokens(self, boxes: Tensor, image_shape: Sequence[int]) -> Tensor:
         """SAM's tokens [2·n, C] of boxes [n, 4] in an image [3, h, w]."""
         scale = self.image_size / boxes.new_tensor([image_shape[2], image_shape[1]] * 2)
         prompts = self.prompt_encoder.at(self.image_size, self.image_size)
-        tokens, _ = prompts(points=None, boxes=(boxes * scale).to(self.mean.device), masks=None)
+        tokens, _ = prompts(points=None, boxes=(boxes * scale).to(self.device), masks=None)
         return tokens.flatten(0, 1)
 
     def segment(self, encoded: Sequence[Encoded]) -> Tensor:
@@ -123,7 +124,7 @@ class AMSAM(nn.Module):
     def resized_labels(self, labels: Tensor) -> Tensor:
         """[h, w] -> [L, L], nearest."""
         size = (self.image_size, self.image_size)
-        return F.interpolate(labels[None, None].float(), size, mode="nearest-exact")[0, 0].long().to(self.mean.device)
+        return F.interpolate(labels[None, None].float(), size, mode="nearest-exact")[0, 0].long().to(self.device)
 
     def levels(self) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
         """What trains, by level: W, everything but A; and A."""

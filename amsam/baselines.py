@@ -29,7 +29,7 @@ class PromptedSAM(BoxPromptedSam):
 
     def segment(self, entry: FewShotInput) -> Tensor:
         """The object [h, w] bool of one image."""
-        boxes = entry["boxes"].to(self.mean.device)
+        boxes = entry["boxes"].to(self.normalize.device)
         masks, _ = self.masks(entry["image"], boxes)
         return torch.stack(masks).any(0)
 

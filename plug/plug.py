@@ -22,6 +22,7 @@ from plug.parallel_lora import ParallelEncoder
 from plug.structures import AmodalInput, AmodalInstances, AmodalOutput, Window
 from plug.uncertainty import uncertainty
 from sam_common.contracts import Losses
+from sam_common.layers.pixels import PixelNormalization
 from sam_common.sam.prompt_encoder import PromptEncoder
 from sam_common.structures import Vocabulary
 
@@ -53,9 +54,6 @@ class PLUG(nn.Module):
         amodal: `AmodalInstances`, in the order of the boxes.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         encoder: ParallelEncoder,
@@ -81,10 +79,13 @@ class PLUG(nn.Module):
         self.inference = inference
         self.outputs = {"amodal"}
         self.training_vocabulary: Vocabulary = ()  # classes are neither asked for nor learned
-        for name, values in zip(("mean", "std"), pixels, strict=True):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        self.normalize = PixelNormalization(*pixels)
         # Processes exchange gradients; they would wait for those of what is never used.
         self._ddp_params_and_buffers_to_ignore = list(self.never_used())
+
+    @property
+    def device(self) -> torch.device:
+        return self.normalize.device
 
     def never_used(self) -> Iterator[str]:
         """Parameters that count as trained, as in the paper, but take no part: SAM predicts its masks' quality, and
@@ -130,7 +131,7 @@ class PLUG(nn.Module):
         boxes, size = entry["boxes"], (entry["image"].shape[1], entry["image"].shape[2])
         windows = self.windows(entry)
         masks: list[Tensor] = []  # [S, h, w] of each object
-        scores = torch.zeros(len(boxes), device=self.mean.device)
+        scores = torch.zeros(len(boxes), device=self.device)
         for start in range(0, len(boxes), self.inference.max_crops):
             some = slice(start, start + self.inference.max_crops)
             crops = self.crops(entry["image"], windows[some])
@@ -151,17 +152,17 @@ class PLUG(nn.Module):
 
     def crops(self, image: Tensor, windows: list[Window]) -> Tensor:
         """[n, 3, L, L], normalised; what lies outside the image is zero after that."""
-        image = (image.to(self.mean.device) - self.mean) / self.std
+        image = self.normalize(image.to(self.device))
         return torch.stack([crop(image, window, self.size) for window in windows])
 
     def boxes_in_crops(self, boxes: Tensor, windows: list[Window]) -> Tensor:
         """[n, 4] XYXY in pixels of the crops."""
-        boxes = boxes.to(self.mean.device, torch.float32)
+        boxes = boxes.to(self.device, torch.float32)
         return torch.stack([to_crop(box, window, self.size) for box, window in zip(boxes, windows, strict=True)])
 
     def truth(self, entry: AmodalInput, windows: list[Window]) -> Tensor:
         """[n, 2, L, L] visible and amodal masks of the crops, 0 or 1."""
-        masks = torch.stack((entry["visible_masks"], entry["amodal_masks"]), dim=1).to(self.mean.device, torch.float32)
+        masks = torch.stack((entry["visible_masks"], entry["amodal_masks"]), dim=1).to(self.device, torch.float32)
         return (
             torch.stack([crop(pair, window, self.size) for pair, window in zip(masks, windows, strict=True)]) >= 0.5
         ).float()

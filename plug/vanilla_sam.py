@@ -30,7 +30,7 @@ class VanillaSAM(BoxPromptedSam):
 
     def segment(self, entry: AmodalInput) -> AmodalInstances:
         """The objects of one image."""
-        boxes = entry["amodal_boxes"].to(self.mean.device, torch.float32)
+        boxes = entry["amodal_boxes"].to(self.normalize.device, torch.float32)
         original = (entry["image"].shape[1], entry["image"].shape[2])
         known = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         masks = [torch.zeros(original, dtype=torch.bool, device=boxes.device) for _ in boxes]

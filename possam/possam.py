@@ -26,6 +26,7 @@ from possam.text_embeddings import TextEmbeddings
 from sam_common.contracts import Losses, SegmentationInput, SegmentationOutput
 from sam_common.errors import UserError
 from sam_common.evaluation.categories import seen_classes
+from sam_common.layers.pixels import PixelNormalization
 from sam_common.padding import crop_and_resize, normalize_and_pad, pad, padded_size
 from sam_common.structures import Category, Segments, Vocabulary
 
@@ -65,11 +66,6 @@ class PosSAM(nn.Module):
     as far as `inference` asks for them.
     """
 
-    sam_mean: Tensor  # [3, 1, 1], as the three below: buffers, in 0..255
-    sam_std: Tensor
-    clip_mean: Tensor
-    clip_std: Tensor
-
     def __init__(
         self,
         backbone: nn.Module,
@@ -98,10 +94,8 @@ class PosSAM(nn.Module):
         self.image_size = image_size
         self.inference = inference
         self.training_vocabulary: Vocabulary = ()
-        for name, values in zip(
-            ("sam_mean", "sam_std", "clip_mean", "clip_std"), (*sam_pixels, *clip_pixels), strict=True
-        ):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        self.normalize_for_sam = PixelNormalization(*sam_pixels)
+        self.normalize_for_clip = PixelNormalization(*clip_pixels)
 
     @property
     def outputs(self) -> set[str]:
@@ -117,7 +111,7 @@ class PosSAM(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.sam_mean.device
+        return self.normalize_for_sam.device
 
     def forward(
         self, batch: list[SegmentationInput], whole: Sequence[SegmentationInput] | None = None
@@ -128,8 +122,8 @@ class PosSAM(nn.Module):
         size = padded_size([(image.shape[1], image.shape[2]) for image in images], self.image_size, SIZE_DIVISOR)
 
         with side_stream(self.device) as join:
-            clip_features = self.clip.features(normalize_and_pad(images, self.clip_mean, self.clip_std, size))
-        features = self.backbone(normalize_and_pad(images, self.sam_mean, self.sam_std, size))
+            clip_features = self.clip.features(normalize_and_pad(images, self.normalize_for_clip, size))
+        features = self.backbone(normalize_and_pad(images, self.normalize_for_sam, size))
         predictions, clip_embeddings = self.head(
             features, clip_features=join(clip_features), project=self.clip.project, text=text
         )

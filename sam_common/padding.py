@@ -5,7 +5,7 @@ Shapes: B images, [3, h, w] each, padded at the bottom and right to one [H, W]; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,15 +19,15 @@ def padded_size(sizes: Sequence[tuple[int, int]], at_least: int, divisor: int) -
     return (height + divisor - 1) // divisor * divisor, (width + divisor - 1) // divisor * divisor
 
 
-def normalize_and_pad(images: Sequence[Tensor], mean: Tensor, std: Tensor, size: tuple[int, int]) -> Tensor:
+def normalize_and_pad(images: Sequence[Tensor], normalize: Callable[[Tensor], Tensor], size: tuple[int, int]) -> Tensor:
     """uint8 images [3, h, w] -> float batch [B, 3, H, W]; zeros are padded *after* normalising.
 
     Args:
         images: RGB, 0..255, each at most `size`.
-        mean, std: [3, 1, 1], in 0..255.
+        normalize: a `PixelNormalization`.
         size: (H, W).
     """
-    return torch.stack([pad((image - mean) / std, size) for image in images])
+    return torch.stack([pad(normalize(image), size) for image in images])
 
 
 def pad(tensor: Tensor, size: tuple[int, int]) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sam_common.data.mapper import fit_size, resize_image
+from sam_common.layers.pixels import PixelNormalization
 from sam_common.padding import crop_and_resize, normalize_and_pad
 from sam_common.sam.build import Sam
 from sam_common.structures import Vocabulary
@@ -21,43 +22,30 @@ class BoxPromptedSam(nn.Module):
         pixels: mean and std (0..255, RGB).
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, sam: Sam, *, pixels: tuple[Sequence[float], Sequence[float]]) -> None:
         super().__init__()
         self.sam = sam.requires_grad_(False)
         self.training_vocabulary: Vocabulary = ()
-        for name, values in zip(("mean", "std"), pixels, strict=True):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        self.normalize = PixelNormalization(*pixels)
 
     def masks(self, image: Tensor, boxes: Tensor) -> tuple[list[Tensor], Tensor]:
-        """See `masks_of_boxes`."""
-        return masks_of_boxes(self.sam, image, boxes, pixels=(self.mean, self.std))
+        """Asks SAM as it was trained: the image's longer side resized to that of SAM's own images, the rest padded.
 
+        Args:
+            image: [3, H, W] uint8 RGB.
+            boxes: [n, 4] XYXY in its pixels, n at least 1, on SAM's device.
 
-def masks_of_boxes(
-    sam: Sam, image: Tensor, boxes: Tensor, *, pixels: tuple[Tensor, Tensor]
-) -> tuple[list[Tensor], Tensor]:
-    """Asks SAM as it was trained: the image's longer side resized to the side of SAM's own images, the rest padded.
-
-    Args:
-        sam: any size.
-        image: [3, H, W] uint8 RGB.
-        boxes: [n, 4] XYXY in its pixels, n at least 1, on SAM's device.
-        pixels: mean and std [3, 1, 1] (0..255, RGB), on SAM's device.
-
-    Returns:
-        n masks [H, W] bool, a pixel belonging to them from logit 0 on, SAM's own threshold; and predicted IoU [n].
-    """
-    side = sam.image_encoder.img_size
-    original = (image.shape[1], image.shape[2])
-    resized, padded = fit_size(original, side), (side, side)
-    scale = boxes.new_tensor([resized[1] / original[1], resized[0] / original[0]]).repeat(2)
-    batch = normalize_and_pad([resize_image(image.to(boxes.device), resized)], *pixels, padded)
-    logits, quality = predict_masks_from_boxes(sam, batch, [boxes * scale])
-    masks = [crop_and_resize(of_box, resized, padded, original)[0] > 0 for of_box in logits.float()]
-    return masks, quality[:, 0].float()
+        Returns:
+            n masks [H, W] bool, a pixel belonging to them from logit 0 on, SAM's own threshold; and predicted IoU [n].
+        """
+        side = self.sam.image_encoder.img_size
+        original = (image.shape[1], image.shape[2])
+        resized, padded = fit_size(original, side), (side, side)
+        scale = boxes.new_tensor([resized[1] / original[1], resized[0] / original[0]]).repeat(2)
+        batch = normalize_and_pad([resize_image(image.to(boxes.device), resized)], self.normalize, padded)
+        logits, quality = predict_masks_from_boxes(self.sam, batch, [boxes * scale])
+        masks = [crop_and_resize(of_box, resized, padded, original)[0] > 0 for of_box in logits.float()]
+        return masks, quality[:, 0].float()
 
 
 def predict_masks_from_boxes(

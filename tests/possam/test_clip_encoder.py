@@ -14,6 +14,7 @@ from possam.clip_encoder import PIXEL_MEAN, PIXEL_STD, ClipEncoder, build_clip
 from sam_common.data.generated import generate_scene, world_vocabulary
 from sam_common.errors import UserError
 from sam_common.io.resources import resource
+from sam_common.layers.pixels import PixelNormalization
 
 LARGE = "convnext_large_d_320"
 
@@ -208,11 +209,11 @@ def test_the_embedded_clip_names_regions(embedded: ClipEncoder) -> None:
     their name among all 56 (chance: 2%)."""
     vocabulary = world_vocabulary()
     text = embedded.encode_text([f"a photo of a {category.name}." for category in vocabulary])
-    mean, std = (torch.tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
+    normalize = PixelNormalization(PIXEL_MEAN, PIXEL_STD)
     hits = []
     for index in range(20):
         scene = generate_scene(987_654, index)
-        image = (torch.from_numpy(scene.image).permute(2, 0, 1).float() - mean) / std
+        image = normalize(torch.from_numpy(scene.image).permute(2, 0, 1))
         features = embedded.features(image[None])[0]
         for category, mask in scene.segments():
             cover = F.interpolate(torch.from_numpy(mask)[None, None].float(), features.shape[-2:], mode="area")[0] > 0.5

@@ -17,8 +17,7 @@ def test_the_padded_size_holds_every_image_and_is_a_multiple() -> None:
 def test_padding_is_zero_after_normalising() -> None:
     """Zeros are padded to the normalised image: black is not zero, padding is."""
     image = torch.full((3, 2, 2), 10, dtype=torch.uint8)
-    mean, std = torch.full((3, 1, 1), 4.0), torch.full((3, 1, 1), 2.0)
-    batch = normalize_and_pad([image], mean, std, (4, 3))
+    batch = normalize_and_pad([image], lambda image: (image - 4) / 2, (4, 3))
     assert batch.shape == (1, 3, 4, 3)
     assert (batch[..., :2, :2] == 3).all()
     assert batch.sum() == 3 * 3 * 4

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from possam.clip_encoder import PIXEL_MEAN, PIXEL_STD, ClipEncoder
 from possam.text_embeddings import VILD_TEMPLATES
 from sam_common.data.generated import generate_scene, world_vocabulary
+from sam_common.layers.pixels import PixelNormalization
 
 _MASK_STRIDE = 4  # of PosSAM's mask logits
 
@@ -52,7 +53,7 @@ def load_batch(world: int, indices: Sequence[int], *, size: int, flips: np.rando
     if flips is not None:
         mirrored = torch.from_numpy(flips.random(len(scenes)) < 0.5)
         images[mirrored], masks[mirrored] = images[mirrored].flip(-1), masks[mirrored].flip(-1)
-    images = (images - torch.tensor(PIXEL_MEAN)[:, None, None]) / torch.tensor(PIXEL_STD)[:, None, None]
+    images = PixelNormalization(PIXEL_MEAN, PIXEL_STD)(images)
     return Batch(images.contiguous(memory_format=torch.channels_last), masks, classes)
 
 

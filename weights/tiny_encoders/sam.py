@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from sam_common.boxes.boxes import tight_boxes
 from sam_common.data.generated import Scene, generate_scene, seen_vocabulary, world_vocabulary
+from sam_common.layers.pixels import PixelNormalization
 from sam_common.sam import Sam, build_sam
 from sam_common.sam.box_prompt import predict_masks_from_boxes
 from sam_common.sam.load import load_sam_weights
@@ -37,8 +38,7 @@ _POINTS = 2  # prompts by point per image
 _WARMUP = 200
 _EVAL_PERIOD = 500
 _JITTER = 0.08  # of the box's side
-_MEAN = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)
-_STD = torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
+_NORMALIZE = PixelNormalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _mask_loss(logits: Tensor, coverage: Tensor) -> Tensor:
 def normalised_images(scenes: Iterable[Scene]) -> Tensor:
     """[B, 3, S, S] float32, with SAM's mean and deviation."""
     images = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2)
-    return (images.float() - _MEAN) / _STD
+    return _NORMALIZE(images)
 
 
 def visible_masks(scene: Scene) -> Tensor:
