@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plug.point_loss import choose_points, point_loss
+from sam_common.layers.processes import mean_over_processes
 
 BRANCHES = ("visible", "amodal")
 
@@ -67,14 +68,6 @@ class Criterion(nn.Module):
                 losses[f"loss_{name}_points"] = point_loss(logits, truth, doubt, points)
         bce = F.binary_cross_entropy_with_logits(refined_logits.float(), gt_masks[:, 1:])
         losses["loss_refined"] = self.refine_weight * bce
-        share = len(seeds) / mean_over_processes(batch_count or len(seeds), mask_logits.device)
+        count = torch.tensor(batch_count or len(seeds), dtype=torch.float64, device=mask_logits.device)
+        share = (len(seeds) / mean_over_processes(count)).float()
         return {name: share * loss for name, loss in losses.items()}
-
-
-def mean_over_processes(count: int, device: torch.device) -> float:
-    """The mean of what the processes count; all of them must call it."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return count
-    total = torch.tensor(float(count), device=device)
-    distributed.all_reduce(total)
-    return total.item() / distributed.get_world_size()

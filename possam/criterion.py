@@ -28,13 +28,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from possam.dice import dice_loss
 from possam.matcher import BCE_WEIGHT, CLASS_WEIGHT, DICE_WEIGHT, NUM_POINTS, HungarianMatcher
 from possam.point_sampling import point_sample, uncertain_points
+from sam_common.layers.processes import mean_over_processes
 from sam_common.structures import Segments
 
 logger = logging.getLogger(__name__)
@@ -150,12 +150,8 @@ class Criterion(nn.Module):
         matched = sum(min(count, num_queries) for count in counts)
         class_weight = matched + self.void_weight * (len(counts) * num_queries - matched)
         totals = torch.tensor([float(sum(counts)), class_weight], device=class_logits.device)
-        num_processes = 1
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(totals)
-            num_processes = dist.get_world_size()
         # Nothing to divide (no segments at all, or void_weight 0 as well) is 0 over a positive number.
-        return totals.clamp(min=totals.new_tensor([1.0, 1e-6])) / num_processes
+        return mean_over_processes(totals).clamp(min=1e-6)
 
     def _class_loss(
         self, predictions: Sequence[Predictions], gt_classes: Tensor, queries: Tensor, images: Tensor
