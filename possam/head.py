@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from possam.classifier import CosineClassifier
 from possam.criterion import Predictions
-from possam.local_discriminative_pooling import masked_average_pool
+from possam.local_discriminative_pooling import PoolingInputs, masked_average_pool
 from possam.text_embeddings import ClassEmbeddings
 
 
@@ -64,13 +64,8 @@ class PosSAMHead(nn.Module):
         for queries, mask_logits in zip(decoded.query_embeddings, decoded.mask_logits, strict=True):
             with torch.no_grad():
                 clip_embeddings = project(masked_average_pool(clip_features, mask_logits))
-            mask_embeddings = self.pooling(
-                query_embeddings=queries,
-                mask_logits=mask_logits,
-                mask_features=mask_features,
-                clip_features=clip_features,
-                clip_embeddings=clip_embeddings,
-            )
+            given = PoolingInputs(queries, mask_logits, mask_features, clip_features, clip_embeddings)
+            mask_embeddings = self.pooling(given)
             class_logits = self.classifier(mask_embeddings, text)
             predictions.append(Predictions(class_logits, mask_logits, self.iou_head(queries)))
         return predictions, clip_embeddings

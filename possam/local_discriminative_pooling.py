@@ -22,6 +22,7 @@ Shapes: B images, Q masks, W decoder width, E CLIP's embedding size, C channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +71,24 @@ def masked_average_pool(features: Tensor, mask_logits: Tensor) -> Tensor:
     return sums / (masks.sum(-1, keepdim=True) + 1e-8)
 
 
+class PoolingInputs(NamedTuple):
+    """What any of the four makes of masks their embeddings [B, Q, E], to be compared with text embeddings.
+
+    Attributes:
+        query_embeddings: [B, Q, W], after the decoder's output norm.
+        mask_logits: [B, Q, h, w]; no gradient reaches them.
+        mask_features: [B, W, h, w].
+        clip_features: [B, clip_channels, hc, wc], frozen.
+        clip_embeddings: [B, Q, E], e_clip; frozen.
+    """
+
+    query_embeddings: Tensor
+    mask_logits: Tensor
+    mask_features: Tensor
+    clip_features: Tensor
+    clip_embeddings: Tensor
+
+
 class LocalDiscriminativePooling(nn.Module):
     """`POOLING ldp`. `clip_channels` is unused: only CrossAttentionPooling looks at raw CLIP features."""
 
@@ -83,71 +102,35 @@ class LocalDiscriminativePooling(nn.Module):
         self.output_projection = nn.Linear(2 * embed_dim, embed_dim)
         self.norm = nn.LayerNorm(embed_dim)
 
-    def forward(
-        self,
-        *,
-        query_embeddings: Tensor,
-        mask_logits: Tensor,
-        mask_features: Tensor,
-        clip_features: Tensor,
-        clip_embeddings: Tensor,
-    ) -> Tensor:
-        """One embedding per mask, to be compared with text embeddings.
-
-        Args:
-            query_embeddings: [B, Q, W], after the decoder's output norm.
-            mask_logits: [B, Q, h, w]; no gradient reaches them.
-            mask_features: [B, W, h, w].
-            clip_features: [B, clip_channels, hc, wc], frozen.
-            clip_embeddings: [B, Q, E], e_clip; frozen.
-
-        Returns:
-            [B, Q, E].
-        """
-        e_sam = masked_average_pool(mask_features, mask_logits) + query_embeddings
-        x = torch.cat([self.sam_projection(e_sam), self.clip_projection(clip_embeddings.detach())], dim=-1)
+    def forward(self, given: PoolingInputs) -> Tensor:
+        e_sam = masked_average_pool(given.mask_features, given.mask_logits) + given.query_embeddings
+        x = torch.cat([self.sam_projection(e_sam), self.clip_projection(given.clip_embeddings.detach())], dim=-1)
         return self.norm(self.output_projection(self.encoder(x)))
 
 
 class SamMaskPooling(nn.Module):
-    """`POOLING maskpool_sam`, also the stand-in when LDP is off (Table 4): LN(W_s e_sam). Arguments as in LDP."""
+    """`POOLING maskpool_sam`, also the stand-in when LDP is off (Table 4): LN(W_s e_sam)."""
 
     def __init__(self, width: int, embed_dim: int, *, clip_channels: int) -> None:
         super().__init__()
         self.sam_projection = nn.Linear(width, embed_dim)
         self.norm = nn.LayerNorm(embed_dim)
 
-    def forward(
-        self,
-        *,
-        query_embeddings: Tensor,
-        mask_logits: Tensor,
-        mask_features: Tensor,
-        clip_features: Tensor,
-        clip_embeddings: Tensor,
-    ) -> Tensor:
-        e_sam = masked_average_pool(mask_features, mask_logits) + query_embeddings
+    def forward(self, given: PoolingInputs) -> Tensor:
+        e_sam = masked_average_pool(given.mask_features, given.mask_logits) + given.query_embeddings
         return self.norm(self.sam_projection(e_sam))
 
 
 class ClipMaskPooling(nn.Module):
-    """`POOLING maskpool_clip`: LN(W_c e_clip). Arguments as in LDP; equal masks get equal embeddings."""
+    """`POOLING maskpool_clip`: LN(W_c e_clip). Equal masks get equal embeddings."""
 
     def __init__(self, width: int, embed_dim: int, *, clip_channels: int) -> None:
         super().__init__()
         self.clip_projection = nn.Linear(embed_dim, embed_dim)
         self.norm = nn.LayerNorm(embed_dim)
 
-    def forward(
-        self,
-        *,
-        query_embeddings: Tensor,
-        mask_logits: Tensor,
-        mask_features: Tensor,
-        clip_features: Tensor,
-        clip_embeddings: Tensor,
-    ) -> Tensor:
-        return self.norm(self.clip_projection(clip_embeddings.detach()))
+    def forward(self, given: PoolingInputs) -> Tensor:
+        return self.norm(self.clip_projection(given.clip_embeddings.detach()))
 
 
 class CrossAttentionPooling(nn.Module):
@@ -161,16 +144,8 @@ class CrossAttentionPooling(nn.Module):
         self.output_projection = nn.Linear(width, embed_dim)
         self.norm = nn.LayerNorm(embed_dim)
 
-    def forward(
-        self,
-        *,
-        query_embeddings: Tensor,
-        mask_logits: Tensor,
-        mask_features: Tensor,
-        clip_features: Tensor,
-        clip_embeddings: Tensor,
-    ) -> Tensor:
-        memory = self.clip_projection(clip_features.detach().flatten(2).transpose(1, 2))  # [B, hc·wc, W]
-        positions = map_encoding(clip_features, self.width)
-        attended = self.attention(query_embeddings, memory + positions, memory)
-        return self.norm(self.output_projection(query_embeddings + attended))
+    def forward(self, given: PoolingInputs) -> Tensor:
+        memory = self.clip_projection(given.clip_features.detach().flatten(2).transpose(1, 2))  # [B, hc·wc, W]
+        positions = map_encoding(given.clip_features, self.width)
+        attended = self.attention(given.query_embeddings, memory + positions, memory)
+        return self.norm(self.output_projection(given.query_embeddings + attended))

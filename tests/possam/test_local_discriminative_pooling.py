@@ -9,6 +9,7 @@ from possam.local_discriminative_pooling import (
     ClipMaskPooling,
     CrossAttentionPooling,
     LocalDiscriminativePooling,
+    PoolingInputs,
     SamMaskPooling,
     binary_masks,
     masked_average_pool,
@@ -19,7 +20,7 @@ POOLINGS = [LocalDiscriminativePooling, SamMaskPooling, ClipMaskPooling, CrossAt
 
 
 def arguments():
-    """Random keyword arguments of a pooling; every tensor asks for a gradient."""
+    """Random inputs of a pooling by name; every tensor asks for a gradient."""
     tensors = {
         "query_embeddings": torch.randn(2, QUERIES, WIDTH),
         "mask_logits": torch.randn(2, QUERIES, 16, 16),
@@ -92,7 +93,8 @@ def test_permutation_equivariant(build):
     order = torch.randperm(QUERIES)
     per_mask = ("query_embeddings", "mask_logits", "clip_embeddings")
     shuffled = {name: x[:1, order] if name in per_mask else x[:1] for name, x in inputs.items()}
-    torch.testing.assert_close(pooling(**shuffled), pooling(**inputs)[:1, order], atol=1e-5, rtol=1e-4)
+    expected = pooling(PoolingInputs(**inputs))[:1, order]
+    torch.testing.assert_close(pooling(PoolingInputs(**shuffled)), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,8 @@ def test_permutation_equivariant(build):
 def test_gradient_paths(build, reached):
     """No gradient into the masks or anything of CLIP; into queries and mask features where the equation has them."""
     pooling, inputs = build(WIDTH, EMBED, clip_channels=CLIP_CHANNELS), arguments()
-    (pooling(**inputs) * torch.randn(EMBED)).sum().backward()  # a plain sum of LayerNorm's output has no gradient
+    embeddings = pooling(PoolingInputs(**inputs))
+    (embeddings * torch.randn(EMBED)).sum().backward()  # a plain sum of LayerNorm's output has no gradient
     assert {name for name, x in inputs.items() if x.grad is not None and x.grad.abs().sum() > 0} == reached
     assert all(parameter.grad is not None for parameter in pooling.parameters())
 
@@ -118,7 +121,7 @@ def test_empty_and_full_masks_are_finite(build):
     pooling, inputs = build(WIDTH, EMBED, clip_channels=CLIP_CHANNELS), arguments()
     for sign in (-1.0, 1.0):
         inputs["mask_logits"] = torch.full((2, QUERIES, 16, 16), sign)
-        assert pooling(**inputs).isfinite().all()
+        assert pooling(PoolingInputs(**inputs)).isfinite().all()
 
 
 def test_ldp_equation():
@@ -132,9 +135,9 @@ def test_ldp_equation():
     x = layer.norm1(x + layer.self_attn(x, x, x, need_weights=False)[0])
     x = layer.norm2(x + layer.linear2(torch.nn.functional.gelu(layer.linear1(x))))
     expected = ldp.norm(ldp.output_projection(x))
-    torch.testing.assert_close(ldp(**inputs), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ldp(PoolingInputs(**inputs)), expected, atol=1e-5, rtol=1e-4)
     with torch.no_grad():
-        torch.testing.assert_close(ldp.eval()(**inputs), expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(ldp.eval()(PoolingInputs(**inputs)), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("build", POOLINGS)
@@ -144,5 +147,5 @@ def test_equal_masks(build):
     with torch.no_grad():
         for name in ("mask_logits", "clip_embeddings"):
             inputs[name][:, 1] = inputs[name][:, 0]
-    first, second = build(WIDTH, EMBED, clip_channels=CLIP_CHANNELS)(**inputs)[:, :2].unbind(1)
+    first, second = build(WIDTH, EMBED, clip_channels=CLIP_CHANNELS)(PoolingInputs(**inputs))[:, :2].unbind(1)
     assert torch.equal(first, second) == (build is ClipMaskPooling)
