@@ -25,7 +25,7 @@ from possam.side_stream import side_stream
 from possam.text_embeddings import TextEmbeddings
 from sam_common.contracts import Losses, SegmentationInput, SegmentationOutput
 from sam_common.errors import UserError
-from sam_common.evaluation.categories import seen_classes
+from sam_common.evaluation.class_groups import seen_classes
 from sam_common.layers.pixels import PixelNormalization
 from sam_common.padding import crop_and_resize, normalize_and_pad, pad, padded_size
 from sam_common.structures import Category, Segments, Vocabulary

@@ -14,8 +14,7 @@ from sam_common.contracts import PanopticSegment, SegmentationRecord
 from sam_common.data.coco_panoptic import coco_panoptic_spec, read_ground_truth
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_image
-from sam_common.evaluation.categories import seen_classes
-from sam_common.evaluation.class_groups import GROUPS
+from sam_common.evaluation.class_groups import GROUPS, seen_classes
 from sam_common.evaluation.panoptic_quality import METRICS, joint_areas, match_segments, panoptic_quality
 from sam_common.reporting.drawing import draw_panoptic
 from sam_common.reporting.page import Cell, Picture, PictureRow, Table

@@ -10,7 +10,7 @@ import pytest
 from sam_common.data.coco_json import words_from_name
 from sam_common.data.vocabulary_file import parse_vocabulary, with_words
 from sam_common.errors import UserError
-from sam_common.evaluation.categories import seen_classes
+from sam_common.evaluation.class_groups import seen_classes
 from sam_common.io.resources import resource
 from sam_common.structures import Category, Vocabulary
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam_common.data.generated import Scene, generate_scene, seen_vocabulary, world_vocabulary
-from sam_common.evaluation.categories import seen_classes
+from sam_common.evaluation.class_groups import seen_classes
 
 
 @pytest.fixture(scope="module")
