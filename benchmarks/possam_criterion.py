@@ -32,9 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 from benchmarks.scenes import class_scores, segment_map
 from benchmarks.side_by_side import in_turn, peer_file, tell
 from possam.criterion import Criterion, Predictions
-from possam.dice import dice_loss, pairwise_dice_loss
 from possam.matcher import HungarianMatcher
-from possam.point_sampling import point_sample
+from possam.point_losses import dice_loss, pairwise_dice_loss, point_sample
 from sam_common.structures import Segments
 
 CLASSES, LAYERS, IMAGES, SEGMENTS = 133, 10, 2, 16

@@ -4,7 +4,7 @@
 
 CE runs over all queries: matched ones towards their segment's class, the others towards void, which counts
 `void_weight`; it is the weighted mean. The rest runs over matched (query, segment) pairs and is divided by the number
-of segments. BCE and dice are taken at points (`possam/point_sampling.py`). [ours] The IoU target is computed
+of segments. BCE and dice are taken at points (`possam/point_losses.py`). [ours] The IoU target is computed
 on all pixels of the mask logits, the ground truth area-averaged to their size: the points favour borders and would
 judge every mask too badly.
 
@@ -31,9 +31,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from possam.dice import dice_loss
 from possam.matcher import BCE_WEIGHT, CLASS_WEIGHT, DICE_WEIGHT, NUM_POINTS, HungarianMatcher
-from possam.point_sampling import point_sample, uncertain_points
+from possam.point_losses import dice_loss, point_sample, uncertain_points
 from sam_common.layers.processes import mean_over_processes
 from sam_common.structures import Segments
 

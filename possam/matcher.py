@@ -20,8 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from possam.dice import pairwise_dice_loss
-from possam.point_sampling import point_sample
+from possam.point_losses import pairwise_dice_loss, point_sample
 
 logger = logging.getLogger(__name__)
 

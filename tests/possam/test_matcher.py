@@ -10,9 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from possam.dice import dice_loss
 from possam.matcher import HungarianMatcher, pairwise_bce_loss
-from possam.point_sampling import point_sample
+from possam.point_losses import dice_loss, point_sample
 
 CLASSES = 4
 

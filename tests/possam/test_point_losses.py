@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from possam.dice import dice_loss, pairwise_dice_loss
-from possam.point_sampling import point_sample, uncertain_points
+from possam.point_losses import dice_loss, pairwise_dice_loss, point_sample, uncertain_points
 
 
 def test_dice_by_hand():

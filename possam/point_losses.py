@@ -1,4 +1,4 @@
-"""Losses on points instead of all pixels: where to look, and reading maps there.
+"""Mask losses on points instead of all pixels: where to look, reading maps there, and the dice loss of what is read.
 
 PointRend, arXiv 1912.08193, Section 3.1 (training): of k·n random points the β·n most uncertain ones, and (1 - β)·n
 more random ones; used for mask losses by Mask2Former, arXiv 2112.01527. Symbols: k `oversample_ratio`,
@@ -6,6 +6,13 @@ more random ones; used for mask losses by Mask2Former, arXiv 2112.01527. Symbols
 
 Points are (x, y) in [0, 1] × [0, 1]: (0, 0) is the upper left corner of the upper left pixel, (1, 1) the lower right
 corner of the lower right one, so one point means the same place in maps of any resolution.
+
+The dice loss is overlap relative to size, so small masks count as much as large ones:
+
+    1 - (2 Σ p t + 1) / (Σ p + Σ t + 1)        p = sigmoid(`logits`), t `targets`
+
+V-Net, arXiv 1606.04797, with probabilities not squared and 1 added on both sides of the fraction, as in DETR and
+Mask2Former; two empty masks lose 0.
 """
 
 from __future__ import annotations
@@ -63,3 +70,33 @@ def uncertain_points(
     chosen = uncertainty.topk(num_important, dim=-1).indices  # [N, C, β n]
     important = candidates.unsqueeze(1).expand(-1, masks, -1, -1).gather(2, chosen.unsqueeze(-1).expand(-1, -1, -1, 2))
     return torch.cat([important, others.unsqueeze(1).expand(-1, masks, -1, -1)], dim=2)
+
+
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Dice loss of each mask with its target.
+
+    Args:
+        logits: [..., P] mask logits at P points or pixels.
+        targets: [..., P] in [0, 1] at the same points.
+
+    Returns:
+        [...] losses in [0, 1].
+    """
+    probs = logits.sigmoid()
+    overlap = (probs * targets).sum(dim=-1)
+    return 1 - (2 * overlap + 1) / (probs.sum(dim=-1) + targets.sum(dim=-1) + 1)
+
+
+def pairwise_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Dice loss of every mask with every target.
+
+    Args:
+        logits: [..., Q, P] mask logits at P points.
+        targets: [..., T, P] in [0, 1] at the same points.
+
+    Returns:
+        [..., Q, T] losses in [0, 1].
+    """
+    probs = logits.sigmoid()
+    overlap = probs @ targets.transpose(-2, -1)
+    return 1 - (2 * overlap + 1) / (probs.sum(dim=-1).unsqueeze(-1) + targets.sum(dim=-1).unsqueeze(-2) + 1)
