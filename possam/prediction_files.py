@@ -71,7 +71,7 @@ def _coco_instances(instances: Any, vocabulary: Vocabulary) -> list[dict[str, An
             "score": float(instances.scores[index]),
             "segmentation": encode_mask(instances.pred_masks[index]),
         }
-        for index, box in enumerate(instances.pred_boxes)
+        for index, box in enumerate(instances.pred_boxes.tolist())
     ]
 
 
@@ -136,7 +136,7 @@ def coco_amodal(whole: AmodalInstances, boxes: Boxes) -> list[dict[str, Any]]:
         name = None if boxes.categories is None else boxes.categories[index]
         entry: dict[str, Any] = {
             "category_id": int(name) if name is not None and name.isdecimal() else None,
-            "bbox": xywh(tight_boxes(amodal[None])[0]),
+            "bbox": xywh(tight_boxes(amodal[None])[0].tolist()),
             "score": float(boxes.scores[index] * whole.scores[index]),
             "segmentation": encode_mask(amodal),
         }
@@ -145,7 +145,7 @@ def coco_amodal(whole: AmodalInstances, boxes: Boxes) -> list[dict[str, Any]]:
             entry["occluded_segmentation"] = encode_mask(amodal & ~visible)
         if name is not None and not name.isdecimal():
             entry["category"] = name
-        entries.append(entry | {"prompt_bbox": xywh(whole.pred_boxes[index])})
+        entries.append(entry | {"prompt_bbox": xywh(whole.pred_boxes[index].tolist())})
     return entries
 
 

@@ -16,9 +16,9 @@ from amsam.data.image_masks import read_labels
 from amsam.structures import FewShotInput, MaskRecord
 from sam_common.bounded_cache import BoundedCache
 from sam_common.boxes.boxes import Boxes, BoxSource, jitter_boxes, no_boxes, tight_boxes
-from sam_common.data.images import content_key, read_image
+from sam_common.data.images import content_key
 from sam_common.data.loader import item_seed
-from sam_common.data.mapper import check_size, model_input
+from sam_common.data.mapper import read_item
 
 MEMORY = 2**30
 """Bytes of pictures and labels that a mapper for training may remember."""
@@ -70,13 +70,13 @@ class FewShotMapper:
         return {**item, "level": record.get("level", 1)}
 
     def _read(self, record: MaskRecord) -> FewShotInput:
-        image = read_image(record["file_name"])
-        check_size(image, record)
+        read = read_item(record)
+        image = read["image"]
         labels = read_labels(record)
         size = (record["height"], record["width"])
         boxes, box_found = select_boxes(self._found(record, image, labels), self.policy, size, classes=self.classes)
         item: FewShotInput = {
-            **model_input(record, image),
+            **read,
             "content": content_key(image),
             "boxes": boxes,
             "box_found": box_found,

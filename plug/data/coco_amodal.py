@@ -25,6 +25,7 @@ from plug.structures import AmodalRecord
 from sam_common.contracts import ImageRecord
 from sam_common.data.coco_json import (
     field,
+    load_categories,
     parse_annotations,
     parse_categories,
     parse_images,
@@ -34,7 +35,6 @@ from sam_common.data.coco_json import (
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
 from sam_common.masks.rle import Segmentation, checked_segmentation
-from sam_common.structures import Vocabulary
 from sam_common.text import some
 
 HIDDEN_WITHOUT_MASK = "an occlude_rate without a visible_mask"
@@ -71,19 +71,10 @@ def coco_amodal_spec(name: str, *, json_file: str | os.PathLike, images: str | o
     return DatasetSpec(
         name,
         load=partial(load_records, name, files),
-        load_vocabulary=partial(load_vocabulary, name, files),
+        load_vocabulary=partial(load_categories, name, files["json"], all_things=True),
         truth="amodal",
         files=files,
     )
-
-
-def load_vocabulary(name: str, files: Mapping[str, str]) -> Vocabulary:
-    """The classes of the JSON's `categories`, in its order, all of them things.
-
-    Raises:
-        UserError: the file is missing or not in this format, or two classes share an id or a name.
-    """
-    return parse_categories(read_json(name, files["json"]), files["json"], all_things=True)
 
 
 def load_records(name: str, files: Mapping[str, str]) -> list[AmodalRecord]:
@@ -98,8 +89,6 @@ def load_records(name: str, files: Mapping[str, str]) -> list[AmodalRecord]:
     content = read_json(name, source)
     vocabulary = parse_categories(content, source, all_things=True)
     images = parse_images(content, source, files["images"])
-    if not images:
-        raise UserError(f"{source}: images is empty, there is nothing to train or test on")
     schema = find_schema(content, source)
     annotations = AmodalAnnotations(source, images)
     index_of = {category.id: index for index, category in enumerate(vocabulary)}

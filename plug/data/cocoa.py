@@ -68,8 +68,6 @@ def load_records(name: str, files: Mapping[str, str], *, stuff: bool = False) ->
     source = files["json"]
     content = read_content(name, files)
     images = parse_images(content, source, files["images"])
-    if not images:
-        raise UserError(f"{source}: images is empty, there is nothing to train or test on")
     annotations = AmodalAnnotations(source, images)
     for number, (region, record, place, again) in enumerate(
         parse_regions(content, source, annotations.records), start=1

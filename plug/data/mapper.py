@@ -18,9 +18,9 @@ from torchvision.ops import box_iou
 from plug.data.annotations import boxes_of, read_amodal
 from plug.structures import AmodalInput, AmodalRecord, AskedObjects
 from sam_common.boxes.boxes import Boxes, jitter_boxes, match_greedily
-from sam_common.data.images import read_image
+from sam_common.contracts import ModelInput
 from sam_common.data.loader import item_seed
-from sam_common.data.mapper import check_size, model_input
+from sam_common.data.mapper import read_item
 from sam_common.masks.rle import checked_segmentation, segmentation_iou
 
 BoxSource = Callable[[AmodalRecord, Tensor], Boxes | None]
@@ -69,16 +69,15 @@ class AmodalMapper:
         Raises:
             UserError: a file of the record cannot be read, or contradicts the record.
         """
-        image = read_image(record["file_name"])
-        check_size(image, record)
+        item = read_item(record)
         if self.training:
-            return self._training_item(image, record, seed)
-        found = self.box_source(record, image) if self.box_source is not None else None
+            return self._training_item(item, record, seed)
+        found = self.box_source(record, item["image"]) if self.box_source is not None else None
         asked = self._true_boxes(record, seed) if found is None else self.match(record, found)
-        return {**model_input(record, image), **asked}
+        return {**item, **asked}
 
-    def _training_item(self, image: Tensor, record: AmodalRecord, seed: int) -> AmodalInput:
-        entries = record["annotations"]
+    def _training_item(self, item: ModelInput, record: AmodalRecord, seed: int) -> AmodalInput:
+        image, entries = item["image"], record["annotations"]
         boxes = boxes_of(entries, "visible_bbox")
         amodal, visible = read_amodal(record)
         if self.flip and torch.rand((), generator=torch.Generator().manual_seed(seed)) < 0.5:
@@ -86,7 +85,8 @@ class AmodalMapper:
             left, top, right, bottom = boxes.unbind(1)
             boxes = torch.stack((record["width"] - right, top, record["width"] - left, bottom), dim=1)
         return {
-            **model_input(record, image.contiguous()),
+            **item,
+            "image": image.contiguous(),
             "boxes": self._jitter(boxes, record, seed),
             "visible_masks": visible,
             "amodal_masks": amodal,

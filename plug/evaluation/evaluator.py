@@ -122,14 +122,14 @@ class AmodalEvaluator:
             entry = {
                 "image_id": record["image_id"],
                 "category_id": None if category is None else self.vocabulary[category].id,
-                "bbox": xywh(tight_boxes(amodal[None])[0]),
+                "bbox": xywh(tight_boxes(amodal[None])[0].tolist()),
                 "score": box_score * float(found.scores[index]),
                 _AMODAL: encode_mask(amodal),
             }
             if visible is not None:
                 entry[_VISIBLE] = encode_mask(visible)
                 entry["occluded_segmentation"] = encode_mask(amodal & ~visible)
-            entry |= {"prompt_bbox": xywh(found.pred_boxes[index]), "annotation_id": annotation_id}
+            entry |= {"prompt_bbox": xywh(found.pred_boxes[index].tolist()), "annotation_id": annotation_id}
             if annotation_id is not None:
                 true_amodal, true_visible = read_amodal(record | {"annotations": [truth[annotation_id]]})
                 entry |= _compare(amodal[None], None if visible is None else visible[None], true_amodal, true_visible)

@@ -14,6 +14,7 @@ from functools import partial
 from sam_common.contracts import Annotation, SegmentationRecord
 from sam_common.data.coco_json import (
     field,
+    load_categories,
     parse_annotations,
     parse_categories,
     parse_images,
@@ -23,7 +24,6 @@ from sam_common.data.coco_json import (
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
 from sam_common.masks.rle import checked_segmentation, segmentation_area
-from sam_common.structures import Vocabulary
 
 _XYWH = 1  # Detectron2's BoxMode.XYWH_ABS
 
@@ -34,19 +34,10 @@ def coco_instance_spec(name: str, *, json_file: str | os.PathLike, images: str |
     return DatasetSpec(
         name,
         load=partial(load_records, name, files),
-        load_vocabulary=partial(load_vocabulary, name, files),
+        load_vocabulary=partial(load_categories, name, files["json"], all_things=True),
         truth="instance",
         files=files,
     )
-
-
-def load_vocabulary(name: str, files: Mapping[str, str]) -> Vocabulary:
-    """The classes of the JSON's `categories`, in its order, all of them things.
-
-    Raises:
-        UserError: the file is missing or not in this format, or two classes share an id or a name.
-    """
-    return parse_categories(read_json(name, files["json"]), files["json"], all_things=True)
 
 
 def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord]:
@@ -61,8 +52,6 @@ def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord
     content = read_json(name, source)
     index_of = {c.id: index for index, c in enumerate(parse_categories(content, source, all_things=True))}
     images = parse_images(content, source, files["images"])
-    if not images:
-        raise UserError(f"{source}: images is empty, there is nothing to train or test on")
     records: dict[int | str, SegmentationRecord] = {key: {**image, "annotations": []} for key, image in images.items()}
     for entry, record, known, where in parse_annotations(content, source, records, index_of):
         record["annotations"].append({**known, **_parse_annotation(entry, record, where)})

@@ -126,9 +126,9 @@ def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
     return occupied.int().argmax(dim=1), stop
 
 
-def xywh(box: Tensor) -> list[float]:
-    """A box XYXY [4] as COCO's files have it, [x, y, width, height]."""
-    x0, y0, x1, y1 = box.tolist()
+def xywh(box: Sequence[float]) -> list[float]:
+    """A box x0, y0, x1, y1 as COCO's files have it: x, y, width, height."""
+    x0, y0, x1, y1 = box
     return [x0, y0, x1 - x0, y1 - y0]
 
 

@@ -65,11 +65,16 @@ def parse_categories(content: dict, source: str, *, all_things: bool = False) ->
     return tuple(categories)
 
 
+def load_categories(name: str, path: str, *, all_things: bool = False) -> Vocabulary:
+    """The classes of the JSON of data set `name`; see `parse_categories`."""
+    return parse_categories(read_json(name, path), path, all_things=all_things)
+
+
 def parse_images(content: dict, source: str, folder: str) -> dict[int | str, ImageRecord]:
     """The entries of `images` by id, as the first four keys of records: file_name, image_id, height, width.
 
     Raises:
-        UserError: two entries have one id, or an entry lacks something.
+        UserError: there are none, two entries have one id, or an entry lacks something.
     """
     records: dict[int | str, ImageRecord] = {}
     for entry in field(content, "images", list, source):
@@ -83,6 +88,8 @@ def parse_images(content: dict, source: str, folder: str) -> dict[int | str, Ima
             "height": _side(entry, "height", where),
             "width": _side(entry, "width", where),
         }
+    if not records:
+        raise UserError(f"{source}: images is empty, there is nothing to train or test on")
     return records
 
 

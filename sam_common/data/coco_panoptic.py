@@ -15,12 +15,19 @@ import torch
 from torch import Tensor
 
 from sam_common.contracts import SegmentationRecord, SegmentInfo
-from sam_common.data.coco_json import field, file_in, parse_categories, parse_images, read_json, require_files
+from sam_common.data.coco_json import (
+    field,
+    file_in,
+    load_categories,
+    parse_categories,
+    parse_images,
+    read_json,
+    require_files,
+)
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import MAX_SEGMENT_ID, read_segment_ids
 from sam_common.errors import UserError
 from sam_common.masks.rle import run_starts
-from sam_common.structures import Vocabulary
 from sam_common.text import some
 
 
@@ -32,18 +39,9 @@ def coco_panoptic_spec(
     return DatasetSpec(
         name,
         load=partial(load_records, name, files),
-        load_vocabulary=partial(load_vocabulary, name, files),
+        load_vocabulary=partial(load_categories, name, files["json"]),
         files=files,
     )
-
-
-def load_vocabulary(name: str, files: Mapping[str, str]) -> Vocabulary:
-    """The classes of the JSON's `categories`, in its order.
-
-    Raises:
-        UserError: the file is missing or not in this format, or two classes share an id or a name.
-    """
-    return parse_categories(read_json(name, files["json"]), files["json"])
 
 
 def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord]:

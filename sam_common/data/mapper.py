@@ -68,13 +68,12 @@ class SegmentationMapper:
         Raises:
             UserError: a file of the record cannot be read, or contradicts the record.
         """
-        image = read_image(record["file_name"])
-        check_size(image, record)
+        item: SegmentationInput = {**read_item(record), "vocabulary": self.vocabulary}
         if not self.training:
-            size = shortest_edge_size(image.shape[-2:], self.min_size_test, self.max_size_test)
-            return {**model_input(record, resize_image(image, size)), "vocabulary": self.vocabulary}
-        image, segments = self._jitter(image, record, torch.Generator().manual_seed(seed))
-        return {**model_input(record, image), "vocabulary": self.vocabulary, "segments": segments, "seed": seed}
+            size = shortest_edge_size(item["image"].shape[-2:], self.min_size_test, self.max_size_test)
+            return {**item, "image": resize_image(item["image"], size)}
+        image, segments = self._jitter(item["image"], record, torch.Generator().manual_seed(seed))
+        return {**item, "image": image, "segments": segments, "seed": seed}
 
     def _jitter(self, image: Tensor, record: SegmentationRecord, generator: Generator) -> tuple[Tensor, Segments]:
         low, high = self.scale_range
@@ -98,17 +97,6 @@ class SegmentationMapper:
         top = int(_uniform(generator) * (max(height - self.image_size, 0) + 1))
         left = int(_uniform(generator) * (max(width - self.image_size, 0) + 1))
         return ..., slice(top, top + self.image_size), slice(left, left + self.image_size)
-
-
-def model_input(record: ImageRecord, image: Tensor) -> ModelInput:
-    """What every model is given of a record; the image [3, h, w] may be resized."""
-    return {
-        "image": image,
-        "height": record["height"],
-        "width": record["width"],
-        "file_name": record["file_name"],
-        "image_id": record["image_id"],
-    }
 
 
 def shortest_edge_size(size: tuple[int, int] | torch.Size, shortest: int, longest: int) -> tuple[int, int]:
@@ -154,14 +142,26 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
 
 
-def check_size(image: Tensor, record: ImageRecord) -> None:
-    """Raises UserError where an image [3, H, W] is not of the size that its record says."""
+def read_item(record: ImageRecord) -> ModelInput:
+    """What every model input starts from: the image at its own size, and what its record says of it.
+
+    Raises:
+        UserError: the image cannot be read, or is not of the size that the record says.
+    """
+    image = read_image(record["file_name"])
     height, width = image.shape[-2:]
     if (height, width) != (record["height"], record["width"]):
         raise UserError(
             f"{record['file_name']} is {width}×{height} (upright, by its EXIF orientation) but its annotation says "
             f"{record['width']}×{record['height']}"
         )
+    return {
+        "image": image,
+        "height": height,
+        "width": width,
+        "file_name": record["file_name"],
+        "image_id": record["image_id"],
+    }
 
 
 def _uniform(generator: Generator) -> float:

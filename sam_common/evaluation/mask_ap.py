@@ -197,7 +197,7 @@ class MaskAPEvaluator:
             instances.pred_masks,
             instances.scores.tolist(),
             instances.pred_classes.tolist(),
-            instances.pred_boxes,
+            instances.pred_boxes.tolist(),
             strict=True,
         ):
             if self.vocabulary[index].is_thing:

@@ -65,7 +65,7 @@ def area_and_box(mask: Tensor | np.ndarray) -> dict[str, Any]:
     """The `area` and the tight `bbox` [x, y, width, height] of a mask [H, W] of bool, whole numbers, as COCO's
     annotations have them; zeros where it is empty."""
     mask = torch.as_tensor(mask)
-    return {"area": int(mask.sum()), "bbox": [int(side) for side in xywh(tight_boxes(mask[None])[0])]}
+    return {"area": int(mask.sum()), "bbox": [int(side) for side in xywh(tight_boxes(mask[None])[0].tolist())]}
 
 
 def run_starts(*maps: np.ndarray) -> np.ndarray:

@@ -115,7 +115,8 @@ def test_images(validate: Validate, tmp_path: Path) -> None:
     ("content", "message"),
     [
         ([1, 2], "'images' is missing"),
-        ({"images": [], "annotations": 3, "categories": []}, "'annotations' is of the wrong type"),
+        ({**trees.content("kins"), "images": []}, "images is empty"),
+        ({**trees.content("kins"), "annotations": 3}, "'annotations' is of the wrong type"),
         ({**trees.content("kins"), "categories": []}, "categories is empty"),
         ({**trees.cocoa_content(), "annotations": [{"regions": 3, "image_id": 5}]}, "'regions' is of the wrong type"),
         (trees.cocoa_content()["annotations"][0], "is the annotation of one image"),

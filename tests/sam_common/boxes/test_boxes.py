@@ -28,7 +28,7 @@ def test_boxes_are_tight():
     masks[2, 2, 3:5] = False
     assert tight_boxes(masks).tolist() == [[6, 3, 7, 4], [0, 0, 7, 5], [2, 1, 6, 4], [0, 0, 0, 0]]
     assert torch.equal(tight_boxes(masks.float()), tight_boxes(masks)) and tight_boxes(masks[:0]).shape == (0, 4)
-    assert xywh(tight_boxes(masks)[2]) == [2, 1, 4, 3]
+    assert xywh(tight_boxes(masks)[2].tolist()) == [2, 1, 4, 3]
 
 
 @settings(max_examples=50, deadline=None)

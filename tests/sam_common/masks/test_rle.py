@@ -139,7 +139,7 @@ def test_extent(size: tuple[int, int], density: float) -> None:
         mask = torch.rand(*size, generator=torch.Generator().manual_seed(seed)) < density
         box, area = segmentation_extent(encode_mask(mask), *size, "here")
         assert {"area": area, "bbox": box} == area_and_box(mask) == area_and_box(mask.numpy())
-        assert (box, area) == (xywh(tight_boxes(mask[None])[0]), mask.sum())
+        assert (box, area) == (xywh(tight_boxes(mask[None])[0].tolist()), mask.sum())
 
 
 def test_extent_of_polygons_and_odd_runs() -> None:
