@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from possam.config import add_possam_config, build_possam
 from possam.data.coco_instance import coco_instance_spec
+from possam.data.mapper import SegmentationMapper
 from possam.data.sets import datasets
 from possam.deformable_attention.operator import kernel_in_use
 from sam_common.config import CfgNode
@@ -14,7 +15,6 @@ from sam_common.contracts import SegmentationRecord
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.label_maps import label_maps_spec
-from sam_common.data.mapper import SegmentationMapper
 from sam_common.engine.build_data import common_vocabulary
 from sam_common.errors import UserError
 from sam_common.evaluation.mask_ap import MaskAPEvaluator

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sam_common.config import CfgNode, get_cfg, resolve_device
-from sam_common.data.images import read_image
-from sam_common.data.mapper import resize_image, shortest_edge_size
+from sam_common.data.images import read_image, resize_image, shortest_edge_size
 from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
 from sam_common.errors import UserError
 from sam_common.masks.rle import area_and_box

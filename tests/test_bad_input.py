@@ -21,13 +21,13 @@ from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.predict import run as predict
 from possam.config import add_possam_config
 from possam.data.coco_instance import coco_instance_spec
+from possam.data.mapper import SegmentationMapper
+from possam.data.segments import read_segments, read_targets
 from possam.predictor import Predictor
 from sam_common.config import get_cfg
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import MAX_PIXELS, MAX_PIXELS_VARIABLE, read_image, write_segment_ids
-from sam_common.data.mapper import SegmentationMapper
-from sam_common.data.segments import read_segments, read_targets
 from sam_common.engine.checkpoint import frozen_sha256, trained_state
 from sam_common.errors import UserError
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator

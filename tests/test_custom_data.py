@@ -13,8 +13,8 @@ from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands import validate_amodal
 from detectron2_sam.commands.fewshot import run as fewshot
 from detectron2_sam.commands.predict import run as predict
+from possam.data.segments import read_segments
 from sam_common.data import catalog
-from sam_common.data.segments import read_segments
 from tests.support.draw_shelf import draw_shelf
 
 ROOT = Path(__file__).resolve().parents[1]

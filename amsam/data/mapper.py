@@ -16,9 +16,8 @@ from amsam.data.image_masks import read_labels
 from amsam.structures import FewShotInput, MaskRecord
 from sam_common.bounded_cache import BoundedCache
 from sam_common.boxes.boxes import Boxes, BoxSource, jitter_boxes, no_boxes, tight_boxes
-from sam_common.data.images import content_key
+from sam_common.data.images import content_key, read_item
 from sam_common.data.loader import item_seed
-from sam_common.data.mapper import read_item
 
 MEMORY = 2**30
 """Bytes of pictures and labels that a mapper for training may remember."""

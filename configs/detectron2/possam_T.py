@@ -15,6 +15,7 @@ from detectron2_sam.plugin.modeling import SamViTBackbone
 from possam.classifier import CosineClassifier
 from possam.clip_encoder import PIXEL_MEAN, PIXEL_STD, build_clip
 from possam.criterion import Criterion
+from possam.data.mapper import SegmentationMapper
 from possam.feature_pyramid import FeaturePyramid
 from possam.head import PosSAMHead
 from possam.iou_head import IoUHead
@@ -24,7 +25,6 @@ from possam.masked_transformer_decoder import MaskedTransformerDecoder
 from possam.matcher import HungarianMatcher
 from possam.pixel_decoder import PixelDecoder
 from possam.possam import Inference
-from sam_common.data.mapper import SegmentationMapper
 from sam_common.engine.optimizer import parameter_groups
 
 TRAIN, TEST, SIZE = "generated_train_panoptic", "generated_test_panoptic", 256

@@ -19,8 +19,8 @@ from plug.data.annotations import boxes_of, read_amodal
 from plug.structures import AmodalInput, AmodalRecord, AskedObjects
 from sam_common.boxes.boxes import Boxes, jitter_boxes, match_greedily
 from sam_common.contracts import ModelInput
+from sam_common.data.images import read_item
 from sam_common.data.loader import item_seed
-from sam_common.data.mapper import read_item
 from sam_common.masks.rle import checked_segmentation, segmentation_iou
 
 BoxSource = Callable[[AmodalRecord, Tensor], Boxes | None]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchvision.models import get_model, get_model_weights
 
 from sam_common.boxes.boxes import Boxes
-from sam_common.data.mapper import resize_image, shortest_edge_size
+from sam_common.data.images import resize_image, shortest_edge_size
 from sam_common.errors import UserError
 from sam_common.io.weights import OfficialFile, read_weights, verified_file
 from sam_common.masks.rle import encode_mask

@@ -35,7 +35,7 @@ class DatasetSpec:
     - semantic: `sem_seg_file_name`, an image of class indices, with `num_classes` and `ignore_label`;
     - other kinds are those of single methods (`Method.truths`).
 
-    `sam_common.data.segments` reads the masks of the first three.
+    `possam.data.segments` reads the masks of the first three.
 
     Attributes:
         name: what `DATASETS.TRAIN` and `DATASETS.TEST` call it.

@@ -17,7 +17,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
+from sam_common.contracts import ImageRecord, ModelInput
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path
 from sam_common.masks.png import decode_ids, encode_ids
@@ -166,3 +169,47 @@ def _without_pillows_cap() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = cap
+
+
+def read_item(record: ImageRecord) -> ModelInput:
+    """What every model input starts from: the image at its own size, and what its record says of it.
+
+    Raises:
+        UserError: the image cannot be read, or is not of the size that the record says.
+    """
+    image = read_image(record["file_name"])
+    height, width = image.shape[-2:]
+    if (height, width) != (record["height"], record["width"]):
+        raise UserError(
+            f"{record['file_name']} is {width}×{height} (upright, by its EXIF orientation) but its annotation says "
+            f"{record['width']}×{record['height']}"
+        )
+    return {
+        "image": image,
+        "height": height,
+        "width": width,
+        "file_name": record["file_name"],
+        "image_id": record["image_id"],
+    }
+
+
+def shortest_edge_size(size: tuple[int, int] | torch.Size, shortest: int, longest: int) -> tuple[int, int]:
+    """(height, width) with the shortest side at `shortest`, or less where the longest would exceed `longest`.
+
+    Detectron2's ResizeShortestEdge rule, rounding included; no side falls below 1.
+    """
+    scale = shortest / min(size)
+    if max(size) * scale > longest:
+        scale = longest / max(size)
+    return max(int(size[0] * scale + 0.5), 1), max(int(size[1] * scale + 0.5), 1)
+
+
+def fit_size(size: tuple[int, int] | torch.Size, side: float) -> tuple[int, int]:
+    """(height, width) of an image scaled to just fit into a square of this side; no side falls below 1."""
+    scale = side / max(size)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+
+def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 [3, H, W] to another (height, width): bilinear and antialiased, wherever an image is resized."""
+    return F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)

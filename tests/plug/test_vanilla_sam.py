@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from plug.config import build_vanilla_sam
-from sam_common.data.mapper import resize_image
+from sam_common.data.images import resize_image
 from sam_common.sam import build_sam, load_sam_weights
 from sam_common.sam.box_prompt import predict_masks_from_boxes
 from tests.plug.test_plug import config

@@ -12,10 +12,10 @@ from typing import ClassVar
 import pytest
 import torch
 
+from possam.data.segments import read_segments
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_segment_ids
-from sam_common.data.segments import read_segments
 from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Evaluators, gather, is_main_process
 from sam_common.evaluation.mask_ap import MaskAPEvaluator

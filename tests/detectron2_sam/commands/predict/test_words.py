@@ -18,11 +18,11 @@ from torch import nn
 from detectron2_sam.commands.cli import run_tool
 from detectron2_sam.commands.predict import run as predict
 from detectron2_sam.commands.predict.video import VideoReader
+from possam.data.segments import read_segments
 from possam.prediction import describe
 from possam.predictor import Predictor
 from sam_common.data.images import read_segment_ids
 from sam_common.data.label_maps import label_maps_spec
-from sam_common.data.segments import read_segments
 from sam_common.engine.launch import Interrupted
 from sam_common.errors import UserError
 from sam_common.structures import Category, Instances

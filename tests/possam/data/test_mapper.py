@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
+from possam.data.mapper import SegmentationMapper, photometric_distort
 from sam_common.data.coco_panoptic import coco_panoptic_spec
-from sam_common.data.images import write_segment_ids
-from sam_common.data.mapper import SegmentationMapper, fit_size, photometric_distort, shortest_edge_size
+from sam_common.data.images import fit_size, shortest_edge_size, write_segment_ids
 from sam_common.errors import UserError
 
 KEYS = {"image", "height", "width", "file_name", "image_id", "vocabulary"}

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sam_common.data.mapper import SegmentationMapper
-from sam_common.data.segments import read_segments, read_targets
+from possam.data.mapper import SegmentationMapper
+from possam.data.segments import read_segments, read_targets
 from sam_common.errors import UserError
 from sam_common.structures import Category
 

@@ -16,10 +16,9 @@ from torch import Generator, Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from sam_common.contracts import ImageRecord, ModelInput, SegmentationInput, SegmentationRecord
-from sam_common.data.images import read_image
-from sam_common.data.segments import read_targets
-from sam_common.errors import UserError
+from possam.data.segments import read_targets
+from sam_common.contracts import SegmentationInput, SegmentationRecord
+from sam_common.data.images import fit_size, read_item, resize_image, shortest_edge_size
 from sam_common.structures import Segments, Vocabulary
 
 
@@ -99,23 +98,6 @@ class SegmentationMapper:
         return ..., slice(top, top + self.image_size), slice(left, left + self.image_size)
 
 
-def shortest_edge_size(size: tuple[int, int] | torch.Size, shortest: int, longest: int) -> tuple[int, int]:
-    """(height, width) with the shortest side at `shortest`, or less where the longest would exceed `longest`.
-
-    Detectron2's ResizeShortestEdge rule, rounding included; no side falls below 1.
-    """
-    scale = shortest / min(size)
-    if max(size) * scale > longest:
-        scale = longest / max(size)
-    return max(int(size[0] * scale + 0.5), 1), max(int(size[1] * scale + 0.5), 1)
-
-
-def fit_size(size: tuple[int, int] | torch.Size, side: float) -> tuple[int, int]:
-    """(height, width) of an image scaled to just fit into a square of this side; no side falls below 1."""
-    scale = side / max(size)
-    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
-
-
 def photometric_distort(image: Tensor, generator: Generator) -> Tensor:
     """SSD's colour jitter, each step by a chance of 1/2, in the ranges of torchvision's RandomPhotometricDistort.
 
@@ -135,33 +117,6 @@ def photometric_distort(image: Tensor, generator: Generator) -> Tensor:
             adjust, value = steps[index]
             image = adjust(image, float(value))
     return image
-
-
-def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [3, H, W] to another (height, width): bilinear and antialiased, wherever an image is resized."""
-    return F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
-
-
-def read_item(record: ImageRecord) -> ModelInput:
-    """What every model input starts from: the image at its own size, and what its record says of it.
-
-    Raises:
-        UserError: the image cannot be read, or is not of the size that the record says.
-    """
-    image = read_image(record["file_name"])
-    height, width = image.shape[-2:]
-    if (height, width) != (record["height"], record["width"]):
-        raise UserError(
-            f"{record['file_name']} is {width}×{height} (upright, by its EXIF orientation) but its annotation says "
-            f"{record['width']}×{record['height']}"
-        )
-    return {
-        "image": image,
-        "height": height,
-        "width": width,
-        "file_name": record["file_name"],
-        "image_id": record["image_id"],
-    }
 
 
 def _uniform(generator: Generator) -> float:
