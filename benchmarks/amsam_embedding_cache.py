@@ -1,7 +1,7 @@
 """How much faster AM-SAM trains because it encodes an image once, and that it learns exactly the same: JSON lines.
 
-    python benchmarks/amsam_embedding_cache.py                 # sizes T and B, 4 shots of worms, 100 epochs
-    python benchmarks/amsam_embedding_cache.py --sizes B --shots 8
+    python -m benchmarks.amsam_embedding_cache                 # sizes T and B, 4 shots of worms, 100 epochs
+    python -m benchmarks.amsam_embedding_cache --sizes B --shots 8
 
 The weights of SAM are random. First both ways train for a few epochs, and the run ends with status 1 unless every
 trained weight is the same to the last bit; so with a cache on disk that another training left. Then times: CPU seconds
@@ -24,8 +24,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from amsam.amsam import AMSAM
 from amsam.config import add_amsam_config, build_amsam, build_bilevel_step

@@ -1,9 +1,9 @@
 """Multi-scale deformable attention against Mask2Former's: JSON lines, equality first.
 
-    python benchmarks/deformable_attention.py                          # CPU: the 1024² pixel decoder and the tiny one
-    python benchmarks/deformable_attention.py --sizes 1024 --threads 2
-    python benchmarks/deformable_attention.py --device cuda --dtype bf16        # untested: no GPU was at hand
-    BENCH_PEERS=clones python benchmarks/deformable_attention.py       # with clones/Mask2Former, the peer itself
+    python -m benchmarks.deformable_attention                          # CPU: the 1024² pixel decoder and the tiny one
+    python -m benchmarks.deformable_attention --sizes 1024 --threads 2
+    python -m benchmarks.deformable_attention --device cuda --dtype bf16        # untested: no GPU was at hand
+    BENCH_PEERS=clones python -m benchmarks.deformable_attention       # with clones/Mask2Former, the peer itself
 
 The peer is Mask2Former's PyTorch core, on a GPU its CUDA op where that is built and installed. Without a clone ours
 runs against the same formulation written out here: `grid_sample` map by map, the samples of all maps side by side,
@@ -18,14 +18,11 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from benchmarks.side_by_side import import_file, in_turn, peer_file, tell
 from possam.deformable_attention.operator import deformable_attention, kernel_in_use

@@ -1,7 +1,7 @@
 """Images a second, peak memory and the share of each stage, from pixels to masks of the image's size: JSON lines.
 
-    python benchmarks/end_to_end.py                              # CPU, one thread, the tiny configurations
-    python benchmarks/end_to_end.py --device cuda --save \\
+    python -m benchmarks.end_to_end                              # CPU, one thread, the tiny configurations
+    python -m benchmarks.end_to_end --device cuda --save \\
         --configs possam_B possam_L possam_H plug_B_cocoa plug_L_cocoa plug_H_cocoa      # untested: no GPU was at hand
 
 Each configuration runs at its real size in a process of its own, with random weights and random pixels, as an engine
@@ -32,8 +32,6 @@ from typing import Any
 
 import torch
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 import plug.plug
 from benchmarks.cases import Case, make_batch, predict
@@ -162,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="after --: over every configuration")
     args = parser.parse_args(argv)
     resolve_device(args.device)
-    command = shlex.join(["python", "benchmarks/end_to_end.py", *(sys.argv[1:] if argv is None else argv)])
+    command = shlex.join(["python", "-m", "benchmarks.end_to_end", *(sys.argv[1:] if argv is None else argv)])
     lines = []
     for config in args.configs:
         count = args.objects if config.startswith("plug") else 1

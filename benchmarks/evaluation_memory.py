@@ -1,8 +1,8 @@
 """Memory of each evaluator over 5,000 small generated images: JSON lines, and a curve of it all.
 
-    python benchmarks/evaluation_memory.py
-    python benchmarks/evaluation_memory.py --evaluators instances amodal --images 20000
-    python benchmarks/evaluation_memory.py --output docs/images/evaluation_memory.png
+    python -m benchmarks.evaluation_memory
+    python -m benchmarks.evaluation_memory --evaluators instances amodal --images 20000
+    python -m benchmarks.evaluation_memory --output docs/images/evaluation_memory.png
 
 Each evaluator runs in a process of its own, which is fed the predictions of images it has truth for on disk, like a
 model's, and reads its resident memory every 250 images. A line says how many bytes an image adds from the first tenth
@@ -28,8 +28,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from amsam.evaluation import DiceEvaluator
 from benchmarks.scenes import segment_map
@@ -203,7 +201,7 @@ def main() -> int:
     sizes = ["--images", str(args.images), "--every", str(args.every)]
     lines: dict[str, dict[str, Any]] = {}
     for name in tqdm(args.evaluators, leave=False, disable=None):
-        command = [sys.executable, __file__, "--only", name, *sizes]
+        command = [sys.executable, "-m", "benchmarks.evaluation_memory", "--only", name, *sizes]
         printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         print(printed, end="", flush=True)
         lines[name] = json.loads(printed.splitlines()[-1])

@@ -1,6 +1,6 @@
 """The loop of an evaluation with the evaluators beside the model, against one after the other: JSON lines.
 
-    python benchmarks/evaluation_overlap.py
+    python -m benchmarks.evaluation_overlap
 
 A stand-in for the model takes `--milliseconds` for each image: it waits, as for a GPU, or multiplies matrices on one
 core. Panoptic, semantic and instance evaluators judge what it makes, 480×640 pixels. The peer is the same loop in which
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +19,6 @@ from typing import Any
 
 import torch
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from benchmarks.evaluation_memory import CASES, SEGMENTS, VOCABULARY, panoptic_truth
 from benchmarks.scenes import segment_map

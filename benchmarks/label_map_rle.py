@@ -1,18 +1,13 @@
 """All labels of a map in COCO's run-length encoding, against pycocotools label by label: one JSON line, bytes first.
 
-python benchmarks/label_map_rle.py
+python -m benchmarks.label_map_rle
 """
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import torch
 from pycocotools import mask as codec
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from benchmarks.scenes import segment_map
 from benchmarks.side_by_side import in_turn, tell

@@ -1,7 +1,7 @@
 """Mask AP of generated detections against plain pycocotools: one JSON line, equal numbers first.
 
     pip install -e ".[fast]"     # faster-coco-eval, which the evaluator prefers where it is installed
-    python benchmarks/mask_ap.py
+    python -m benchmarks.mask_ap
 
 Ours is what the evaluator calls at its end: truth and detections are in memory, masks encoded, as both
 take them. The line names the library that judged; with pycocotools on both sides the ratio says that nothing is added.
@@ -13,16 +13,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from benchmarks.side_by_side import in_turn, tell
 from sam_common.evaluation.mask_ap import METRICS, average_precision, coco_library

@@ -1,6 +1,6 @@
 """mIoU from class scores, 150 and 847 classes, against what Detectron2's SemSegEvaluator does: JSON lines.
 
-    python benchmarks/mean_iou.py
+    python -m benchmarks.mean_iou
 
 Two cases for each. The first is the arithmetic: the peer is that evaluator's written out here, the argmax over the
 leading axis and a confusion matrix of all pixels. `reading_ms` is what adding up all scores takes, which reads each of
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +20,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from benchmarks.scenes import class_scores, segment_map
 from benchmarks.side_by_side import in_turn, tell

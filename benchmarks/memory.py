@@ -1,8 +1,8 @@
 """Peak memory of a training step and of an inference, for every shipped configuration at its real size: JSON lines.
 
-    python benchmarks/memory.py                                   # all of them, on the CPU, small ones first
-    python benchmarks/memory.py --configs possam_B plug_B_kins --output memory.jsonl
-    python benchmarks/memory.py --device cuda                     # was never run on a GPU
+    python -m benchmarks.memory                                   # all of them, on the CPU, small ones first
+    python -m benchmarks.memory --configs possam_B plug_B_kins --output memory.jsonl
+    python -m benchmarks.memory --device cuda                     # was never run on a GPU
 
 Each case is a process of its own, one at a time: a model with random weights, random pixels at the size that the
 configuration asks for, one step or one prediction. `peak` is the most that the process had in memory (Linux: VmHWM), on
@@ -44,8 +44,6 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from benchmarks.cases import CONFIGS, Case, make_batch, predict, read_config
 from detectron2_sam.commands.cli import ToolParser, run_tool

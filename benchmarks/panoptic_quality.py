@@ -1,6 +1,6 @@
 """Panoptic quality of one pair of images against panopticapi on one core: JSON lines, equal counts first.
 
-    BENCH_PEERS=clones python benchmarks/panoptic_quality.py      # with clones/panopticapi, the peer itself
+    BENCH_PEERS=clones python -m benchmarks.panoptic_quality      # with clones/panopticapi, the peer itself
     DETECTRON2_SAM_SAMPLES=samples python …                       # COCO's own annotations too: samples/coco_panoptic
 
 Five cases: the prediction in memory (the peer reads it from a PNG, which is how it takes one); the same with what
@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,10 +26,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
-
 from benchmarks.scenes import segment_map
-from benchmarks.side_by_side import in_turn, peer_file, tell
+from benchmarks.side_by_side import import_file, in_turn, peer_file, tell
 from sam_common.data.coco_panoptic import load_records, read_ground_truth, read_true_ids
 from sam_common.data.images import read_segment_ids, write_segment_ids
 from sam_common.evaluation.panoptic_quality import match_segments, shared_pixels
@@ -141,7 +138,7 @@ def find_peer() -> tuple[str, Callable[[dict[str, Any], dict[str, Any]], Counts]
     path = peer_file("panopticapi", "panopticapi/evaluation.py")
     if path is None:
         return "the plain NumPy formulation (BENCH_PEERS has no panopticapi)", plain
-    sys.path.insert(0, str(path.parents[1]))
+    import_file(path.with_name("__init__.py"))
     from panopticapi.evaluation import pq_compute_single_core
 
     categories = {index: {"id": index} for index in range(CLASSES)}

@@ -1,7 +1,7 @@
 """PLUG's two branches against two passes of segment-anything's encoder with LoRA beside its weights: JSON lines.
 
-    python benchmarks/plug_branches.py                         # ViT-B, one crop of 512², and the tiny one; one thread
-    python benchmarks/plug_branches.py --sizes H --threads 2
+    python -m benchmarks.plug_branches                         # ViT-B, one crop of 512², and the tiny one; one thread
+    python -m benchmarks.plug_branches --sizes H --threads 2
 
 Equality first: the embeddings of both branches, and the gradients of all LoRA weights. Then inference, where ours adds
 LoRA to the weights, and training: forward and backward. What is due to the branches alone shows beside a second peer,
@@ -13,15 +13,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import sys
 from functools import partial
-from pathlib import Path
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from benchmarks.side_by_side import in_turn, tell
 from plug.parallel_lora import ParallelEncoder

@@ -1,7 +1,7 @@
 """PosSAM's criterion against Mask2Former's, forward and backward, at the size of training: JSON lines, equality first.
 
-    python benchmarks/possam_criterion.py                       # two images of 1024², 100 queries, ten layers
-    BENCH_PEERS=clones python benchmarks/possam_criterion.py    # with clones/Mask2Former, the peer itself; its file
+    python -m benchmarks.possam_criterion                       # two images of 1024², 100 queries, ten layers
+    BENCH_PEERS=clones python -m benchmarks.possam_criterion    # with clones/Mask2Former, the peer itself; its file
                                                                 # imports Detectron2, which has to be installed
 
 Without the peer ours runs against the same formulation written out here: prediction point after prediction point, the
@@ -26,8 +26,6 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from benchmarks.scenes import class_scores, segment_map
 from benchmarks.side_by_side import in_turn, peer_file, tell

@@ -1,7 +1,7 @@
 """Runs the benchmarks one after the other and prints one table of the ratios.
 
-    python benchmarks/run.py                      # those that fit into ten minutes
-    python benchmarks/run.py --minutes 60 mean_iou deformable_attention
+    python -m benchmarks.run                      # those that fit into ten minutes
+    python -m benchmarks.run --minutes 60 mean_iou deformable_attention
 
 The JSON lines of each script are shown as they come. One that is not done when the time is up is ended; the table names
 it. Peers that pip cannot give are looked for in the folder of clones `$BENCH_PEERS`.
@@ -21,7 +21,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-FOLDER = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("run", "scenes", "side_by_side")
 NO_RATIO = ("end_to_end", "evaluation_memory", "memory", "where_time_goes")
 LONGEST = ("sam_encoder", "plug_branches", "amsam_embedding_cache")
@@ -29,14 +29,14 @@ LONGEST = ("sam_encoder", "plug_branches", "amsam_embedding_cache")
 
 def names() -> list[str]:
     """The scripts, those that take longest last."""
-    found = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in (*PARTS, *NO_RATIO))
+    found = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in (*PARTS, *NO_RATIO))
     return sorted(found, key=lambda name: name in LONGEST)
 
 
 def run(name: str, seconds: float) -> tuple[list[dict[str, Any]], str]:
     """What a script printed, and "" or why it did not come to its end."""
-    command = [sys.executable, str(FOLDER / f"{name}.py")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as script:
+    command = [sys.executable, "-m", f"benchmarks.{name}"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as script:
         try:
             printed, _ = script.communicate(timeout=max(seconds, 0.1))
             problem = f"exit status {script.returncode}" if script.returncode else ""

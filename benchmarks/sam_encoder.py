@@ -1,8 +1,8 @@
 """SAM's image encoder against segment-anything's own: JSON lines with time and peak memory, equality first.
 
-    python benchmarks/sam_encoder.py                                    # ViT-B at 1024², float32, one thread
-    python benchmarks/sam_encoder.py --size H --threads 2
-    python benchmarks/sam_encoder.py --device cuda --dtype bf16         # was never run on a GPU
+    python -m benchmarks.sam_encoder                                    # ViT-B at 1024², float32, one thread
+    python -m benchmarks.sam_encoder --size H --threads 2
+    python -m benchmarks.sam_encoder --device cuda --dtype bf16         # was never run on a GPU
 
 Memory first: each encoder in a process of its own encodes the same image once, and the peak counts from when its
 weights are in place: on the CPU what the process takes (resident pages, Linux), on a GPU what tensors take. The
@@ -15,15 +15,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import multiprocessing
-import sys
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import torch
 from segment_anything import sam_model_registry
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from benchmarks.memory import MIB, forget_peak, memory
 from benchmarks.side_by_side import in_turn, tell

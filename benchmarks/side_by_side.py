@@ -26,11 +26,12 @@ def peer_file(clone: str, path: str) -> Path | None:
 
 
 def import_file(path: Path) -> ModuleType:
-    """A Python file as a module of its own; what it imports is looked for beside it too."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    """A Python file as a module of its own, an `__init__.py` as its package."""
+    name = path.parent.name if path.stem == "__init__" else path.stem
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 

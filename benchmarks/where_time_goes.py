@@ -1,13 +1,12 @@
 """Where a training step and an evaluation of PosSAM spend their CPU time, by stage and by operator (torch.profiler).
 
 python datasets/prepare_generated.py
-python benchmarks/where_time_goes.py                     # possam_T, one thread, 3 steps and 6 images
+python -m benchmarks.where_time_goes                     # possam_T, one thread, 3 steps and 6 images
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,8 +17,6 @@ from typing import Any
 import torch
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile, record_function
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from detectron2_sam.methods import full_cfg, methods
 from possam.config import build_possam

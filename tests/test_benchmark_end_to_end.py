@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "end_to_end.py"
+ROOT = Path(__file__).resolve().parents[1]
 STAGES = {
     "possam_T": {"SAM encoder and pyramid", "CLIP encoder", "  pixel decoder, in the head", "head", "post-processing"},
     "plug_T": {"crops", "SAM encoder, two branches", "mask decoders", "refinement", "masks back into the image"},
@@ -19,7 +19,8 @@ STAGES = {
 def test_every_stage_has_its_share(tmp_path: Path) -> None:
     """Invariant: the stages and the rest make up the whole, all were met, and what is saved is what was printed."""
     options = ["--configs", *STAGES, "--runs", "1", "--objects", "2", "--save", str(tmp_path)]
-    done = subprocess.run([sys.executable, SCRIPT, *options], cwd=SCRIPT.parents[1], capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.end_to_end", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(line["case"], line["count"]) for line in lines] == [("possam_T, end to end", 1), ("plug_T, end to end", 2)]
@@ -29,6 +30,6 @@ def test_every_stage_has_its_share(tmp_path: Path) -> None:
         assert sum(share for name, share in shares.items() if not name.startswith(" ")) == pytest.approx(1, abs=0.01)
         assert line["images_per_second"] * line["milliseconds"] == pytest.approx(1000, rel=0.01)
         assert line["peak_mib"] > 0 and line["versions"]["torch"]
-        assert line["command"].startswith("python benchmarks/end_to_end.py --configs possam_T")
+        assert line["command"].startswith("python -m benchmarks.end_to_end --configs possam_T")
     (saved,) = tmp_path.iterdir()
     assert json.loads(saved.read_text()) == lines and str(saved) in done.stderr

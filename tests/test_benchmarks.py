@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import possam_criterion, run
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_embedding_cache_changes_nothing_that_is_learned() -> None:
@@ -19,8 +19,8 @@ def test_the_embedding_cache_changes_nothing_that_is_learned() -> None:
 
     Of 2 epochs of 4 shots, each validated on half of them, 12 passes go through the encoder without the cache.
     """
-    command = [FOLDER / "amsam_embedding_cache.py", "--sizes", "T", "--epochs", "2", "--image-size", "64"]
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=FOLDER.parent, capture_output=True, text=True)
+    command = ["-m", "benchmarks.amsam_embedding_cache", "--sizes", "T", "--epochs", "2", "--image-size", "64"]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     line = json.loads(done.stdout)
     assert line["identical"] and line["identical_from_disk"]
@@ -32,8 +32,9 @@ def test_a_script_that_does_not_fit_is_ended_with_its_processes(
 ) -> None:
     """One that leaves a process behind, which keeps the output open: what was printed counts, and the next one runs."""
     stay = "subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'])"
-    (tmp_path / "stays.py").write_text(f"import subprocess, sys; print('{{}}', flush=True); {stay}")
-    monkeypatch.setattr(run, "FOLDER", tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "stays.py").write_text(f"import subprocess, sys; print('{{}}', flush=True); {stay}")
+    monkeypatch.setattr(run, "ROOT", tmp_path)
     lines, problem = run.run("stays", 1.5)
     assert problem == "did not fit"
     assert lines in ([], [{}])  # a slow machine may not have come that far

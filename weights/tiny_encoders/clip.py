@@ -37,7 +37,7 @@ from sam_common.io.files import atomic_path
 from .clip_data import Batch, Sentences, load_batch, loosen
 
 _WORLD, _TEST_WORLD = 1_000_000, 5_000_000  # far from the seeds of data sets
-_COMMAND = "python weights/train_tiny_encoders.py --only clip"
+_COMMAND = "python -m weights.tiny_encoders --only clip"
 _SIZE, _SMALL = 256, 128
 _SMALL_SHARE = 0.45  # of the time
 _BATCH = 16

@@ -33,7 +33,7 @@ from sam_common.sam.load import load_sam_weights
 from sam_common.structures import Vocabulary
 
 _WORLD, _VALIDATION_WORLD, _TEST_WORLD = 2_000_000, 3_000_000, 4_000_000  # far from the seeds of data sets
-_COMMAND = "python weights/train_tiny_encoders.py --only sam"
+_COMMAND = "python -m weights.tiny_encoders --only sam"
 _POINTS = 2  # prompts by point per image
 _WARMUP = 200
 _EVAL_PERIOD = 500

@@ -1,7 +1,7 @@
 """Trains the tiny SAM and the tiny CLIP that ship in `weights/`, on generated scenes, on a CPU.
 
-    python weights/train_tiny_encoders.py                # both, one after the other: about 70 minutes of one core
-    python weights/train_tiny_encoders.py --only sam     # one of them, e.g. each on a core of its own
+    python -m weights.tiny_encoders                # both, one after the other: about 70 minutes of one core
+    python -m weights.tiny_encoders --only sam     # one of them, e.g. each on a core of its own
 
 Both write what they were taught with into their file. Those that ship were taught in stages, each going on from the
 file of the one before: weights/README.md has the commands.
@@ -10,16 +10,13 @@ file of the one before: weights/README.md has the commands.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import cv2
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
-
-from tiny_encoders.clip import train_tiny_clip
-from tiny_encoders.sam import train_tiny_sam
+from weights.tiny_encoders.clip import train_tiny_clip
+from weights.tiny_encoders.sam import train_tiny_sam
 
 
 def main() -> None:
