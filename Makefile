@@ -28,7 +28,7 @@ ablation-amsam: $(INSTALLED)
 	$(BIN)/python tools/ablation.py --rows configs/ablations/amsam_embedded.yaml --output output/ablation_amsam
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

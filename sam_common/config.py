@@ -6,6 +6,7 @@ read a cfg; everything else takes explicit arguments.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import io
@@ -114,7 +115,7 @@ def _leaf_keys(node: dict, prefix: str = "") -> Iterator[str]:
 
 
 def find_config(name: str | os.PathLike, *, asked: Path | None = None) -> Path:
-    """A configuration file by path, or by its name among the shipped ones (`configs/NAME.yaml`).
+    """A configuration file by path, or by its name among the shipped ones: `NAME`, or `configs/NAME.yaml`.
 
     Raises:
         UserError: there is no such file; it is called `asked` where that is given.
@@ -122,10 +123,10 @@ def find_config(name: str | os.PathLike, *, asked: Path | None = None) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    try:
-        return resource(str(path))
-    except UserError:
-        raise UserError(f"there is no configuration file {asked or path}") from None
+    for shipped in (path, Path("configs", f"{path}.yaml")):
+        with contextlib.suppress(UserError):
+            return resource(str(shipped))
+    raise UserError(f"there is no configuration file {asked or path}")
 
 
 def resolve_device(name: str) -> torch.device:

@@ -1,9 +1,24 @@
-"""The one exception of the project that is meant for the person at the keyboard."""
+"""The exceptions that end a command without a traceback."""
 
 
 class UserError(ValueError):
     """Something the user gave cannot be used: a file, a key, a word, a folder.
 
-    The message is one line that says what was wrong, where, and what to do. Tools print it without a traceback and
+    The message is one line that says what was wrong, where, and what to do. Commands print it without a traceback and
     exit with status 2; in Python it is an ordinary `ValueError`.
     """
+
+
+class Interrupted(Exception):
+    """A run ended early because a signal asked for it, after a checkpoint was written.
+
+    Attributes:
+        signum: the signal; commands exit with 128 + signum, as shells report it.
+    """
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message, signum)
+        self.message, self.signum = message, signum
+
+    def __str__(self) -> str:
+        return self.message

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detectron2_sam.commands.predict import run as predict
+from detectron2_sam.commands import predict
 from plug.predictor import AmodalPredictor
 from sam_common.boxes import detectors
 from sam_common.boxes.boxes import Boxes

@@ -11,9 +11,9 @@ import torch
 from amsam.adapter import write_adapter
 from amsam.config import adapter_settings, build_amsam
 from amsam.data.worms import write_worms
+from detectron2_sam.commands import predict
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.cli import run_tool
-from detectron2_sam.commands.predict import run as predict
 from sam_common.boxes.boxes import Boxes
 from sam_common.boxes.detectors import register_detector
 from tests.amsam.test_amsam import config

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from detectron2_sam.commands import predict
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.predict import run as predict
 from possam.config import add_possam_config

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from detectron2_sam.commands import fewshot, predict, validate_amodal
 from detectron2_sam.commands import train as train_net
-from detectron2_sam.commands import validate_amodal
 from detectron2_sam.commands.fewshot import run as fewshot
 from detectron2_sam.commands.predict import run as predict
 from possam.data.segments import read_segments

@@ -1,15 +1,22 @@
-"""What command line tools share: mistakes are one line on stderr, and the exit status says what happened."""
+"""What the commands share: their command lines, exit statuses, and processes of this program.
+
+The module of a command imports only the standard library until the command runs, so that `--help` answers at once.
+"""
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
-from sam_common.engine.launch import Interrupted
-from sam_common.errors import UserError
+from sam_common.errors import Interrupted, UserError
+
+_CLONE = Path(__file__).resolve().parents[2]
 
 
 class ToolParser(argparse.ArgumentParser):
@@ -19,9 +26,40 @@ class ToolParser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help")
 
 
+def command_line(name: str, description: str | None, **options: Any) -> ToolParser:
+    """The command line of `detectron2-sam NAME`, its description printed as it is written."""
+    shown = argparse.RawDescriptionHelpFormatter
+    return ToolParser(prog=f"detectron2-sam {name}", description=description, formatter_class=shown, **options)
+
+
+def add_config(parser: argparse.ArgumentParser | argparse._ArgumentGroup, **options: Any) -> None:
+    """Adds `--config-file`, or `--config` for short."""
+    text = "a shipped configuration such as possam_T, or the path of a YAML file"
+    parser.add_argument("--config", "--config-file", dest="config_file", metavar="NAME", **{"help": text, **options})
+
+
+def add_overrides(parser: argparse.ArgumentParser, nargs: str = "*") -> None:
+    """Adds trailing `KEY VALUE` pairs, between options too, or only after them (`argparse.REMAINDER`)."""
+    text = "override keys of the configuration, for example MODEL.DEVICE cpu"
+    parser.add_argument("opts", nargs=nargs, metavar="KEY VALUE", help=text)
+
+
+def check_at_least(args: argparse.Namespace, **least: int) -> None:
+    """Raises UserError where an argument is a smaller number than it can be."""
+    for name, value in least.items():
+        if getattr(args, name) < value:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}; give at least {value}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question after the known name that is most like a wrong one, where one is like it."""
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
 def run_tool(main: Callable[[], Any]) -> int:
-    """Runs a command line tool and returns its exit status, 0 where `main` returns none: what went wrong is one line
-    on stderr, no traceback."""
+    """Runs a command and returns its exit status, 0 where `main` returns none: what went wrong is one line on stderr,
+    without a traceback."""
     try:
         status = main()
     except UserError as error:
@@ -33,3 +71,11 @@ def run_tool(main: Callable[[], Any]) -> int:
     except KeyboardInterrupt:  # before the run began, or Ctrl-C twice
         return 128 + signal.SIGINT
     return status if isinstance(status, int) else 0
+
+
+def program_process(*arguments: str) -> dict[str, Any]:
+    """What `subprocess` needs to run this program, from a clone that is not installed too."""
+    paths = [str(_CLONE)] if (_CLONE / "pyproject.toml").is_file() else []  # site-packages would hide Python's own
+    paths += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)} if paths else dict(os.environ)
+    return {"args": [sys.executable, "-m", "detectron2_sam", *arguments], "env": environment}

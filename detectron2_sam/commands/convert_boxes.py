@@ -1,11 +1,11 @@
-"""Turns a pickled file of boxes into JSON, without unpickling it: nothing in the file can run.
+"""Convert a pickled file of boxes to JSON without unpickling it, so that nothing in the file can run.
 
-python tools/convert_boxes.py boxes.pkl --output boxes.json
+    detectron2-sam convert-boxes boxes.pkl --output boxes.json
 
-The pickle holds lists, dictionaries, numbers, texts and numpy arrays, in one of two forms:
-    {"street.jpg": [[x0, y0, x1, y1], …], …}    a fifth number is the score; --xywh where boxes are x, y, width, height
+The pickle may hold lists, dictionaries, numbers, strings and NumPy arrays, arranged in one of two ways:
+    {"street.jpg": [[x0, y0, x1, y1], …], …}    a fifth number is the score; with --xywh: x, y, width, height
     [{"image_id": 7, "bbox": [x, y, width, height], "score": 0.9, …}, …]    COCO results
-What it holds besides is refused by its name. `tools/predict.py --boxes` and INPUT.BOXES.SOURCE read the JSON.
+Anything else is refused by name. `detectron2-sam predict --boxes` and INPUT.BOXES.SOURCE read the JSON.
 """
 
 from __future__ import annotations
@@ -16,24 +16,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from detectron2_sam.commands.cli import ToolParser
-from sam_common.boxes.box_files import read_box_file
+from detectron2_sam.commands.cli import command_line
 from sam_common.errors import UserError
-from sam_common.io.files import atomic_path
-from sam_common.io.plain_pickle import read_plain_pickle
 
 _DEEPEST = 8  # lists within lists; a pickle may hold one that contains itself
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Writes the JSON, once it has been read back as a box file."""
-    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = command_line("convert-boxes", __doc__)
     parser.add_argument("file", metavar="FILE", help="the pickled file")
-    parser.add_argument("--output", required=True, metavar="FILE.json")
-    parser.add_argument("--xywh", action="store_true", help="boxes of a dictionary are x, y, width, height")
-    args = parser.parse_args(argv)
+    parser.add_argument("--output", required=True, metavar="FILE.json", help="the JSON file to write")
+    parser.add_argument("--xywh", action="store_true", help="boxes in a dictionary are x, y, width, height")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes the JSON, once it has been read back as a box file."""
+    args = parse(argv)
+    from sam_common.boxes.box_files import read_box_file
+    from sam_common.io.files import atomic_path
+    from sam_common.io.plain_pickle import read_plain_pickle
+
     output = Path(args.output)
     if output.suffix.lower() != ".json":
         raise UserError(f"--output {output}: what is written is JSON; give a name that ends with .json")
@@ -55,6 +58,8 @@ def to_json(value: Any, source: str, depth: int = 0) -> Any:
     Raises:
         UserError: it has bytes, keys that are neither texts nor numbers, or too many levels.
     """
+    import numpy as np
+
     if depth > _DEEPEST:
         raise UserError(f"{source} holds lists within lists, more than {_DEEPEST} levels deep; boxes need few")
     if isinstance(value, np.ndarray):

@@ -1,6 +1,9 @@
-"""Counts a model's parameters without building it in memory: one JSON line, trainable, frozen and total.
+"""Count the parameters of a model without allocating them.
 
-python tools/count_parameters.py --config-file configs/possam_H.yaml [--parts] [KEY VALUE …]
+    detectron2-sam count-parameters --config possam_H
+    detectron2-sam count-parameters --config plug_H_kins --parts MODEL.PLUG.LORA_RANK 8
+
+Prints one line of JSON with the numbers of trainable, frozen and all parameters.
 """
 
 from __future__ import annotations
@@ -8,30 +11,30 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+from detectron2_sam.commands.cli import add_config, add_overrides, command_line
 
-from detectron2_sam.commands.cli import ToolParser
-from detectron2_sam.methods import full_cfg, methods
-from sam_common.method import build_model
-
-
-def count_parameters(module: nn.Module) -> dict[str, int]:
-    """Numbers of parameters that train, that are frozen, and of both."""
-    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in module.parameters())
-    return {"trainable": trainable, "frozen": total - trainable, "total": total}
+if TYPE_CHECKING:
+    from torch import nn
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True)
-    parser.add_argument("--parts", action="store_true", help="one more line for each part of the model")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
-    args = parser.parse_args(argv)
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = command_line("count-parameters", __doc__)
+    add_config(parser, required=True)
+    parser.add_argument("--parts", action="store_true", help="print a line for each part of the model as well")
+    add_overrides(parser, argparse.REMAINDER)
+    return parser.parse_args(argv)
 
-    methods()
+
+def main(argv: Sequence[str]) -> None:
+    """Prints the numbers."""
+    args = parse(argv)
+    import torch
+
+    from detectron2_sam.methods import full_cfg
+    from sam_common.method import build_model
+
     cfg = full_cfg()
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
@@ -42,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.parts:
         for name, part in parts(model):
             print(json.dumps({name: count_parameters(part)}))
+
+
+def count_parameters(module: nn.Module) -> dict[str, int]:
+    """Numbers of parameters that train, that are frozen, and of both."""
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in module.parameters())
+    return {"trainable": trainable, "frozen": total - trainable, "total": total}
 
 
 def parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

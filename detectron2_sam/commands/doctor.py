@@ -1,13 +1,14 @@
-"""Looks at this machine and says what is here, what is missing, and the exact command or file that mends it.
+"""Check this machine: what is installed, what is missing, and the command or file that fixes it.
 
-    python tools/doctor.py
-    python tools/doctor.py --config-file configs/possam_B.yaml      # what this configuration needs
-    python tools/doctor.py --json
+    detectron2-sam doctor
+    detectron2-sam doctor --config possam_B      # also what this configuration needs
+    detectron2-sam doctor --json
 
-Marks: `ok`; `--` missing, but only some things need it; `!!` missing and needed. Without a configuration the packages
-and the embedded weights are needed; with one also its weights, data sets and device. Nothing is downloaded.
+Each line is marked `ok`, `--` (missing, but needed only by some things) or `!!` (missing and needed). Packages and the
+embedded weights are always needed; with --config, so are the weights, data sets and device of that configuration.
+Nothing is downloaded.
 
-Exit status: 0 what is needed is here, 1 something needed is missing, 2 a mistake on the command line.
+Exit status: 0 nothing needed is missing; 1 something is; 2 a mistake on the command line.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from detectron2_sam.commands.cli import add_config, add_overrides, command_line
+
 # Whatever needs a package is imported where it is used: the doctor comes before they all are there.
 
 PROJECT = "detectron2-sam"
 PYTHON = (3, 10)
 PACKAGES = (
-    "torch", "torchvision", "segment-anything", "open_clip_torch", "timm", "fvcore", "pycocotools",
-    "opencv-python-headless", "lightning-fabric", "scipy", "tensorboard", "safetensors", "huggingface_hub",
-    "supervision", "tabulate", "tqdm", "jinja2", "matplotlib",
+    "torch", "torchvision", "numpy", "pillow", "PyYAML", "packaging", "segment-anything", "open_clip_torch", "timm",
+    "fvcore", "pycocotools", "opencv-python-headless", "lightning-fabric", "scipy", "tensorboard", "safetensors",
+    "huggingface_hub", "supervision", "tabulate", "tqdm", "jinja2", "matplotlib",
 )  # fmt: skip
 OPTIONAL = {
     "detectron2": "only --engine detectron2 needs it: docs/detectron2.md",
@@ -43,7 +46,7 @@ OPTIONAL = {
     "panopticapi": "only comparing with the reference evaluation needs it: "
     "pip install git+https://github.com/cocodataset/panopticapi.git",
 }
-MODULES = {"opencv-python-headless": "cv2", "segment-anything": "segment_anything", "open_clip_torch": "open_clip"}
+MODULES = {"opencv-python-headless": "cv2", "open_clip_torch": "open_clip", "pillow": "PIL", "PyYAML": "yaml"}
 """Package -> what it is imported as, where that is not its name with `_` for `-`."""
 
 
@@ -106,7 +109,7 @@ def engines() -> Iterator[Finding]:
     """Which engine `--engine auto` would choose, and why not the other."""
     from detectron2_sam.commands.train import choose_engine
 
-    engine, _ = choose_engine([])
+    engine = choose_engine("auto")
     spec = importlib.util.find_spec("detectron2")
     reason = "Detectron2 is not installed" if spec is None else "Detectron2 is here but cannot be imported"
     detail = "detectron2" if engine == "detectron2" else f"fabric ({reason})"
@@ -312,13 +315,17 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = command_line("doctor", __doc__)
+    add_config(parser, default="", help="also check what this configuration needs, by name or path")
+    parser.add_argument("--json", action="store_true", help="print the findings as a JSON list")
+    add_overrides(parser)
+    return parser.parse_intermixed_args(argv)
+
+
+def main(argv: Sequence[str]) -> int:
     """Prints the report; 0 if nothing that is needed is missing, else 1."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", default="", help="also: is here what this configuration needs?")
-    parser.add_argument("--json", action="store_true", help="the findings as a JSON list")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
-    args = parser.parse_intermixed_args(argv)
+    args = parse(argv)
     found = examine(args.config_file, args.opts)
     missing = [finding for finding in found if finding.needed and not finding.found]
     if args.json:

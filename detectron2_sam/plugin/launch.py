@@ -1,18 +1,17 @@
-"""`tools/train_net.py --engine detectron2`: Detectron2's command line, setup, processes and trainer, our YAML."""
+"""`detectron2-sam train --engine detectron2`: Detectron2's setup, processes and trainer, our YAML."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import detectron2
 import detectron2.config
 import torch
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_setup, launch
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -42,8 +41,6 @@ def setup(args: argparse.Namespace) -> detectron2.config.CfgNode:
     Raises:
         UserError: a key, a value, a data set, a device or the output folder cannot be used.
     """
-    if not args.config_file:
-        raise UserError("--config-file is missing; give a YAML file, or the name of a shipped one")
     args.config_file = str(find_config(args.config_file))
     cfg = CfgNode(detectron2.config.get_cfg())  # ours reads plain YAML only and names the nearest key
     add_config(cfg)
@@ -138,16 +135,12 @@ def run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, A
     return trainer.train()
 
 
-def main(argv: Sequence[str]) -> dict[str, Any]:
+def main(args: argparse.Namespace) -> dict[str, Any]:
     """Runs Detectron2's engine; it hands no results back, they are in the log and in metrics.json.
 
     Raises:
         UserError: something that was given cannot be used.
     """
-    parser = default_argument_parser()
-    parser.set_defaults(dist_url="auto")  # a free port; Detectron2's own default is one port per user
-    parser.add_argument("--engine", help="auto (this one, where it is installed) | fabric | detectron2")
-    args = parser.parse_args(argv)
     cfg = setup(args)
     arguments = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
     if args.num_gpus * args.num_machines == 1:

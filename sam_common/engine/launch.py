@@ -24,7 +24,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
 from sam_common.config import resolve_device
-from sam_common.errors import UserError
+from sam_common.errors import Interrupted, UserError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -33,21 +33,6 @@ START_METHOD: Literal["spawn", "forkserver"] = "spawn"
 not the SIGTERM of a scheduler: it is for tests."""
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Interrupted(Exception):
-    """A run ended early because a signal asked for it, after a checkpoint was written.
-
-    Attributes:
-        signum: the signal; tools exit with 128 + signum, as shells report it.
-    """
-
-    def __init__(self, message: str, signum: int) -> None:
-        super().__init__(message, signum)
-        self.message, self.signum = message, signum
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class StopFlag:

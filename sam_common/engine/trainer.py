@@ -20,10 +20,10 @@ from sam_common.contracts import Batch, Losses
 from sam_common.data.loader import item_seed
 from sam_common.engine.checkpoint import Checkpointer
 from sam_common.engine.evaluation import flatten
-from sam_common.engine.launch import Interrupted, StopFlag, stop_on_signals
+from sam_common.engine.launch import StopFlag, stop_on_signals
 from sam_common.engine.logging import MetricsWriter
 from sam_common.engine.optimizer import trainable_parameters
-from sam_common.errors import UserError
+from sam_common.errors import Interrupted, UserError
 from sam_common.evaluation.evaluator import Results, gather
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from detectron2_sam.commands import predict
 from detectron2_sam.commands import train as train_net
-from detectron2_sam.commands.predict import run as predict
 from detectron2_sam.commands.prepare.generated import prepare
 from sam_common.engine.checkpoint import read_checkpoint
 

@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from detectron2_sam.commands.train import run as train_net_run
+from detectron2_sam.commands.train.run import run as train_net_run
 from possam.config import add_possam_config
 from sam_common import method
 from sam_common.data import catalog

@@ -19,7 +19,7 @@ from sam_common.errors import UserError
 @contextlib.contextmanager
 def quick_start() -> Iterator[None]:
     """Processes fork from a server that has imported the tool already."""
-    multiprocessing.set_forkserver_preload(["detectron2_sam.commands.train"])
+    multiprocessing.set_forkserver_preload(["detectron2_sam.commands.train.run"])
     with mock.patch.object(launch, "START_METHOD", "forkserver"):
         yield
 

@@ -12,7 +12,7 @@ from amsam.evaluation import METRICS, read_scores
 from amsam.method import test_set
 from amsam.report import picture_row, scores_table
 from amsam.structures import name_of
-from detectron2_sam.commands.demo.run import ROOT, Demo, Shown, train_net
+from detectron2_sam.commands.demo.run import Demo, Shown, train_net
 from detectron2_sam.commands.fewshot.runs import AMSAM, BASELINES
 from detectron2_sam.methods import full_cfg
 from sam_common.data import catalog
@@ -20,7 +20,7 @@ from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_check
 from sam_common.reporting.page import Part, PictureRow, Section
 from sam_common.reporting.run_files import evenly, loss_curve, read_json
 
-CONFIG = "configs/amsam_T.yaml"
+CONFIG = "amsam_T"
 TEST = "generated_worms_test"
 PICTURES = 10
 
@@ -54,7 +54,7 @@ def amsam_part(run: Path, answers: Mapping[str, Mapping[str, float]]) -> Shown:
     """
     rows = picture_rows(run)
     cfg = full_cfg()
-    cfg.merge_from_file(ROOT / CONFIG)
+    cfg.merge_from_file(CONFIG)
     text = (
         f"{answers[AMSAM]['n']:.0f} pictures of luminous worms, which the tiny SAM never met. AM-SAM has seen "
         f"{cfg.DATASETS.SHOTS} others with their masks; half of them taught its weights, the other half its prompt "
@@ -81,7 +81,7 @@ def amsam_part(run: Path, answers: Mapping[str, Mapping[str, float]]) -> Shown:
 def picture_rows(run: Path) -> list[PictureRow]:
     """Input, truth and prediction of `PICTURES` images, spread evenly over the test set."""
     cfg = full_cfg()
-    cfg.merge_from_file(ROOT / CONFIG)
+    cfg.merge_from_file(CONFIG)
     path, spec = run / "model_best.pth", catalog.get(TEST)
     model = build_amsam(cfg).eval()
     load_trained(model, read_checkpoint(path), str(path), frozen=frozen_sha256(model))

@@ -1,10 +1,4 @@
-"""The project from nothing to a report: draws a world, trains the smallest model of each method on it, tests it.
-
-    python tools/demo.py --output output/demo
-
-Needs no download, no GPU and about a quarter of an hour of two cores. Run it again to continue what was interrupted;
-what is complete is reused. `report.html` in the output folder opens in any browser; `picture.jpg` shows some of it.
-"""
+"""The demo from its parsed command line to its page and its picture."""
 
 from __future__ import annotations
 
@@ -18,9 +12,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from detectron2_sam.commands.cli import ToolParser
-from detectron2_sam.commands.demo import amsam, plug, possam, run
-from detectron2_sam.commands.demo.run import ROOT, Demo, Shown, device_name, duration
+from detectron2_sam.commands.demo import METHODS, amsam, plug, possam, run
+from detectron2_sam.commands.demo.run import Demo, Shown, device_name, duration
 from detectron2_sam.commands.prepare.generated import prepare
 from sam_common.data import catalog
 from sam_common.errors import UserError
@@ -28,22 +21,20 @@ from sam_common.io.files import atomic_path
 from sam_common.reporting.page import Report, write_report
 from sam_common.reporting.run_files import read_json
 
-METHODS = {"possam": possam.demo_possam, "plug": plug.demo_plug, "amsam": amsam.demo_amsam}
+DEMOS = dict(zip(METHODS, (possam.demo_possam, plug.demo_plug, amsam.demo_amsam), strict=True))
 _PICTURES = 2  # of each method in picture.jpg
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
-    args = parse_arguments(argv)
     demo = open_demo(args)
-    os.environ.setdefault("DETECTRON2_DATASETS", str(ROOT / "datasets"))  # for the processes started below too
     root = catalog.datasets_root()
     with demo.phase(
         "world", f"drawing {run.NUM_TRAIN:,} training and {run.NUM_TEST} test scenes into {root / 'generated'}"
     ):
         prepare(root, train=run.NUM_TRAIN, test=run.NUM_TEST)
     catalog.register_builtin(root)
-    shown = [METHODS[name](demo) for name in args.methods]
+    shown = [DEMOS[name](demo) for name in args.methods]
     with demo.phase("report", "writing the report"):
         write_report(demo.output / "report.html", build_report(demo, shown))
         write_picture(demo.output / "picture.jpg", shown)
@@ -54,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_report(demo: Demo, shown: Sequence[Shown]) -> Report:
     total = duration(sum(demo.seconds.values()))
     facts = [
-        ("command", f"python tools/demo.py --output {demo.output} --seed {demo.seed} --fraction {demo.fraction:g}"),
+        ("command", f"detectron2-sam demo --output {demo.output} --seed {demo.seed} --fraction {demo.fraction:g}"),
         ("configurations", f"{possam.CONFIG}, {plug.CONFIG}, {amsam.CONFIG}"),
         ("data", f"{run.NUM_TRAIN:,} training and {run.NUM_TEST} test scenes, 256 × 256, world seed 0"),
         ("training seed", str(demo.seed)),
@@ -110,17 +101,3 @@ def open_demo(args: argparse.Namespace) -> Demo:
     elif output.is_dir() and any(output.iterdir()):
         raise UserError(f"{output} is not empty and holds no demo; give another --output")
     return demo
-
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Raises UserError where a value cannot be."""
-    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", default="output/demo", metavar="DIR", help="(output/demo)")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="to show (all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the trainings; the world stays the same (0)")
-    parser.add_argument("--fraction", type=float, default=1.0, help="of the iterations the configurations ask for (1)")
-    parser.add_argument("--processes", type=int, default=1, help="that train together on a CPU (1)")
-    args = parser.parse_args(argv)
-    if not 0 < args.fraction < float("inf"):
-        raise UserError(f"--fraction is {args.fraction}; give a number above 0")
-    return args

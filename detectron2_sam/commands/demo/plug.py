@@ -11,7 +11,7 @@ from sam_common.data import catalog
 from sam_common.reporting.page import Part, Section
 from sam_common.reporting.run_files import loss_curve, read_json
 
-CONFIG = "configs/plug_T.yaml"
+CONFIG = "plug_T"
 TEST = "generated_test_amodal"
 PLUG, MERGED = "PLUG", "PLUG, its visible mask merged in"
 SAM = "SAM as it is, told the amodal box"

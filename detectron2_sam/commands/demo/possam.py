@@ -14,7 +14,7 @@ from sam_common.evaluation.panoptic_quality import METRICS
 from sam_common.reporting.page import Cell, Part, Section, Table
 from sam_common.reporting.run_files import loss_curve, read_json
 
-CONFIG = "configs/possam_T.yaml"
+CONFIG = "possam_T"
 TRAIN, TEST = "generated_train_panoptic", "generated_test_panoptic"
 ENSEMBLES = {
     "mase": "MASE: both, weighted by their confidence, scaled by mask quality",

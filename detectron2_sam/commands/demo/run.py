@@ -1,4 +1,4 @@
-"""What the demo of every method needs: what was asked for, phases that are timed, and `tools/train_net.py` to run."""
+"""What the demo of every method needs: what was asked for, phases that are timed, and trainings to run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
+from detectron2_sam.commands.cli import program_process
 from detectron2_sam.methods import full_cfg
 from sam_common.io.files import write_text
 from sam_common.reporting.page import Part, PictureRow
 
-ROOT = Path(__file__).resolve().parents[3]
 NUM_TRAIN, NUM_TEST = 2000, 200
 
 
@@ -44,7 +44,7 @@ class Demo:
     def iterations(self, config: str) -> int:
         """Of the training of a configuration file."""
         cfg = full_cfg()
-        cfg.merge_from_file(ROOT / config)
+        cfg.merge_from_file(config)
         return max(1, round(self.fraction * cfg.SOLVER.MAX_ITER))
 
     @contextmanager
@@ -74,7 +74,7 @@ class Shown:
 
 
 def train_net(demo: Demo, config: str, output: Path, mode: str, *options: object, processes: int | None = None) -> None:
-    """Runs tools/train_net.py as anyone would, and shows how.
+    """Runs `detectron2-sam train` as anyone would, and shows how.
 
     Args:
         processes: where the method cannot use as many as were asked for.
@@ -82,13 +82,13 @@ def train_net(demo: Demo, config: str, output: Path, mode: str, *options: object
     Raises:
         SystemExit: with its status, if it did not end well; it has said why.
     """
-    arguments = ["--config-file", config, "--engine", "fabric", mode]  # the same numbers wherever it runs
+    arguments = ["--config", config, "--engine", "fabric", mode]  # the same numbers wherever it runs
     if device_name() == "CPU":
         arguments += ["--num-gpus", str(processes or demo.processes)]
         options = ("MODEL.DEVICE", "cpu", *options)
     arguments += map(str, ("OUTPUT_DIR", output, "SEED", demo.seed, *options))
-    print("  ", shlex.join(["python", "tools/train_net.py", *arguments]), flush=True)
-    process = subprocess.Popen([sys.executable, "-m", "detectron2_sam", "train", *arguments])
+    print("  ", shlex.join(["detectron2-sam", "train", *arguments]), flush=True)
+    process = subprocess.Popen(**program_process("train", *arguments))
     # Ctrl-C reaches the training by itself, SIGTERM is passed on; it saves a checkpoint first, so it is waited for.
     previous = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),

@@ -1,4 +1,4 @@
-"""What tools/fewshot.py was asked for: images and masks, who is learned from and tested on, configurations."""
+"""What `detectron2-sam fewshot` was asked for: images and masks, who is learned from and tested on, configurations."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ OWN = {
     "OUTPUT_DIR": "--output",
     "SEED": "--seeds",
     "INPUT.BOXES.SOURCE": "--boxes",
-    "MODEL.META_ARCHITECTURE": "the tool",
+    "MODEL.META_ARCHITECTURE": "the command",
     "MODEL.AMSAM.NUM_CLASSES": "--classes",
 }
-"""Keys that the tool sets, and by what."""
+"""Keys that the command sets, and by what."""
 
 _THREADS = 4
 _SHOWN = 10
@@ -72,7 +72,7 @@ class Plan:
         """The configuration file with the options.
 
         Raises:
-            UserError: it is none of a few-shot model, or an option sets what the tool sets.
+            UserError: it is none of a few-shot model, or an option sets what the command sets.
         """
         for key in self.options[::2]:
             owner = next((by for own, by in OWN.items() if key == own or key.startswith(f"{own}.")), None)
@@ -192,7 +192,7 @@ def check_output(plan: Plan, of: Split) -> None:
     path = plan.output / SETTINGS
     if not path.is_file():
         if plan.output.is_dir() and any(not entry.name.startswith(".") for entry in plan.output.iterdir()):
-            raise UserError(f"--output {plan.output} is not empty and not of this tool; choose another")
+            raise UserError(f"--output {plan.output} is not empty and holds no few-shot run; choose another")
         return
     before, asked = read_json(path), _asked(plan, of)
     if not isinstance(before, dict):

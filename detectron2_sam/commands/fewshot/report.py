@@ -1,4 +1,4 @@
-"""What tools/fewshot.py tells: results.json, report.html, the worst images, the command that comes next."""
+"""What `detectron2-sam fewshot` reports: results.json, report.html, the worst images, the command that comes next."""
 
 from __future__ import annotations
 
@@ -27,14 +27,8 @@ WORST = 10
 
 def next_command(plan: Plan, of: Split) -> str:
     """Labels pictures with the adapter, told boxes as here where that can be."""
-    words = [
-        "python",
-        "tools/predict.py",
-        "--adapter",
-        str(plan.output / "adapter.safetensors"),
-        "--input",
-        plan.images,
-    ]
+    adapter = str(plan.output / "adapter.safetensors")
+    words = ["detectron2-sam", "predict", "--adapter", adapter, "--input", plan.images]
     if plan.boxes.lower().endswith(".json"):
         words += ["--boxes", plan.boxes]
     elif plan.boxes not in ("full_image", "ground_truth"):

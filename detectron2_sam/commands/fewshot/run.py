@@ -1,31 +1,9 @@
-"""From a folder of images and a folder of masks to a segmenter, its numbers and its mistakes, in minutes.
-
-    python tools/fewshot.py --images photos/images --masks photos/masks --shots 4 --seeds 5 --output out
-
-For each seed AM-SAM learns from --shots images drawn at random and is tested on all others; with --pool N the first N
-by name are drawn from, and the rest are tested on. Masks have the names of their images: 0 is the background, 255 or 1
-the object, or with --classes FILE 1 is the class of its first line, 2 of its second, …
-
-It prints the table, and the command that uses the result, and writes
-
-    out/report.html           Dice, IoU and Dice_64, mean ± standard deviation over the seeds, beside SAM as it is and
-                              the bare box; the ten worst images, drawn, which out/worst/ holds too
-    out/results.json          the same numbers
-    out/adapter.safetensors   the model of the seed whose validation, on half of its shots, was best
-    out/seed0/ …              each run, as tools/train_net.py leaves it: inference/few_shot_test/dice_per_image.csv has
-                              the numbers of each image; seed0.yaml runs it alone
-
-Boxes tell the model where to look. --boxes full_image (the default) says nothing, ground_truth is the box of the mask:
-an upper bound; FILE.json is a file of COCO results; any other word is a detector of sam_common/boxes/detectors.py.
-
-Given again, the command goes on where it was interrupted, with the same numbers; more --seeds add to what is there.
-"""
+"""From a folder of images and a folder of masks to an adapter and a report."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -34,27 +12,19 @@ from amsam.adapter import write_adapter
 from amsam.config import adapter_settings
 from amsam.evaluation import METRICS
 from amsam.report import spread
-from detectron2_sam.commands.cli import ToolParser
 from detectron2_sam.commands.fewshot.boxes import box_source
 from detectron2_sam.commands.fewshot.plan import Plan, Split, check_output, default_config, remember, split
 from detectron2_sam.commands.fewshot.report import make_report, next_command, numbers, worst_rows
 from detectron2_sam.commands.fewshot.runs import AMSAM, Runs
 from detectron2_sam.methods import methods
 from sam_common.config import CfgNode
-from sam_common.engine.launch import Interrupted
-from sam_common.errors import UserError
+from sam_common.errors import Interrupted
 from sam_common.io.files import write_text
 from sam_common.reporting.page import write_report
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the tool.
-
-    Raises:
-        UserError: something that was given cannot be used.
-        Interrupted: a signal came; the same command goes on.
-    """
-    args = parse_arguments(argv)
+def main(args: argparse.Namespace) -> None:
+    """Trains and tests every seed, and what needs no training, then writes the results."""
     plan = make_plan(args)
     base = plan.base()
     of = split(plan, args.seeds)
@@ -82,7 +52,7 @@ def tell(plan: Plan, of: Split, cfg: CfgNode) -> None:
     if weights == "embedded":
         print(
             "SAM: THE EMBEDDED TINY ONE, which has seen generated pictures only, never a photograph. For photographs"
-            "\n     give --config-file configs/amsam_B.yaml: SAM ViT-B, downloaded when it is first used"
+            "\n     give --config amsam_B: SAM ViT-B, downloaded when it is first used"
         )
     else:
         print(f"SAM: ViT-{size}, {weights} ({plan.config_file})")
@@ -133,29 +103,3 @@ def make_plan(args: argparse.Namespace) -> Plan:
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
-
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", required=True, metavar="DIR")
-    parser.add_argument("--masks", required=True, metavar="DIR", help="of the same names; extensions are free")
-    parser.add_argument("--output", required=True, metavar="DIR", help="new, or of the same command before")
-    parser.add_argument("--shots", type=int, default=4, help="labelled images to learn from, half of them validate (4)")
-    parser.add_argument("--seeds", type=int, default=5, help="how often, each with other shots (5)")
-    parser.add_argument(
-        "--pool", type=int, default=0, metavar="N", help="draw from the first N by name, test on the rest"
-    )
-    parser.add_argument(
-        "--classes", metavar="FILE", help="a name a line; the first is 1 in the masks; of several, 255 is unknown"
-    )
-    parser.add_argument("--mask-suffix", default="", help="of a_mask.png for a.jpg: _mask")
-    parser.add_argument("--boxes", default="full_image", metavar="SOURCE", help="see above (full_image)")
-    parser.add_argument(
-        "--config-file", help="(configs/amsam_B.yaml where SAM ViT-B is here already, else the tiny SAM)"
-    )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
-    args = parser.parse_intermixed_args(argv)
-    for name, least in (("seeds", 1), ("pool", 0)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name} is {getattr(args, name)}; give at least {least}")
-    return args

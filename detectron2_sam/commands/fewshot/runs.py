@@ -1,4 +1,4 @@
-"""The runs of tools/fewshot.py: one training for every seed, and what needs no training, once."""
+"""The runs of `detectron2-sam fewshot`: one training for every seed, and what needs no training, once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from amsam.evaluation import Scores, means, read_scores
 from amsam.structures import name_of
-from detectron2_sam.commands import train as train_net
+from detectron2_sam.commands import train
 from detectron2_sam.commands.fewshot.plan import TEST, Plan, Split
 from sam_common.config import CfgNode, resolve_device
 from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
@@ -25,7 +25,7 @@ BASELINES = {"PromptedSAM": "SAM as it is, told the box", "BoxRectangle": "the b
 
 
 class Runs:
-    """The runs of tools/train_net.py, each in a folder of its own; what is complete is not run again."""
+    """Runs of `detectron2-sam train`, each in a folder of its own; what is complete is not run again."""
 
     def __init__(self, plan: Plan, of: Split, source: str) -> None:
         self.plan, self.of, self.source = plan, of, source
@@ -62,7 +62,7 @@ class Runs:
         file = run.with_suffix(".yaml")
         write_text(file, cfg.dump())
         with only_warnings():
-            results = train_net.main(["--config-file", str(file), "--engine", "fabric", mode])
+            results = train.main(["--config-file", str(file), "--engine", "fabric", mode])
         dice = results[TEST]["few_shot"]["Dice"]
         print(f"   Dice {dice:.1f}, {time.monotonic() - start:.0f} s; {run}/log.txt", flush=True)
 

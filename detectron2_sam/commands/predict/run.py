@@ -1,32 +1,4 @@
-"""Finds the classes you name in your pictures and videos, or completes the objects in boxes; results in COCO's formats.
-
-python tools/predict.py --config-file configs/possam_T.yaml --weights output/demo/possam/model_final.pth \\
-    --input street.jpg holiday/ "clips/*.mp4" --vocabulary "dog|puppy, cat; sky, grass:stuff" --output out
-python tools/predict.py --config-file configs/plug_T.yaml --weights output/demo/plug/model_final.pth \\
-    --input street.jpg --box 10,20,110,220 --box 40,30,90,80 --output out
-python tools/predict.py --adapter adapter.safetensors --input slides/ --detector NAME --output out
-
-Words: `;` separates groups, `,` classes, `|` the synonyms of a class; the suffix `:stuff` binds its group (default:
-things). A file with the same grammar does as well. Without --vocabulary the classes of the training are looked for.
-
-Boxes x0,y0,x1,y1 are of visible parts, in pixels of the upright picture: --box for one picture, repeated for several
-objects; --detector NAME (sam_common/boxes/detectors.py), for videos too, of which ultralytics:FILE.pt are AGPL-3.0; or
---boxes FILE, one of
-    {"street.jpg": [[x0, y0, x1, y1], …]}    file,x0,y0,x1,y1[,score] (CSV)    COCO results, as instances.json below
-
-Each picture becomes out/street.png, the picture with words, at its path below the folder that all inputs share; a video
-becomes out/clip.mp4 and out/clip.jsonl: a line about the video, then one for each frame with its masks as COCO RLE.
-    --task panoptic   out/panoptic/street.png, the segment ids (R + 256 G + 65536 B), and one out/panoptic.json
-    --task semantic   out/semantic/street.png, the indices of the classes, and one out/semantic.json
-    --task instance   out/instances.json, COCO results with masks as RLE, and out/images.json that they refer to
-    boxes             out/amodal_results.json, COCO results of whole objects, their visible and hidden parts as RLE, and
-                      out/images.json; in the picture what is hidden is hatched
-    --adapter FILE    out/labels/street.png, the class of each pixel, 0 the background; a box, the detector's best, says
-                      where to look, without one it is the whole picture
-
-Exit status: 0 done; 1 done, but for files that could not be read, listed at the end; 2 a mistake in what was given;
-128 + N stopped by signal N, what is done is written.
-"""
+"""Prediction of many pictures and videos, whatever the kind of model: a broken file is named, the others are done."""
 
 from __future__ import annotations
 
@@ -43,28 +15,38 @@ from PIL import Image
 from tqdm import tqdm
 
 from amsam.prediction import LabelsTask
-from detectron2_sam.commands.cli import ToolParser
+from detectron2_sam.commands.predict import VOCABULARIES
 from detectron2_sam.commands.predict.video import VideoReader, VideoWriter
 from detectron2_sam.methods import full_cfg, methods
-from possam.prediction_files import TASKS
 from possam.predictor import image_tensor, read_config
 from sam_common.config import one_of
 from sam_common.data.images import read_image
-from sam_common.engine.launch import Interrupted, StopFlag, stop_on_signals
-from sam_common.errors import UserError
+from sam_common.engine.launch import StopFlag, stop_on_signals
+from sam_common.errors import Interrupted, UserError
 from sam_common.io.files import atomic_path
 from sam_common.io.inputs import Input, find_inputs
+from sam_common.io.resources import resource
 from sam_common.prediction import Task
 
+SUMMARIES = {
+    "panoptic": ("panoptic.json",),
+    "semantic": ("semantic.json",),
+    "instance": ("instances.json", "images.json"),
+    "amodal": ("amodal_results.json", "images.json"),
+    "few_shot": (),
+}
+"""Name of a task -> the files about all pictures of a run that its `finish` writes."""
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 1 if a file could not be read; the others are done all the same."""
-    args = parse_arguments(argv)
+
+def main(args: argparse.Namespace) -> int:
+    """Returns the exit status of the command."""
+    if args.vocabulary in VOCABULARIES:
+        args.vocabulary = str(resource(f"configs/vocabularies/{args.vocabulary}.txt"))
     output = Path(args.output)
     inputs, unreadable = find_inputs(args.input, recursive=args.recursive, leave_out=output)
     methods()
     task = make_task(args, inputs)
-    refuse_to_overwrite(inputs, task)
+    check_written(inputs, task, output, overwrite=args.overwrite)
     task.load()
     with stop_on_signals() as stop:
         run = Run(task, stop, len(inputs))
@@ -86,7 +68,7 @@ def make_task(args: argparse.Namespace, inputs: list[Input]) -> Task:
     if args.adapter is not None:
         return LabelsTask(args, inputs)
     if args.config_file is None:
-        raise UserError("give the model: --config-file, or the --adapter of a few-shot training")
+        raise UserError("give the model: --config, or the --adapter of a few-shot training")
     cfg = read_config(args.config_file, args.opts, full_cfg())
     able = {method.name: method.prediction for method in methods() if method.prediction is not None}
     one_of("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, able)
@@ -167,8 +149,9 @@ class Run:
                 break
 
 
-def refuse_to_overwrite(inputs: Sequence[Input], task: Task) -> None:
-    """Raises UserError where a result would take the place of an input, or of another result."""
+def check_written(inputs: Sequence[Input], task: Task, output: Path, *, overwrite: bool) -> None:
+    """Raises UserError where a result would take the place of an input, of another result, or of a file that is there,
+    unless the last is asked for."""
     sources = {os.path.realpath(source.path) for source in inputs}
     owner: dict[Path, Input] = {}
     for source in inputs:
@@ -182,29 +165,8 @@ def refuse_to_overwrite(inputs: Sequence[Input], task: Task) -> None:
                     f"{source.path} and {owner[path].path} would both write {path}; predict one of them apart"
                 )
             owner[path] = source
-
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", help="a YAML of configs/, or your own")
-    parser.add_argument("--adapter", metavar="FILE", help="of a few-shot training, in place of --config-file")
-    parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="pictures, videos, folders, globs")
-    parser.add_argument("--recursive", action="store_true", help="look into the subfolders of folders")
-    parser.add_argument("--task", choices=TASKS, help="with words (default: panoptic)")
-    parser.add_argument("--vocabulary", help='"dog|puppy, cat; sky, grass:stuff", or a file')
-    parser.add_argument("--boxes", metavar="FILE", help="boxes of pictures: JSON, CSV or COCO results")
-    parser.add_argument("--box", action="append", metavar="x0,y0,x1,y1", help="a box of the one picture; repeat it")
-    parser.add_argument("--detector", metavar="NAME", help="such as fasterrcnn_resnet50_fpn_v2; see the module's text")
-    parser.add_argument("--detector-weights", metavar="FILE", help="instead of its official ones; random: untrained")
-    parser.add_argument("--output", required=True, metavar="DIR", help="made if missing; files of the same name go")
-    parser.add_argument(
-        "--confidence-threshold",
-        type=float,
-        help="drop what scores less, 0..1 (default: 0.5 for instances and boxes, 0 for segments)",
-    )
-    parser.add_argument("--weights", default="", help="model_final.pth of a training run; random: untrained")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
-    args = parser.parse_intermixed_args(argv)
-    if args.confidence_threshold is not None and not 0 <= args.confidence_threshold <= 1:
-        raise UserError(f"--confidence-threshold is {args.confidence_threshold:g}; it lies between 0 and 1")
-    return args
+    summaries = () if all(source.is_video for source in inputs) else SUMMARIES[task.name]
+    there = [path for path in (*owner, *(output / name for name in summaries)) if path.exists()]
+    if there and not overwrite:
+        count = f"{len(there)} files, {there[0]} the first of them" if len(there) > 1 else str(there[0])
+        raise UserError(f"this would replace {count}; choose another --output, or add --overwrite")

@@ -1,24 +1,10 @@
-"""Makes the panoptic, instance and semantic forms of ADE20K-150 from its official files.
-
-    python datasets/prepare_ade20k.py
-
-Needs ROOT/ADEChallengeData2016 with images/, annotations/ (a pixel is 0 or a class 1..150) and annotations_instance/
-(red is 0 or a thing 1..100, green the number of the instance), each with training/ and validation/; datasets/README.md
-says where they come from. Writes beside them, under the names of Detectron2 and Mask2Former:
-
-    ade20k_panoptic_{train,val}.json, ade20k_panoptic_{train,val}/   COCO panoptic
-    ade20k_instance_{train,val}.json                                 COCO instances
-    annotations_detectron2/{training,validation}/                    class indices 0..149, 255 where there is none
-
-Things are pasted over stuff, as the two annotations overlap a little; stuff that they hide wholly is left out. A broken
-file is named and passed by. What is there already is kept, so an interrupted run is simply started again.
-"""
+"""ADE20K-150: panoptic, instance and semantic forms from the official files."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, parser_of, write_label_map
+from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, write_label_map
 from sam_common.data.images import read_class_indices, read_image, write_segment_ids
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
@@ -72,7 +58,7 @@ class Split:
         folder = self.image("").parent
         stems = sorted(path.stem for path in folder.glob("*.jpg"))
         if not stems:
-            raise UserError(f"there are no images in {folder}; datasets/README.md shows where ADE20K's files belong")
+            raise UserError(f"there are no images in {folder}; see detectron2-sam prepare ade20k --help")
         return stems
 
 
@@ -190,7 +176,7 @@ def is_complete(split: Split, stems: list[str]) -> bool:
 
 
 def prepare(split: Split, workers: int) -> list[str]:
-    """Makes all forms of a split; returns what was wrong with the files that were passed by."""
+    """Makes all forms of a split; returns what was wrong with the files that were skipped."""
     stems = split.stems()
     if is_complete(split, stems):
         print(f"ade20k {split.name}: all {len(stems)} images are prepared already")
@@ -212,14 +198,12 @@ def prepare(split: Split, workers: int) -> list[str]:
     return broken
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = parser_of(__doc__)
-    parser.add_argument("--semantic-only", action="store_true", help="label maps alone; needs no annotations_instance/")
-    arguments = parser.parse_args(argv)
+def main(args: argparse.Namespace) -> int:
+    """Returns the exit status."""
     classes = parse_vocabulary(resource("configs/vocabularies/ade20k.txt"))
-    tree = arguments.root / "ADEChallengeData2016"
+    tree = args.root / "ADEChallengeData2016"
     broken = []
     for name, folder in SPLITS:
-        split = Split(tree, name, folder, classes, arguments.semantic_only)
-        broken += prepare(split, arguments.workers)
+        split = Split(tree, name, folder, classes, args.semantic_only)
+        broken += prepare(split, args.workers)
     return exit_status(broken)

@@ -1,21 +1,11 @@
-"""Makes the label maps of ADE20K-847 (A-847) from the official files of the full ADE20K.
+"""ADE20K-847: smaller images and label maps from the official files.
 
-    python datasets/prepare_ade20k_full.py
-
-Needs ROOT/ADE20K_2021_17_01/images/ADE/{training,validation}/, as datasets/README.md shows it. Writes beside it, where
-Mask2Former and FC-CLIP read them:
-
-    images_detectron2/{training,validation}/*.jpg         the images, the shorter side 512 at most
-    annotations_detectron2/{training,validation}/*.tif    16 bits: class indices 0..846, 65535 where there is none
-
-MaskFormer introduced this size, and mean IoU is counted in it; the images are JPEGs of Pillow's quality, as there, so
-that models see what others' saw. The index of the data set, a pickle, is not needed. A broken file is named and passed
-by. What is there already is kept, so an interrupted run is simply started again.
+The images are JPEGs of Pillow's quality, as MaskFormer's are, so that models see what others' saw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, parser_of, tell_count, write_label_map
+from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, tell_count, write_label_map
 from possam.data.semantic_sets import FOLDERS, NUM_IMAGES
 from sam_common.data.images import read_image
 from sam_common.errors import UserError
@@ -49,7 +39,7 @@ class Split:
         folder = self.root / "images" / "ADE" / self.folder
         found = sorted(folder.rglob("ADE_*.jpg"), key=lambda path: path.name)
         if not found:
-            raise UserError(f"there are no images in {folder}; datasets/README.md shows where ADE20K's files belong")
+            raise UserError(f"there are no images in {folder}; see detectron2-sam prepare ade20k_full --help")
         return found
 
     def image(self, source: Path) -> Path:
@@ -105,7 +95,7 @@ def write(split: Split, content: Content) -> None:
 
 
 def prepare(split: Split, name: str, workers: int) -> list[str]:
-    """Makes the files of a split; returns what was wrong with those that were passed by."""
+    """Makes the files of a split; returns what was wrong with those that were skipped."""
     sources, index_of = split.sources(), class_indices()
     tell_count(f"ade20k_full {name}", len(sources), NUM_IMAGES["ade20k_full"][name])
     _, broken = convert_all(
@@ -118,12 +108,10 @@ def prepare(split: Split, name: str, workers: int) -> list[str]:
     return broken
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = parser_of(__doc__)
-    parser.add_argument("--splits", nargs="+", choices=list(FOLDERS), default=list(FOLDERS), help="default: both")
-    arguments = parser.parse_args(argv)
-    tree = arguments.root / "ADE20K_2021_17_01"
+def main(args: argparse.Namespace) -> int:
+    """Returns the exit status."""
+    tree = args.root / "ADE20K_2021_17_01"
     broken = []
-    for name in arguments.splits:
-        broken += prepare(Split(tree, FOLDERS[name]), name, arguments.workers)
+    for name in args.splits:
+        broken += prepare(Split(tree, FOLDERS[name]), name, args.workers)
     return exit_status(broken)

@@ -1,23 +1,15 @@
-"""Makes COCO's semantic label maps (133 classes) from its panoptic annotations.
-
-    python datasets/prepare_coco.py
-
-Needs ROOT/coco as datasets/README.md shows it; a split without its panoptic JSON is left out. Writes, where
-Mask2Former's script does, coco/panoptic_semseg_{train,val}2017/*.png: class indices 0..132 in the order of COCO's list
-(configs/vocabularies/coco.txt), 255 where no class is annotated; crowds have their class. A broken file is named and
-passed by. What is there already is kept, so an interrupted run is simply started again.
-"""
+"""COCO: semantic label maps from the panoptic annotations; crowds have their class."""
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, parser_of, write_label_map
+from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, write_label_map
 from sam_common.contracts import SegmentationRecord
 from sam_common.data import catalog
 from sam_common.data.coco_panoptic import read_ground_truth
@@ -34,7 +26,7 @@ def label_map(record: SegmentationRecord, index_of: NDArray[np.uint8]) -> NDArra
 
 
 def prepare(panoptic: DatasetSpec, semantic: DatasetSpec, workers: int) -> list[str]:
-    """Makes the label maps of a split; returns what was wrong with the files that were passed by."""
+    """Makes the label maps of a split; returns what was wrong with the files that were skipped."""
     names = [category.name for category in semantic.load_vocabulary()]
     found = [category.name for category in panoptic.load_vocabulary()]
     if set(found) - set(names):
@@ -56,16 +48,17 @@ def prepare(panoptic: DatasetSpec, semantic: DatasetSpec, workers: int) -> list[
     return broken
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser_of(__doc__).parse_args(argv)
-    catalog.register_builtin(arguments.root)
+def main(args: argparse.Namespace) -> int:
+    """Returns the exit status."""
+    catalog.register_builtin(args.root)
     broken = []
     splits = [split for split in ("val", "train") if _has(split)]
     if not splits:
-        raise UserError(f"there is no {catalog.get('coco_2017_val_panoptic').files['json']}; see datasets/README.md")
+        json = catalog.get("coco_2017_val_panoptic").files["json"]
+        raise UserError(f"there is no {json}; see detectron2-sam prepare coco --help")
     for split in splits:
         panoptic, semantic = catalog.get(f"coco_2017_{split}_panoptic"), catalog.get(f"coco_2017_{split}_sem_seg")
-        broken += prepare(panoptic, semantic, arguments.workers)
+        broken += prepare(panoptic, semantic, args.workers)
     return exit_status(broken)
 
 

@@ -1,20 +1,8 @@
-"""Makes the label maps of PASCAL-Context with 459 and with 59 classes (PC-459, PC-59) from its official files.
-
-    python datasets/prepare_pascal_context.py
-
-Needs ROOT/VOCdevkit/VOC2010 with JPEGImages/, ImageSets/Main/{train,val}.txt and trainval/*.mat; datasets/README.md
-says where they come from. Writes, where FC-CLIP reads them:
-
-    pascal_ctx_d2/annotations_ctx459/{training,validation}/*.tif    class indices 0..458, 65535 where there is none
-    pascal_ctx_d2/annotations_ctx59/{training,validation}/*.png     class indices 0..58, 255 where there is none
-
-The 59 are those of the 459 of the same name; all other pixels have no class. The images stay where they are. A broken
-file is named and passed by. What is there already is kept, so an interrupted run is simply started again.
-"""
+"""PASCAL-Context: label maps with 459 and with 59 classes from the official files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +12,6 @@ from numpy.typing import NDArray
 from detectron2_sam.commands.prepare.preparation import (
     convert_all,
     exit_status,
-    parser_of,
     read_names,
     tell_count,
     write_label_map,
@@ -71,7 +58,7 @@ def read(voc: Path, name: str) -> NDArray[np.uint16]:
 
 
 def prepare(root: Path, split: str, workers: int) -> list[str]:
-    """Makes the label maps of a split; returns what was wrong with the files that were passed by."""
+    """Makes the label maps of a split; returns what was wrong with the files that were skipped."""
     voc, annotations, frequent = root / "VOCdevkit/VOC2010", root / "pascal_ctx_d2", frequent_classes()
     names = read_names(voc / "ImageSets/Main" / f"{split}.txt")
     tell_count(f"pascal_context {split}", len(names), NUM_IMAGES["pascal_context"][split])
@@ -99,6 +86,6 @@ def prepare(root: Path, split: str, workers: int) -> list[str]:
     return broken
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser_of(__doc__).parse_args(argv)
-    return exit_status([fault for split in FOLDERS for fault in prepare(arguments.root, split, arguments.workers)])
+def main(args: argparse.Namespace) -> int:
+    """Returns the exit status."""
+    return exit_status([fault for split in FOLDERS for fault in prepare(args.root, split, args.workers)])

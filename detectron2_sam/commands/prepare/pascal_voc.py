@@ -1,20 +1,8 @@
-"""Makes the label maps of PASCAL VOC 2012 with and without its background (PAS-21, PAS-20) from its official files.
-
-    python datasets/prepare_pascal_voc.py
-
-Needs ROOT/VOCdevkit/VOC2012 with JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/{train,val}.txt;
-datasets/README.md says where they come from. Writes, where FC-CLIP reads them:
-
-    pascal_voc_d2/annotations_pascal21/{training,validation}/*.png    0 background, 1..20 classes, 255 their border
-    pascal_voc_d2/annotations_pascal20/{training,validation}/*.png    0..19 classes, 255 background and border
-
-The images stay where they are. A broken file is named and passed by. What is there already is kept, so an interrupted
-run is simply started again.
-"""
+"""PASCAL VOC 2012: label maps with and without the background from the official files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +11,6 @@ from numpy.typing import NDArray
 from detectron2_sam.commands.prepare.preparation import (
     convert_all,
     exit_status,
-    parser_of,
     read_names,
     tell_count,
     write_label_map,
@@ -48,7 +35,7 @@ def read(voc: Path, name: str) -> NDArray[np.uint8]:
 
 
 def prepare(root: Path, split: str, workers: int) -> list[str]:
-    """Makes the label maps of a split; returns what was wrong with the files that were passed by."""
+    """Makes the label maps of a split; returns what was wrong with the files that were skipped."""
     voc, annotations = root / "VOCdevkit/VOC2012", root / "pascal_voc_d2"
     names = read_names(voc / "ImageSets/Segmentation" / f"{split}.txt")
     tell_count(f"pascal_voc {split}", len(names), NUM_IMAGES["pascal_voc"][split])
@@ -72,6 +59,6 @@ def prepare(root: Path, split: str, workers: int) -> list[str]:
     return broken
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser_of(__doc__).parse_args(argv)
-    return exit_status([fault for split in FOLDERS for fault in prepare(arguments.root, split, arguments.workers)])
+def main(args: argparse.Namespace) -> int:
+    """Returns the exit status."""
+    return exit_status([fault for split in FOLDERS for fault in prepare(args.root, split, args.workers)])

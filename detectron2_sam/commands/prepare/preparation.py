@@ -1,8 +1,7 @@
-"""What the scripts under `datasets/` share: convert many files, pass by the broken ones, and name them at the end."""
+"""What preparing data sets shares: convert many files, skip the broken ones, and name them at the end."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -35,7 +34,7 @@ def convert_all(
     """Reads and writes every item, in threads, with a progress bar.
 
     Args:
-        read: its UserError means that this item is broken: it is told and passed by.
+        read: its UserError means that this item is broken: it is named and skipped.
         write: puts the content into a file and returns what to remember of it. Its UserError ends the work, since a
             full disk will not take the next file either.
 
@@ -57,7 +56,7 @@ def convert_all(
             for outcome in tqdm(pool.map(convert, items), title, len(items), unit=" files"):
                 if isinstance(outcome, UserError):
                     broken.append(str(outcome))
-                    tqdm.write(f"passed by: {outcome}", file=sys.stderr)
+                    tqdm.write(f"skipped: {outcome}", file=sys.stderr)
                 else:
                     entries.append(outcome)
         except BaseException:
@@ -86,7 +85,7 @@ def read_names(path: Path) -> list[str]:
     try:
         names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except FileNotFoundError:
-        raise UserError(f"there is no {path}; datasets/README.md shows what belongs there") from None
+        raise UserError(f"there is no {path}; --help shows what belongs there") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     if not names:
@@ -105,7 +104,7 @@ def tell_count(title: str, found: int, total: int) -> None:
 def check_splits(specs: Sequence[DatasetSpec]) -> None:
     """Reads data sets whose truth is `annotations`, and prints the numbers of each, or what is missing of it.
 
-    A split that is not there is told and passed by: not everyone needs all of them.
+    A split that is not there is named and skipped: not everyone needs all of them.
 
     Raises:
         UserError: none of them can be read.
@@ -121,7 +120,7 @@ def check_splits(specs: Sequence[DatasetSpec]) -> None:
         objects = sum(len(record["annotations"]) for record in records)
         print(f"{spec.name}: {len(records)} images, {objects} objects, classes: {classes} ({spec.files['json']})")
     if faults == len(specs):
-        raise UserError("none of the data sets is there; --help says where they are downloaded")
+        raise UserError("none of the data sets is there; --help says where to download them")
 
 
 def link_folder(source: Path, target: Path) -> None:
@@ -140,24 +139,10 @@ def link_folder(source: Path, target: Path) -> None:
         raise UserError(f"cannot link {target} to {source}: {error.strerror}") from error
 
 
-def parser_of(description: str | None) -> argparse.ArgumentParser:
-    """The command line of a script that prepares a data set: where the data sets are, and how many threads."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
-    parser.add_argument(
-        "--root",
-        type=lambda path: Path(path).expanduser(),
-        default=root.expanduser(),
-        help="default: $DETECTRON2_DATASETS or ./datasets",
-    )
-    parser.add_argument("--workers", type=lambda number: max(int(number), 1), default=2, help="threads (2)")
-    return parser
-
-
 def exit_status(broken: Sequence[str]) -> int:
     """0, or 1 after naming the files that were broken."""
     if not broken:
         return 0
-    print("\n".join([f"{len(broken)} broken files were passed by:", *broken]), file=sys.stderr)
-    print("mend or remove them, then start this again: what is done is kept", file=sys.stderr)
+    print("\n".join([f"{len(broken)} broken files were skipped:", *broken]), file=sys.stderr)
+    print("fix or remove them and give the command again; what is done is kept", file=sys.stderr)
     return 1

@@ -7,8 +7,7 @@ import signal
 import pytest
 
 from detectron2_sam.commands.cli import run_tool
-from sam_common.engine.launch import Interrupted
-from sam_common.errors import UserError
+from sam_common.errors import Interrupted, UserError
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import torch
 from amsam.config import build_amsam
 from amsam.data.image_masks import read_labels
 from amsam.evaluation import DiceEvaluator
+from detectron2_sam.commands import demo
 from detectron2_sam.commands.demo import amsam, plug, possam, run
-from detectron2_sam.commands.demo import page as demo
 from detectron2_sam.methods import full_cfg
 from plug.data.annotations import read_amodal
 from plug.data.mapper import AmodalMapper
@@ -88,7 +88,7 @@ def judge_few_shot_truth(output: Path) -> None:
         )
     write_report(file, evaluator.evaluate(), {})
     cfg = full_cfg()
-    cfg.merge_from_file(run.ROOT / amsam.CONFIG)
+    cfg.merge_from_file(amsam.CONFIG)
     model = build_amsam(cfg)
     torch.save({"model": trained_state(model), "frozen_sha256": frozen_sha256(model)}, output / "model_best.pth")
 

@@ -19,13 +19,12 @@ from PIL import Image
 from amsam.data.worms import write_worms
 from amsam.evaluation import means, read_scores
 from amsam.predictor import FewShotPredictor
+from detectron2_sam.commands import fewshot, predict
 from detectron2_sam.commands import train as train_net
-from detectron2_sam.commands.fewshot import run as fewshot
-from detectron2_sam.commands.predict import run as predict
+from detectron2_sam.commands.fewshot.plan import default_config
 from sam_common.boxes import detectors
 from sam_common.boxes.boxes import Boxes
-from sam_common.engine.launch import Interrupted
-from sam_common.errors import UserError
+from sam_common.errors import Interrupted, UserError
 
 QUICK = ["MODEL.DEVICE", "cpu", "MODEL.AMSAM.IMAGE_SIZE", "64", "SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "1"]
 
@@ -142,7 +141,7 @@ def test_another_command_does_not_mix(done: Path, worms: Path, tmp_path: Path) -
     with pytest.raises(UserError, match=r"fewshot\.json is damaged"):
         run(worms, tmp_path / "out", "--shots", "2")
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="is not empty and not of this tool"):
+    with pytest.raises(UserError, match="is not empty and holds no few-shot run"):
         run(worms, tmp_path, "--shots", "2")
 
 
@@ -254,9 +253,9 @@ def test_lonely_files_and_other_shapes(tmp_path: Path) -> None:
 def test_sam_is_the_real_one_where_its_weights_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --config-file: ViT-B where its file lies in the cache, the tiny one elsewhere; nothing is downloaded."""
     monkeypatch.setenv("DETECTRON2_SAM_CACHE", str(tmp_path))
-    assert fewshot.default_config() == "configs/amsam_T.yaml"
+    assert default_config() == "configs/amsam_T.yaml"
     (tmp_path / "sam_vit_b_01ec64.pth").touch()
-    assert fewshot.default_config() == "configs/amsam_B.yaml"
+    assert default_config() == "configs/amsam_B.yaml"
 
 
 def test_what_is_killed_while_it_looks_for_boxes_goes_on(
@@ -311,5 +310,5 @@ def test_the_command_that_comes_next_looks_into_subfolders(tmp_path: Path, capsy
         (folder / role).mkdir()
         (folder / "inner").rename(folder / role / "a")
     run(folder, tmp_path / "out", "--shots", "2", "--seeds", "1")
-    (command,) = (line for line in capsys.readouterr().out.splitlines() if "tools/predict.py" in line)
+    (command,) = (line for line in capsys.readouterr().out.splitlines() if "detectron2-sam predict" in line)
     assert predict.main(shlex.split(command)[2:]) == 0

@@ -17,6 +17,7 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.cli import run_tool
 from detectron2_sam.commands.prepare.generated import prepare
+from detectron2_sam.commands.train import run as train_run
 from sam_common.engine.checkpoint import read_checkpoint
 from sam_common.engine.launch import is_first_process, processes_here
 from sam_common.errors import UserError
@@ -126,4 +127,4 @@ def test_a_mistake_under_torchrun_is_one_line(
     assert run_tool(lambda: train_net.main(arguments(world, "full"))) == 2
     assert "is not empty" in capsys.readouterr().err
     monkeypatch.setenv("RANK", "1")
-    assert str(world / "full") == train_net.setup(train_net.parse(arguments(world, "full"))).OUTPUT_DIR
+    assert str(world / "full") == train_run.setup(train_net.parse(arguments(world, "full"))).OUTPUT_DIR

@@ -14,10 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.cli import run_tool
+from detectron2_sam.commands.train import run as train_run
 from detectron2_sam.methods import full_cfg
 from sam_common.engine.checkpoint import last_checkpoint, read_checkpoint
-from sam_common.engine.launch import Interrupted
-from sam_common.errors import UserError
+from sam_common.errors import Interrupted, UserError
 from tests.support import standin
 from tests.support.standin import EVENTS, arguments
 
@@ -315,7 +315,7 @@ def test_a_run_that_never_began_is_in_nobodys_way(tmp_path: Path) -> None:
 def spawning(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The tool starts processes that know the stand-in."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(train_net, "run", standin.run)
+    monkeypatch.setattr(train_run, "run", standin.run)
     return monkeypatch
 
 
@@ -370,7 +370,7 @@ def test_all_ranks_skip_together(tmp_path: Path, spawning: pytest.MonkeyPatch) -
     EVENTS[14, "train"] = standin.nan  # the third of the four images of iteration 3: rank 1's first
     train_net.main(arguments(tmp_path / "one"))
     EVENTS.clear()
-    spawning.setattr(train_net, "run", standin.run_with_nan_at_rank_1)
+    spawning.setattr(train_run, "run", standin.run_with_nan_at_rank_1)
     train_net.main(arguments(tmp_path / "two", flags=("--num-gpus", "2")))
     one, two = (read_checkpoint(tmp_path / name / "model_final.pth") for name in ("one", "two"))
     assert one["skipped"] == two["skipped"] == 1
@@ -384,11 +384,11 @@ def test_all_ranks_skip_together(tmp_path: Path, spawning: pytest.MonkeyPatch) -
 
 def test_sigterm_reaches_the_processes_and_one_process_goes_on(tmp_path: Path, spawning: pytest.MonkeyPatch) -> None:
     """The parent passes the signal on, both ranks leave after one iteration, and its checkpoint fits one process."""
-    spawning.setattr(train_net, "run", standin.run_and_terminate_parent)
+    spawning.setattr(train_run, "run", standin.run_and_terminate_parent)
     with pytest.raises(Interrupted, match="stopped after iteration") as stop:
         train_net.main(arguments(tmp_path, "SOLVER.MAX_ITER", "1000000", flags=("--num-gpus", "2")))
     assert stop.value.signum == signal.SIGTERM
     iteration = read_checkpoint(last_checkpoint(tmp_path) or "")["iteration"]
-    spawning.setattr(train_net, "run", standin.run)
+    spawning.setattr(train_run, "run", standin.run)
     train_net.main(arguments(tmp_path, "SOLVER.MAX_ITER", str(iteration + 2), flags=("--resume",)))
     assert read_checkpoint(tmp_path / "model_final.pth")["iteration"] == iteration + 1

@@ -16,8 +16,9 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from sam_common.engine.checkpoint import Checkpointer
-from sam_common.engine.launch import Interrupted, _Autocast, grad_scaler
+from sam_common.engine.launch import _Autocast, grad_scaler
 from sam_common.engine.trainer import Plan, Trainer
+from sam_common.errors import Interrupted
 
 
 class Line(nn.Module):

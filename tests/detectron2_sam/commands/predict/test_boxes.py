@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as codec
 from torch import nn
 
-from detectron2_sam.commands.predict import run as predict
+from detectron2_sam.commands import predict
 from detectron2_sam.commands.predict.video import VideoReader
 from plug.predictor import AmodalPredictor
 from plug.structures import AmodalInstances

@@ -13,7 +13,7 @@ from amsam.adapter import write_adapter
 from amsam.config import adapter_settings, build_amsam
 from amsam.data.worms import write_worms
 from amsam.predictor import FewShotPredictor
-from detectron2_sam.commands.predict import run as predict
+from detectron2_sam.commands import predict
 from sam_common.errors import UserError
 from tests.amsam.test_amsam import config
 
@@ -73,5 +73,5 @@ def test_command_lines_that_make_no_sense(folder: Path, tmp_path: Path, more: tu
 
 def test_a_model_must_be_named(folder: Path, tmp_path: Path) -> None:
     """Neither a configuration nor an adapter: both are offered."""
-    with pytest.raises(UserError, match="give the model: --config-file, or the --adapter"):
+    with pytest.raises(UserError, match="give the model: --config, or the --adapter"):
         predict.main(["--input", str(folder / "images"), "--output", str(tmp_path / "out")])

@@ -13,18 +13,18 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as codec
+from sam_common.data.segments import read_segments
 from torch import nn
 
+from detectron2_sam.commands import predict
 from detectron2_sam.commands.cli import run_tool
-from detectron2_sam.commands.predict import run as predict
+from detectron2_sam.commands.predict import run as predict_run
 from detectron2_sam.commands.predict.video import VideoReader
-from possam.data.segments import read_segments
 from possam.prediction import describe
 from possam.predictor import Predictor
 from sam_common.data.images import read_segment_ids
 from sam_common.data.label_maps import label_maps_spec
-from sam_common.engine.launch import Interrupted
-from sam_common.errors import UserError
+from sam_common.errors import Interrupted, UserError
 from sam_common.structures import Category, Instances
 
 VOCABULARY = (Category("dog", ("dog",), True, 7), Category("sky", ("sky",), False, 9))
@@ -144,8 +144,8 @@ def test_a_folder_that_cannot_be_listed_is_listed_at_the_end(
     photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Error: it costs its own files and the exit status; the one picture beside it is done."""
-    found, _ = predict.find_inputs([str(photo)])
-    monkeypatch.setattr(predict, "find_inputs", lambda *args, **kwargs: (found, ["x: the folder cannot be listed"]))
+    found, _ = predict_run.find_inputs([str(photo)])
+    monkeypatch.setattr(predict_run, "find_inputs", lambda *args, **kwargs: (found, ["x: the folder cannot be listed"]))
     assert _run(photo, output=tmp_path / "out") == 1
     printed = capsys.readouterr()
     assert "1 of 2 inputs could not be read:\n  x: the folder cannot be listed" in printed.err

@@ -133,7 +133,7 @@ def test_broken_files_are_passed_by_and_named(
         Image.fromarray(content).save(path)
     assert run_script("ade20k", "--root", str(root)) == 1
     said = capsys.readouterr().err
-    assert "1 broken files were passed by:" in said and message in said and path.name in said
+    assert "1 broken files were skipped:" in said and message in said and path.name in said
     catalog.register_builtin(root)
     assert [record["image_id"] for record in catalog.get("ade20k_panoptic_val").load()] == ["ADE_val_00000002"]
     assert len(catalog.get("ade20k_sem_seg_val").load()) == 1 == len(catalog.get("ade20k_instance_val").load())

@@ -64,13 +64,13 @@ def test_label_maps_by_hand(root: Path, run_script: Callable[..., int], capsys) 
 
 
 def test_broken_and_started_again(root: Path, run_script: Callable[..., int], capsys) -> None:
-    """A damaged PNG is passed by and named, status 1; mended, a second run makes what is missing."""
+    """A damaged PNG is skipped and named, status 1; mended, a second run makes what is missing."""
     png = root / "coco" / "panoptic_val2017" / "000000000139.png"
     whole = png.read_bytes()
     png.write_bytes(whole[:40])
     assert run_script("coco", "--root", str(root)) == 1
     said = capsys.readouterr().err
-    assert "1 broken files were passed by:" in said and str(png) in said
+    assert "1 broken files were skipped:" in said and str(png) in said
     made = root / "coco" / "panoptic_semseg_val2017"
     assert [path.name for path in made.iterdir()] == ["000000000285.png"]
     png.write_bytes(whole)
@@ -85,7 +85,7 @@ def test_foreign_classes(root: Path, run_script: Callable[..., int], capsys) -> 
     assert run_script("coco", "--root", str(root)) == 2
     assert "magic carpet" in capsys.readouterr().err
     assert run_script("coco", "--root", str(root / "nowhere")) == 2
-    assert "see datasets/README.md" in capsys.readouterr().err
+    assert "see detectron2-sam prepare coco --help" in capsys.readouterr().err
 
 
 def test_results_that_cannot_be_written(root: Path, run_script: Callable[..., int], capsys) -> None:
@@ -93,7 +93,7 @@ def test_results_that_cannot_be_written(root: Path, run_script: Callable[..., in
     (root / "coco" / "panoptic_semseg_val2017").write_text("in the way")
     assert run_script("coco", "--root", str(root)) == 2
     said = capsys.readouterr().err
-    assert "error: cannot write" in said and "passed by" not in said
+    assert "error: cannot write" in said and "skipped" not in said
 
 
 def test_real_coco(samples: Path, tmp_path: Path, run_script: Callable[..., int]) -> None:

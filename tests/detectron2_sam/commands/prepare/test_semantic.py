@@ -93,7 +93,7 @@ def test_broken_ade20k_full(ade: Path, run_script: Script, capsys, file: str, co
         _save(path, content)
     assert run_script("ade20k_full", "--root", str(ade)) == 1
     said = capsys.readouterr().err
-    assert "1 broken files were passed by:" in said and message in said and "ADE_train_00000001" in said
+    assert "1 broken files were skipped:" in said and message in said and "ADE_train_00000001" in said
     made = ade / "ADE20K_2021_17_01/annotations_detectron2"
     assert [path.name for path in made.rglob("*.tif")] == ["ADE_val_00000001.tif"]
     path.write_bytes(right)
@@ -158,7 +158,7 @@ def test_broken_pascal_context(context: Path, run_script: Script, capsys, damage
     damage(context / "VOCdevkit/VOC2010/trainval/2008_000002.mat")
     assert run_script("pascal_context", "--root", str(context)) == 1
     said = capsys.readouterr().err
-    assert "1 broken files were passed by:" in said and message in said and "2008_000002" in said
+    assert "1 broken files were skipped:" in said and message in said and "2008_000002" in said
     assert len(list((context / "pascal_ctx_d2").rglob("2008_000003.*"))) == 2
 
 
@@ -232,9 +232,9 @@ def test_another_number_of_images_is_warned_of(voc: Path, run_script: Script, ca
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("prepare_ade20k_full", "there are no images in"),
-        ("prepare_pascal_context", "ImageSets/Main/train.txt; datasets/README.md"),
-        ("prepare_pascal_voc", "ImageSets/Segmentation/train.txt; datasets/README.md"),
+        ("ade20k_full", "there are no images in"),
+        ("pascal_context", "ImageSets/Main/train.txt; --help"),
+        ("pascal_voc", "ImageSets/Segmentation/train.txt; --help"),
     ],
 )
 def test_no_tree(tmp_path: Path, run_script: Script, capsys, script: str, message: str) -> None:

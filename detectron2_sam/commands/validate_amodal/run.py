@@ -1,12 +1,4 @@
-"""Looks for what is wrong with an amodal annotation file, and says what is in it.
-
-    python tools/validate_amodal.py shelf/train.json --images shelf/images/train
-
-FILE is in COCO's format with amodal and visible masks (KINS, COCOA-cls, one's own), or of the original COCOA: one JSON,
-or a folder with one for each image. Printed are the objects of each class, how much of them is hidden, how much no crop
-of twice the visible box can reach, and every fault with the ids that have it. Exit status: 0 no fault, 1 faults, 2 the
-file cannot be read.
-"""
+"""What is in an amodal annotation file, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -22,7 +14,7 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from detectron2_sam.commands.cli import ToolParser
+from detectron2_sam.commands.validate_amodal import SHOWN
 from plug.crop import cut_off, magnified_window
 from plug.data.check import Finding, Notes, check_images, find_objects, is_cocoa
 from plug.data.cocoa import read_content
@@ -30,7 +22,6 @@ from sam_common.data.coco_json import field as required
 from sam_common.data.coco_json import parse_images
 from sam_common.masks.rle import decode_segmentation
 
-_SHOWN = 20
 _SHARES = ("nothing", "up to 25 %", "up to 50 %", "up to 75 %", "more")
 
 
@@ -103,12 +94,8 @@ def _percent(part: int, whole: int) -> float:
     return 100 * part / max(whole, 1)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", metavar="FILE", help="the JSON, or the folder of JSON files")
-    parser.add_argument("--images", metavar="DIR", help="also look whether its images are there, and of that size")
-    parser.add_argument("--all", action="store_true", help=f"list every fault, not the first {_SHOWN} of a kind")
-    args = parser.parse_args(argv)
+def main(args: argparse.Namespace) -> int:
+    """Prints the report and returns the exit status."""
     images = args.images or (args.file if os.path.isdir(args.file) else "")
     content = read_content(args.file, {"json": args.file, "images": images})
     records, notes, statistics = parse_images(content, args.file, images), Notes(), Statistics()
@@ -122,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         notes.faults["no object that can be used"].append(args.file)
     for kind, names in notes.faults.items():
-        shown = names if args.all else names[:_SHOWN]
+        shown = names if args.all else names[:SHOWN]
         more = f" … and {len(names) - len(shown)} more: --all" if len(names) > len(shown) else ""
         print(f"{len(names)} × {kind}: {'; '.join(shown)}{more}")
     print(f"{args.file}: {'faults found' if notes.faults else 'no fault found'}")

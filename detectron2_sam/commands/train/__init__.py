@@ -1,0 +1,102 @@
+"""Train a model, then evaluate it.
+
+    detectron2-sam train --config possam_B --num-gpus 8
+    torchrun --nproc_per_node 8 -m detectron2_sam train --config possam_B --engine fabric
+
+OUTPUT_DIR receives the configuration, log, metrics, checkpoints and evaluation results. A second run there needs
+--resume, which continues from the last checkpoint.
+
+Exit status: 0 success; 2 a mistake in what was given, described in one line on stderr; 128 + N stopped by signal N,
+after saving a checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2_sam.commands.cli import ToolParser, add_config, add_overrides, command_line
+from sam_common.errors import UserError
+
+logger = logging.getLogger("detectron2_sam.commands.train")
+
+
+def parse(argv: Sequence[str], name: str = "train", description: str | None = __doc__) -> argparse.Namespace:
+    """The command line of training or evaluating; `--engine` may stand anywhere, the overrides come last."""
+    engine = ToolParser(add_help=False, allow_abbrev=False)
+    engine.add_argument(
+        "--engine",
+        default="auto",
+        metavar="auto|fabric|detectron2",
+        help="the training loop; auto is Detectron2's where it is installed, else our own on lightning-fabric "
+        "(default: %(default)s)",
+    )
+    known, others = engine.parse_known_args(argv)
+    parser = command_line(name, description, parents=[engine])
+    add_config(parser, required=True)
+    parser.add_argument("--resume", action="store_true", help="use the last checkpoint of OUTPUT_DIR, if there is one")
+    if name == "train":
+        parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS instead of training")
+    processes = parser.add_argument_group("processes and machines")
+    processes.add_argument(
+        "--num-gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes on each machine, one GPU each; CPU processes with MODEL.DEVICE cpu (default: %(default)s)",
+    )
+    processes.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines (default: %(default)s)")
+    processes.add_argument(
+        "--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0 (default: %(default)s)"
+    )
+    processes.add_argument(
+        "--dist-url",
+        default="auto",
+        metavar="URL",
+        help="tcp://HOST:PORT of machine 0; auto is a free port of a single machine (default: %(default)s)",
+    )
+    add_overrides(parser, argparse.REMAINDER)
+    parser.set_defaults(eval_only=name == "evaluate")
+    return parser.parse_args(others, known)
+
+
+def choose_engine(name: str) -> str:
+    """`detectron2` or `fabric`; `auto` is Detectron2's where it can be imported.
+
+    Raises:
+        UserError: there is no such engine, or Detectron2 is asked for and cannot be used.
+    """
+    if name not in ("auto", "detectron2", "fabric"):
+        raise UserError(f"--engine {name} is unknown; choose auto, fabric or detectron2")
+    if name == "fabric":
+        return name
+    try:
+        import detectron2_sam.plugin  # noqa: F401
+    except Exception as error:  # built for other versions, it fails in many ways; `auto` must not
+        if name == "detectron2":
+            raise UserError(f"Detectron2 cannot be used: {' '.join(str(error).split())}") from error
+        if importlib.util.find_spec("detectron2"):
+            logger.warning("Detectron2 is here but cannot be imported (%s): using --engine fabric", error)
+        return "fabric"
+    return "detectron2"
+
+
+def main(argv: Sequence[str], name: str = "train", description: str | None = __doc__) -> dict[str, Any]:
+    """Trains and evaluates; data set -> task -> metric -> value (nothing from Detectron2's launch, which returns
+    nothing).
+
+    Raises:
+        UserError: something that was given cannot be used.
+        Interrupted: a signal ended the run, after a checkpoint.
+    """
+    args = parse(argv, name, description)
+    if choose_engine(args.engine) == "detectron2":
+        from detectron2_sam.plugin import launch
+
+        return launch.main(args)
+    from detectron2_sam.commands.train import run
+
+    return run.main(args)
