@@ -6,26 +6,26 @@ INSTALLED := .venv/.installed
 .PHONY: demo test check bench ablations ablation-possam ablation-plug ablation-amsam install clean
 
 demo: $(INSTALLED)
-	$(BIN)/python tools/demo.py --output output/demo
+	$(BIN)/detectron2-sam demo --output output/demo
 
 test: check
 	$(BIN)/python -m pytest
 
 ablations: $(INSTALLED)  # hours: every table of the three papers; given again, it goes on
-	$(BIN)/python datasets/prepare_generated.py
-	$(BIN)/python tools/ablations.py --output output/ablations --report docs/reproduction.md
+	$(BIN)/detectron2-sam prepare generated
+	$(BIN)/detectron2-sam ablations --output output/ablations --report docs/reproduction.md
 
 ablation-possam: $(INSTALLED)
-	$(BIN)/python datasets/prepare_generated.py
-	$(BIN)/python tools/ablation.py --rows configs/ablations/possam_embedded.yaml --output output/ablation_possam
+	$(BIN)/detectron2-sam prepare generated
+	$(BIN)/detectron2-sam ablation --rows configs/ablations/possam_embedded.yaml --output output/ablation_possam
 
 ablation-plug: $(INSTALLED)
-	$(BIN)/python datasets/prepare_generated.py
-	$(BIN)/python tools/ablation.py --rows configs/ablations/plug_embedded.yaml --output output/ablation_plug
+	$(BIN)/detectron2-sam prepare generated
+	$(BIN)/detectron2-sam ablation --rows configs/ablations/plug_embedded.yaml --output output/ablation_plug
 
 ablation-amsam: $(INSTALLED)
-	$(BIN)/python datasets/prepare_generated.py
-	$(BIN)/python tools/ablation.py --rows configs/ablations/amsam_embedded.yaml --output output/ablation_amsam
+	$(BIN)/detectron2-sam prepare generated
+	$(BIN)/detectron2-sam ablation --rows configs/ablations/amsam_embedded.yaml --output output/ablation_amsam
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run

@@ -1,6 +1,6 @@
 """Where a training step and an evaluation of PosSAM spend their CPU time, by stage and by operator (torch.profiler).
 
-python datasets/prepare_generated.py
+detectron2-sam prepare generated
 python -m benchmarks.where_time_goes                     # possam_T, one thread, 3 steps and 6 images
 """
 

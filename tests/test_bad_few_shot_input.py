@@ -45,7 +45,7 @@ def finds(boxes: list[list[float]], scores: list[float]) -> None:
 
 
 def label(folder: Path, output: Path, *more: str) -> list[bytes]:
-    """The labels that tools/predict.py writes."""
+    """The labels that detectron2-sam predict writes."""
     predict.main(
         ["--adapter", str(folder / "a.safetensors"), "--input", str(folder / "images"), "--output", str(output), *more]
     )

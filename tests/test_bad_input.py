@@ -300,7 +300,7 @@ def test_full_disk_during_results(tmp_path: Path, full_disk: Callable[[str], Non
 
 @pytest.mark.parametrize("kind", ["pictures", "texts"])
 def test_full_disk_during_prediction(tmp_path: Path, full_disk: Callable[[str], None], kind: str) -> None:
-    """Error: tools/predict.py ends with one line; it does not go on computing what cannot be kept."""
+    """Error: detectron2-sam predict ends with one line; it does not go on computing what cannot be kept."""
     Image.new("RGB", (12, 8)).save(tmp_path / "a.png")
     full_disk(kind)
     arguments = ["--config-file", CONFIG, "--weights", "random", "--vocabulary", "dog; sky:stuff"]

@@ -75,7 +75,7 @@ def test_no_number_of_a_paper_is_left_out() -> None:
     assert sorted(number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", PAGE)) == []
 
 
-@pytest.mark.parametrize("command", re.findall(r"^python tools/train_net\.py .*$", PAGE, re.MULTILINE))
+@pytest.mark.parametrize("command", re.findall(r"^detectron2-sam train .*$", PAGE, re.MULTILINE))
 def test_commands_are_of_known_keys_and_data_sets(command: str) -> None:
     """The configuration merges with its overrides, and every data set is one that the project reads."""
     arguments = train_net.parse(shlex.split(command)[2:])

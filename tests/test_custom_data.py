@@ -38,9 +38,9 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_commands_of_the_guide(shelf: Path) -> None:
     """All trainings end with a table of the truth they have; the predictions write COCO results and labels; nothing is
     wrong with the amodal masks."""
-    commands = [shlex.split(line) for line in re.findall(r"```bash\npython (.*?)\n```", GUIDE)]
-    tools = ["train_net", "predict", "train_net", "fewshot", "predict", "train_net", "validate_amodal", "train_net"]
-    assert [command[0] for command in commands] == [f"tools/{tool}.py" for tool in tools]
+    commands = [shlex.split(line) for line in re.findall(r"```bash\ndetectron2-sam (.*?)\n```", GUIDE)]
+    names = ["train", "predict", "train", "fewshot", "predict", "train", "validate-amodal", "train"]
+    assert [command[0] for command in commands] == names
     one = ["SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "1"]
     short = [*one, "MODEL.POSSAM.LOSS.NUM_POINTS", "64"]
     train, found, train_labels, few, labelled, train_few, validate, train_amodal = (command[1:] for command in commands)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = {"transformers", "ultralytics", "faster_coco_eval", "zlib_ng"}
-PACKAGES = ("amsam", "plug", "possam", "sam_common", "tools")
+PACKAGES = ("amsam", "plug", "possam", "sam_common")
 
 
 def modules(*packages: str) -> Iterator[str]:
@@ -49,7 +49,7 @@ def test_importing_every_module_leaves_the_extras_out() -> None:
     names = [name for name in modules(*PACKAGES) if importlib.util.find_spec(name.split(".")[0])]
     absent = {"ultralytics"} if importlib.util.find_spec("transformers") else {"ultralytics", "transformers"}
     code = (
-        f"import importlib, sys\nsys.path.append('tools')\nfor name in {names!r}: importlib.import_module(name)\n"
+        f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
         f"print(sorted({absent!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-from detectron2_sam.commands.train import choose_engine, parse
+from detectron2_sam.commands.train import parse
 from detectron2_sam.methods import full_cfg
 
 ROOT = Path(__file__).parents[1]
@@ -27,15 +27,14 @@ def test_every_recipe_for_one_gpu_trains_what_its_configuration_says() -> None:
     """Each model of real size has a command. It reads, its parts divide the batch, and all else but memory stays."""
     page = (ROOT / "docs" / "training.md").read_text().split("## On one GPU")[1].split("\n## ")[0]
     models = set()
-    for command in re.findall(r"^python tools/train_net.py (.+)$", page, re.M):
-        engine, others = choose_engine(shlex.split(command))
-        args = parse(others)
+    for command in re.findall(r"^detectron2-sam train (.+)$", page, re.M):
+        args = parse(shlex.split(command))
         own, recipe = full_cfg(), full_cfg()
-        own.merge_from_file(ROOT / args.config_file)
-        recipe.merge_from_file(ROOT / args.config_file)
+        own.merge_from_file(args.config_file)
+        recipe.merge_from_file(args.config_file)
         recipe.merge_from_list(args.opts)
         models.add(own.MODEL.dump())
-        assert engine == "fabric" and args.num_gpus == 1
+        assert args.engine == "fabric" and args.num_gpus == 1
         assert recipe.SOLVER.IMS_PER_BATCH % recipe.SOLVER.ACCUMULATE == 0
         for cfg in (own, recipe):
             cfg.SOLVER.ACCUMULATE = 1

@@ -1,6 +1,6 @@
 """PosSAM on the embedded world as a LazyConfig: what configs/possam_T.yaml describes, part by part, to exchange any of.
 
-    python datasets/prepare_generated.py
+    detectron2-sam prepare generated
     python DETECTRON2/tools/lazyconfig_train_net.py --config-file configs/detectron2/possam_T.py
 
 On a GPU: train.device=cuda at the end of the command.

@@ -52,9 +52,9 @@ def check_at_least(args: argparse.Namespace, **least: int) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A question after the known name that is most like a wrong one, where one is like it."""
+    """(did you mean …?) with the known name that is most like a wrong one; "" where none is like it."""
     found = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {found[0]}?" if found else ""
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def run_tool(main: Callable[[], Any]) -> int:

@@ -7,7 +7,8 @@
     simple JSON    {"street.jpg": [[x0, y0, x1, y1], …], …}, a fifth number is the score
     CSV            file,x0,y0,x1,y1[,score]; a first line of such words is left out
 
-All in pixels. Pickled files are refused, since reading one may run what it says; `tools/convert_boxes.py` does not.
+All in pixels. Pickled files are refused, since reading one may run what it says; `detectron2-sam convert-boxes` reads
+one without that.
 """
 
 from __future__ import annotations
@@ -195,7 +196,7 @@ def _read(path: str | os.PathLike) -> bytes:
     if is_pickled(content):
         raise UserError(
             f"{path} is a pickled file, which may run code when it is read; "
-            f"convert it without that risk: python tools/convert_boxes.py {path} --output boxes.json"
+            f"convert it without that risk: detectron2-sam convert-boxes {path} --output boxes.json"
         )
     if not content.strip():
         raise UserError(f"{path} is empty; it holds no boxes")

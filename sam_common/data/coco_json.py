@@ -217,5 +217,5 @@ def missing(name: str, what: str, path: str) -> str:
     root = os.environ.get("DETECTRON2_DATASETS", "unset, so ./datasets")
     return (
         f"data set {name}: there is no {what} {path}; put it there, or set DETECTRON2_DATASETS (now {root}) "
-        "to the folder that datasets/README.md describes"
+        "to the folder of the data sets; detectron2-sam prepare --help lists them"
     )

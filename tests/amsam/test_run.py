@@ -1,4 +1,4 @@
-"""AM-SAM through tools/train_net.py: both halves of the shots, the weights that the second half chose, resuming."""
+"""AM-SAM through detectron2-sam train: both halves of the shots, the weights that the second half chose, resuming."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def arguments(output: Path, *more: str, flags: tuple[str, ...] = ()) -> list[str
 def test_train_resume_evaluate_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Resuming after iteration 2 of 3 gives the straight run's weights, moments and PQ to the last bit.
 
-    The checkpoint then serves `tools/predict.py`, which draws a test picture with words of the user's.
+    The checkpoint then serves `detectron2-sam predict`, which draws a test picture with words of the user's.
     """
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     prepare(tmp_path, train=4, test=2, size=64)

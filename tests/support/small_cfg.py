@@ -33,6 +33,6 @@ def small_cfg(output: Path, **options: Any) -> CfgNode:
 
 
 def command(engine: str, output: Path, *more: object, flags: tuple[str, ...] = ()) -> list[str]:
-    """A command line of `tools/train_net.py` for the same."""
+    """A command line of `detectron2-sam train` for the same."""
     pairs = [str(word) for pair in {**SMALL, "OUTPUT_DIR": output}.items() for word in pair]
     return ["--config-file", "configs/possam_T.yaml", "--engine", engine, *flags, *pairs, *map(str, more)]

@@ -29,7 +29,7 @@ from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """A small world, and in place of tools/train_net.py something that predicts the truth and notes its options."""
+    """A small world, and in place of detectron2-sam train something that predicts the truth and notes its options."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
     monkeypatch.setattr(run, "NUM_TRAIN", 1)
     monkeypatch.setattr(run, "NUM_TEST", 3)

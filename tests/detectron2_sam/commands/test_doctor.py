@@ -1,4 +1,4 @@
-"""tools/doctor.py: what it finds, what it says to do, and that nothing makes it fall over."""
+"""detectron2-sam doctor: what it finds, what it says to do, and that nothing makes it fall over."""
 
 from __future__ import annotations
 

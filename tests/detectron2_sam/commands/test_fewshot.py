@@ -1,4 +1,4 @@
-"""tools/fewshot.py: from two folders to a report and an adapter, what it goes on with, and what it refuses."""
+"""detectron2-sam fewshot: from two folders to a report and an adapter, what it goes on with, and what it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tools/train_net.py from its command line to its files, around the engine's stand-in model."""
+"""detectron2-sam train from its command line to its files, around the engine's stand-in model."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,12 @@ Validate = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def validate(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Validate:
+def validate(tmp_path: Path, capsys: pytest.CaptureFixture) -> Validate:
     """(content or path, further arguments) -> exit status and all that was said."""
 
     def run(content: Any, *arguments: str) -> tuple[int, str]:
         path = content if isinstance(content, Path) else trees.write_json(tmp_path / "a.json", content)
-        monkeypatch.setattr(sys, "argv", ["validate_amodal.py", str(path), *arguments])
-        status = run_tool(main)
+        status = run_tool(lambda: main([str(path), *arguments]))
         said = capsys.readouterr()
         return status, said.out + said.err
 

@@ -42,7 +42,7 @@ def command(engine: str, output: Path, *more: object, flags: tuple[str, ...] = (
 
 @pytest.fixture
 def run(world: Path) -> Any:
-    """Runs tools/train_net.py under an engine and gives its output folder."""
+    """Runs detectron2-sam train under an engine and gives its output folder."""
 
     def start(engine: str, name: str, *more: object, flags: tuple[str, ...] = ()) -> Path:
         train_net.main(command(engine, world / name, "DATASETS.TEST", "()", *more, flags=flags))

@@ -59,7 +59,7 @@ def losses(output: Path) -> dict[str, float]:
 
 @pytest.fixture
 def run(world: Path) -> Any:
-    """Runs tools/train_net.py under an engine and gives its output folder."""
+    """Runs detectron2-sam train under an engine and gives its output folder."""
 
     def start(engine: str, name: str, *more: object, flags: tuple[str, ...] = ()) -> Path:
         train_net.main(command(engine, world / name, "DATASETS.TEST", "()", *more, flags=flags))

@@ -45,7 +45,7 @@ def worms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(worms: Path, tmp_path: Path) -> Any:
-    """Runs tools/train_net.py under an engine and gives its output folder."""
+    """Runs detectron2-sam train under an engine and gives its output folder."""
 
     def start(engine: str, name: str, *more: object, flags: tuple[str, ...] = ()) -> Path:
         train_net.main(arguments(worms, tmp_path / name, *more, flags=("--engine", engine, *flags)))

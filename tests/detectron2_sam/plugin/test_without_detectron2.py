@@ -37,6 +37,16 @@ def test_the_import_says_what_is_missing(missing: None) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_the_package_is_of_use_without_it(missing: None) -> None:
+    """Its version and its methods are there; whoever asks for what plugs in is told the same line."""
+    import detectron2_sam
+
+    assert detectron2_sam.__version__ and detectron2_sam.methods.full_cfg().MODEL.POSSAM
+    for name in ("register", "add_config"):
+        with pytest.raises(ModuleNotFoundError, match=r"needs Detectron2.*docs/detectron2\.md"):
+            getattr(detectron2_sam, name)
+
+
 def test_asking_for_the_engine_says_the_same(missing: None) -> None:
     """`--engine detectron2` ends with that line before anything else is looked at."""
     with pytest.raises(UserError, match=r"needs Detectron2.*docs/detectron2\.md"):

@@ -110,7 +110,7 @@ def test_a_pickle_is_refused_whatever_its_name(tmp_path: Path, protocol: int, na
     """Error: told by its bytes in every protocol; the line names the converter, and nothing was unpickled."""
     (tmp_path / name).write_bytes(pickle.dumps(content, protocol))
     for read in (read_box_file, read_coco_results):
-        with pytest.raises(UserError, match=r"is a pickled file.*tools/convert_boxes\.py") as error:
+        with pytest.raises(UserError, match=r"is a pickled file.*detectron2-sam convert-boxes") as error:
             read(tmp_path / name)
         assert "\n" not in str(error.value)
 

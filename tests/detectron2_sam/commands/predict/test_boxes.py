@@ -1,4 +1,4 @@
-"""tools/predict.py with a model that completes objects, around one that says the left half of a box is visible."""
+"""Prediction with a model that completes objects, around one that says the left half of a box is visible."""
 
 from __future__ import annotations
 
@@ -69,6 +69,8 @@ def test_boxes_of_the_command_line(photos: Path, tmp_path: Path, capsys: pytest.
     out = tmp_path / "out"
     assert _run(photos / "a.jpg", output=out, more=("--box", "0,0,20,10", "--box=-5,20,10,30")) == 0
     assert capsys.readouterr().out == f"2 objects → {out / 'a.png'}\n"
+    with pytest.raises(UserError, match=r"would replace 3 files, .*a\.png the first"):
+        _run(photos / "a.jpg", output=out, more=("--box", "0,0,20,10"))
     first, second = _results(out)
     areas = [int(codec.area(first[f"{part}segmentation"])) for part in ("", "visible_", "occluded_")]
     assert areas == [200, 100, 100] and first["score"] == 0.5 and first["category_id"] is None

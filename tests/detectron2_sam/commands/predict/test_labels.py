@@ -1,4 +1,4 @@
-"""tools/predict.py with an adapter: pictures, boxes, and command lines that make no sense."""
+"""detectron2-sam predict with an adapter: pictures, boxes, and command lines that make no sense."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ def test_labels_are_those_of_the_predictor(folder: Path, tmp_path: Path) -> None
     boxes = tmp_path / "boxes.csv"
     boxes.write_text("file,x0,y0,x1,y1,score\n000000.jpg,5,5,20,30,0.6\n000000.jpg,10,4,60,50,0.9\n")
     assert run(folder, tmp_path / "out", "--boxes", str(boxes)) == 0
+    with pytest.raises(UserError, match=r"would replace 4 files, .*000000\.png the first"):
+        run(folder, tmp_path / "out")
     predictor = FewShotPredictor.from_adapter(folder / "a.safetensors")
     for name, box in (("000000", [[10, 4, 60, 50]]), ("000001", None)):  # the best of two; none
         written = np.array(Image.open(tmp_path / "out" / "labels" / f"{name}.png"))

@@ -1,4 +1,4 @@
-"""tools/predict.py from its command line to its files, around a model that paints what it is told to."""
+"""detectron2-sam predict from its command line to its files, around a model that paints what it is told to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from possam.prediction import describe
 from possam.predictor import Predictor
 from sam_common.data.images import read_segment_ids
 from sam_common.data.label_maps import label_maps_spec
+from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import Interrupted, UserError
+from sam_common.io.resources import resource
 from sam_common.structures import Category, Instances
 
 VOCABULARY = (Category("dog", ("dog",), True, 7), Category("sky", ("sky",), False, 9))
@@ -132,8 +134,8 @@ def test_outputs_keep_the_paths_of_a_folder(photo: Path, tmp_path: Path) -> None
     for below in ("a/1.jpg", "b/deep/1.jpg"):
         (folder / below).parent.mkdir(parents=True, exist_ok=True)
         (folder / below).write_bytes(photo.read_bytes())
-    for _ in range(2):
-        assert _run(folder, output=folder / "out", more=("--recursive",)) == 0
+    for more in ((), ("--overwrite",)):
+        assert _run(folder, output=folder / "out", more=("--recursive", *more)) == 0
     names = sorted(path.relative_to(folder / "out").as_posix() for path in folder.glob("out/**/*.png"))
     assert names == ["a/1.png", "b/deep/1.png", "panoptic/a/1.png", "panoptic/b/deep/1.png"]
     content = json.loads((folder / "out" / "panoptic.json").read_text())
@@ -178,6 +180,33 @@ def test_an_input_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"would overwrite the input .*a\.png; choose another --output"):
         _run(tmp_path / "a.png", output=tmp_path)
     assert (tmp_path / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("task", ["panoptic", "semantic", "instance"])
+def test_results_that_are_there_are_kept_unless_asked(photo: Path, tmp_path: Path, task: str) -> None:
+    """Refused: the whole of an earlier run, counted, and of another picture what is about them all."""
+    out = tmp_path / "out"
+    assert _run(photo, output=out, more=("--task", task)) == 0
+    count = sum(path.is_file() for path in out.rglob("*"))
+    with pytest.raises(UserError, match=rf"would replace {count} files, .*out/photo\.png the first .* add --overwrite"):
+        _run(photo, output=out, more=("--task", task))
+    other = tmp_path / "other.jpg"
+    other.write_bytes(photo.read_bytes())
+    with pytest.raises(UserError, match=r"would replace .*\.json"):
+        _run(other, output=out, more=("--task", task))
+    assert not (out / "other.png").exists()
+    assert _run(photo, output=out, more=("--task", task, "--overwrite")) == 0
+
+
+def test_shipped_vocabularies_are_found_by_name(photo: Path, tmp_path: Path) -> None:
+    """Each name of the help is a list; a class of that name is still asked for with a suffix."""
+    for name in predict.VOCABULARIES:
+        assert f" {name}" in (predict.__doc__ or "")
+        assert len(parse_vocabulary(resource(f"configs/vocabularies/{name}.txt"))) >= 20
+    assert _run(photo, output=tmp_path / "list", more=("--vocabulary", "coco")) == 0
+    assert len(json.loads((tmp_path / "list" / "panoptic.json").read_text())["categories"]) == 133
+    assert _run(photo, output=tmp_path / "word", more=("--vocabulary", "coco:thing; sky:stuff")) == 0
+    assert len(json.loads((tmp_path / "word" / "panoptic.json").read_text())["categories"]) == 2
 
 
 def test_two_results_of_one_name_are_refused(photo: Path, tmp_path: Path) -> None:

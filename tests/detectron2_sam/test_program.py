@@ -1,0 +1,115 @@
+"""The program `detectron2-sam`: what it offers, what its help costs, and that the documentation speaks of it truly."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import detectron2_sam
+from detectron2_sam.commands import prepare
+from detectron2_sam.commands.cli import program_process
+from detectron2_sam.program import COMMANDS, main
+from sam_common.config import find_config
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("reproduce", "ablation", "ablations")  # their command lines import what they do
+LIGHT = [*(name for name in COMMANDS if name not in HEAVY), *(f"prepare {name}" for name in prepare.DATASETS)]
+LAUNCHERS = sorted([*(ROOT / "tools").glob("*.py"), *(ROOT / "datasets").glob("*.py")])
+PAGES = [ROOT / "README.md", ROOT / "datasets" / "README.md", *(ROOT / "docs").rglob("*.md")]
+
+
+def bare(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Python without any package but the standard library's, in the clone."""
+    return subprocess.run([sys.executable, "-S", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("command", ["", *LIGHT])
+def test_help_needs_the_standard_library_alone(command: str) -> None:
+    """Neither torch nor numpy nor anything else can be imported there, so none is waited for."""
+    done = bare("-m", "detectron2_sam", *command.split(), "--help")
+    assert done.returncode == 0 and not done.stderr
+    assert done.stdout.startswith(f"usage: detectron2-sam {command}")
+
+
+@pytest.mark.parametrize("command", LIGHT)
+def test_help_has_an_example(command: str) -> None:
+    """Of the command itself."""
+    help_text = bare("-m", "detectron2_sam", *command.split(), "--help").stdout
+    assert re.search(rf"^ +detectron2-sam {command}( |$)", help_text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("script", LAUNCHERS, ids=lambda path: path.name)
+def test_a_launcher_is_its_command(script: Path) -> None:
+    """From a clone that is not installed, with the names that the scripts have always had."""
+    name = script.stem.removeprefix("prepare_")
+    command = (
+        f"prepare {name}" if script.parent.name == "datasets" else name.replace("_", "-").replace("train-net", "train")
+    )
+    if command in HEAVY:
+        assert f'main(["{command}", ' in script.read_text()
+    else:
+        assert bare(script, "--help").stdout.startswith(f"usage: detectron2-sam {command} ")
+
+
+def test_only_launchers_touch_the_path() -> None:
+    """Everything else is imported from where it is installed, or run as a module."""
+    files = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    if not files:
+        pytest.skip("not a git checkout")
+    touching = {name for name in files if (ROOT / name).is_file() and "sys.path." in (ROOT / name).read_text()}
+    assert touching - {str(path.relative_to(ROOT)) for path in LAUNCHERS} <= {"tests/detectron2_sam/test_program.py"}
+
+
+def test_what_it_offers(capsys: pytest.CaptureFixture[str]) -> None:
+    """Alone it lists its commands, a line each; a wrong one is told, with the nearest; the version is the package's."""
+    assert main([]) == 0
+    listed = re.findall(r"^  ([a-z-]+) +\S", capsys.readouterr().out, re.MULTILINE)
+    assert [name for name in listed if not name.startswith("-")][: len(COMMANDS)] == list(COMMANDS)
+    assert main(["trian"]) == 2
+    told = "error: there is no command {}; see detectron2-sam --help\n"
+    assert capsys.readouterr().err == told.format("'trian' (did you mean train?)")
+    assert main(["xyz"]) == 2
+    assert capsys.readouterr().err == told.format("'xyz'")
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"detectron2-sam {detectron2_sam.__version__}\n"
+
+
+def test_its_processes_run_from_a_clone_that_is_not_installed(tmp_path: Path) -> None:
+    """In another folder, where only PYTHONPATH leads to the clone."""
+    process = program_process("--version")
+    process["args"].insert(1, "-S")
+    done = subprocess.run(**process, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"detectron2-sam {detectron2_sam.__version__}\n"
+
+
+def documented() -> Iterator[tuple[str, list[str]]]:
+    """(where, words after `detectron2-sam`) of every whole command line of the pages and of the commands' help."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in PAGES}
+    texts |= {name: importlib.import_module(COMMANDS[name][0]).__doc__ or "" for name in COMMANDS if name not in HEAVY}
+    for where, text in texts.items():
+        joined = re.sub(r"\\\n\s*", " ", text)
+        for line in re.findall(r"^\s*(?:detectron2-sam|python tools/train_net\.py) .+$", joined, re.MULTILINE):
+            words = shlex.split(line, comments=True)
+            yield where, words[1:] if words[0] == "detectron2-sam" else ["train", *words[2:]]
+
+
+def test_every_documented_command_line_is_accepted() -> None:
+    """Its arguments are known, and a configuration that is named ships with the program."""
+    count = 0
+    for where, (name, *arguments) in documented():
+        if name in HEAVY or arguments == ["--help"]:
+            continue
+        assert name in COMMANDS, (where, name)
+        args = importlib.import_module(COMMANDS[name][0]).parse(arguments)
+        config = getattr(args, "config_file", None)
+        if config and not config.endswith(".yaml"):
+            find_config(config)
+        count += 1
+    assert count > 60
