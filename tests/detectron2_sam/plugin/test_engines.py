@@ -227,7 +227,7 @@ def test_mistakes_are_one_line(world: Path, tmp_path: Path, capsys: pytest.Captu
         "do not accumulate": command("detectron2", tmp_path / "run", "SOLVER.ACCUMULATE", 2),
         "AMPTrainer cannot train": command("detectron2", tmp_path / "run", "SOLVER.AMP.PRECISION", "bf16"),
         "a CPU trains in float32 or bf16": command("detectron2", tmp_path / "run", "SOLVER.AMP.PRECISION", "fp16"),
-        "--config-file is missing": ["--engine", "detectron2"],
+        "are required: --config/--config-file": ["--engine", "detectron2"],
         "TEST.EVALUATORS is 'other'": command("detectron2", tmp_path / "run", "TEST.EVALUATORS", "other"),
         "'PosSAMM' is not in": command("detectron2", tmp_path / "run", "MODEL.META_ARCHITECTURE", "PosSAMM"),
         "IMS_PER_BATCH 3 must be": command(
