@@ -19,7 +19,6 @@ from PIL import Image
 
 from detectron2_sam.commands import predict
 from detectron2_sam.commands import train as train_net
-from detectron2_sam.commands.predict import run as predict
 from possam.config import add_possam_config
 from possam.data.coco_instance import coco_instance_spec
 from possam.data.mapper import SegmentationMapper

@@ -11,8 +11,6 @@ import pytest
 
 from detectron2_sam.commands import fewshot, predict, validate_amodal
 from detectron2_sam.commands import train as train_net
-from detectron2_sam.commands.fewshot import run as fewshot
-from detectron2_sam.commands.predict import run as predict
 from possam.data.segments import read_segments
 from sam_common.data import catalog
 from tests.support.draw_shelf import draw_shelf
