@@ -28,7 +28,7 @@ from sam_common.engine.logging import MetricsWriter, log_to
 from sam_common.errors import Interrupted, UserError
 from sam_common.evaluation.evaluator import Results
 from sam_common.io.files import write_text
-from sam_common.method import build_model, method_of
+from sam_common.method import build_model, method_of, own_cfg
 
 logger = logging.getLogger("detectron2_sam.commands.train")
 
@@ -38,7 +38,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = full_cfg()
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
-    methods()
     register_datasets(cfg)
     args.num_gpus = processes_here(args.num_gpus, args.num_machines)
     device = choose_device(cfg.MODEL.DEVICE, args.num_gpus)
@@ -47,7 +46,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         check_levels(cfg, device=device, processes=args.num_gpus * args.num_machines)
     if is_first_process(args.machine_rank):
         check_output_dir(cfg, resume=args.resume, eval_only=args.eval_only)
-    return cfg
+    return own_cfg(cfg)
 
 
 def _precision(cfg: CfgNode, device: torch.device) -> torch.dtype:

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as codec
-from sam_common.data.segments import read_segments
 from torch import nn
 
 from detectron2_sam.commands import predict
 from detectron2_sam.commands.cli import run_tool
 from detectron2_sam.commands.predict import run as predict_run
 from detectron2_sam.commands.predict.video import VideoReader
+from possam.data.segments import read_segments
 from possam.prediction import describe
 from possam.predictor import Predictor
 from sam_common.data.images import read_segment_ids
