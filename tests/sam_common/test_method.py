@@ -36,8 +36,6 @@ def test_the_keys_of_one_method() -> None:
     cfg = full_cfg()
     options = {"MODEL.META_ARCHITECTURE": "VanillaSAM", "MODEL.PLUG.LORA_RANK": "4", "INPUT.IMAGE_SIZE": "64"}
     cfg.merge_from_list([word for pair in options.items() for word in pair])
-        ["MODEL.META_ARCHITECTURE", "VanillaSAM", "MODEL.PLUG.LORA_RANK", "4", "INPUT.IMAGE_SIZE", "64"]
-    )
     own = own_cfg(cfg)
     assert own.MODEL.keys() == {*get_cfg().MODEL, "PLUG"}
     assert own.INPUT.BOXES.keys() == {"JITTER_TRAIN", "JITTER_TEST", "SOURCE", "SCORE_THRESHOLD", "MATCH_IOU"}
