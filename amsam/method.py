@@ -128,11 +128,11 @@ def _warn_of_tested(records: Sequence[MaskRecord], specs: Sequence[DatasetSpec])
             logger.warning("%s, which is tested on, holds shots that are learned from: %s", spec.name, ", ".join(both))
 
 
-def prediction(args: argparse.Namespace, inputs: list[Input]) -> Task:
+def prediction(args: argparse.Namespace, inputs: list[Input], cfg: CfgNode) -> Task:
     """Labels the pixels of each picture."""
     from amsam.prediction import LabelsTask  # with what draws, which no training needs
 
-    return LabelsTask(args, inputs)
+    return LabelsTask(args, inputs, cfg)
 
 
 METHOD = Method(

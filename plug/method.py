@@ -77,11 +77,11 @@ def build_mapper(cfg: CfgNode, *, training: bool) -> AmodalMapper:
     )
 
 
-def prediction(args: argparse.Namespace, inputs: list[Input]) -> Task:
+def prediction(args: argparse.Namespace, inputs: list[Input], cfg: CfgNode) -> Task:
     """Completes the objects in the boxes of each picture."""
     from plug.prediction import BoxesTask  # with what draws, which no training needs
 
-    return BoxesTask(args, inputs)
+    return BoxesTask(args, inputs, cfg)
 
 
 _JSON_AND_IMAGES = {"JSON": "json_file", "IMAGES": "images"}

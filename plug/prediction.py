@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from plug.drawing import draw_amodal
-from plug.predictor import AmodalPredictor
-from plug.structures import AmodalInstances
-from possam.prediction_files import AmodalFiles, coco_amodal
+from plug.predictor import Predictor
+from plug.results import Prediction, PredictionFiles
 from sam_common.boxes.box_files import read_box_file
 from sam_common.boxes.boxes import Boxes, no_boxes
 from sam_common.boxes.detectors import build_detector
 from sam_common.boxes.given import assign, parse_box
+from sam_common.config import CfgNode
 from sam_common.errors import UserError
 from sam_common.io.inputs import Input
-from sam_common.prediction import Found, refuse
-from sam_common.text import counted
+from sam_common.prediction import refuse
 
 Prompts = Callable[[Input, Tensor], Boxes]
 """(input, its image uint8 RGB [3, H, W]) -> the boxes to ask about."""
@@ -34,49 +30,33 @@ class BoxesTask:
 
     name = "amodal"
 
-    def __init__(self, args: argparse.Namespace, inputs: list[Input]) -> None:
+    def __init__(self, args: argparse.Namespace, inputs: list[Input], cfg: CfgNode) -> None:
         """Raises UserError where the command line or the box file makes no sense for such a model."""
         why = f"is for models that look for classes; {args.config_file} is given boxes: --boxes, --box or --detector"
         refuse(args, ("vocabulary", "task"), why)
         self.args = args
+        self.cfg = cfg
         self.threshold = 0.5 if args.confidence_threshold is None else args.confidence_threshold
         self.prompts = self._given(inputs)
-        self.files = AmodalFiles(Path(args.output))
-        self.written = self.files.written
-        self.finish = self.files.finish
+        self.files = PredictionFiles(Path(args.output))
 
     def load(self) -> None:
         args = self.args
-        self.predictor = AmodalPredictor.from_config(args.config_file, weights=args.weights, options=args.opts)
+        self.predictor = Predictor.from_config(self.cfg, weights=args.weights)
         if self.prompts is None:
             weights, device = args.detector_weights or "", self.predictor.device
             detect = build_detector(args.detector, score_threshold=self.threshold, weights=weights, device=device)
             self.prompts = lambda source, image: detect(image)
 
-    def look(self, image: Tensor, source: Input) -> Found:
+    def look(self, image: Tensor, source: Input) -> Prediction:
         assert self.prompts is not None  # load() has been called
-        boxes = self.prompts(source, image)
         try:
-            whole = self.predictor(image, boxes.boxes)
+            return self.predictor(image, self.prompts(source, image))
         except UserError as error:
             raise UserError(f"{source.path}: {self.args.boxes or 'the command line'}: {error}") from error
-        names = [""] * len(boxes) if boxes.categories is None else boxes.categories
-        amodal = _Masks(whole, whole.amodal_mask)
-        visible = amodal if whole.pred_visible_masks is None else _Masks(whole, whole.visible_mask)
-        words = ["" if name.isdecimal() else name for name in names]
-        picture = draw_amodal(image.permute(1, 2, 0).numpy(), amodal, visible, whole.pred_boxes.numpy(), words)
-        counts = Counter(word or "object" for word in words)
-        summary = ", ".join(counted(number, word) for word, number in counts.items()) or "no boxes"
-        return Found((whole, boxes), picture, summary)
-
-    def add(self, number: int, source: Input, outputs: tuple[AmodalInstances, Boxes]) -> None:
-        self.files.add(number, source, *outputs)
 
     def describe_video(self) -> dict[str, Any]:
         return {}
-
-    def segments(self, outputs: tuple[AmodalInstances, Boxes]) -> list[dict[str, Any]]:
-        return coco_amodal(*outputs)
 
     def _given(self, inputs: Sequence[Input]) -> Prompts | None:
         """The boxes that the command line gives; None where a detector will."""
@@ -99,17 +79,3 @@ class BoxesTask:
             return None
         assigned = assign(read_box_file(args.boxes), inputs, args.boxes)
         return lambda source, image: assigned.get(source.path, no_boxes()).confident(self.threshold)
-
-
-class _Masks(Sequence[np.ndarray]):
-    """Masks [H, W] that are made when they are asked for."""
-
-    def __init__(self, whole: AmodalInstances, make: Callable[[int], Any]) -> None:
-        self._number = len(whole)
-        self._make = make
-
-    def __len__(self) -> int:
-        return self._number
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._make(index).numpy()

@@ -1,74 +1,48 @@
-"""From an image and boxes to whole objects."""
+"""From a picture and boxes to whole objects."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
-from plug.config import add_plug_config
-from plug.method import METHOD
-from plug.structures import AmodalInstances
-from possam.predictor import image_tensor, load_model, read_config
-from sam_common.boxes.boxes import checked_boxes
-from sam_common.config import get_cfg, one_of, resolve_device
-from sam_common.method import register
+from plug.config import add_plug_config, build_plug
+from plug.results import Prediction
+from sam_common.boxes.boxes import Boxes, GivenBoxes, checked_boxes
+from sam_common.predictor import BasePredictor, Picture, image_tensor, name_of
 
 
-class AmodalPredictor:
+class Predictor(BasePredictor):
     """Runs PLUG on one image at a time, at the image's own size.
 
     Example:
-        predictor = AmodalPredictor.from_config("configs/plug_T.yaml", weights="model_final.pth")
-        found = predictor("street.jpg", [[10, 20, 110, 220]])
-        whole, seen = found.amodal_mask(0), found.visible_mask(0)
+        predictor = Predictor.from_config("plug_T", weights="model_final.pth")
+        result = predictor("street.jpg", [[10, 20, 110, 220]])
+        result.draw().show()
+        whole, seen = result.instances.amodal_mask(0), result.instances.visible_mask(0)
     """
 
-    def __init__(self, model: nn.Module, *, device: torch.device | str = "cpu") -> None:
-        """Args: the model; where to run."""
-        self.device = torch.device(device)
-        self.model = model.to(self.device).eval()
-
-    @classmethod
-    def from_config(
-        cls, config_file: str | os.PathLike, *, weights: str = "", options: Sequence[str] = ()
-    ) -> AmodalPredictor:
-        """Builds the model that a configuration file describes.
-
-        Args:
-            config_file: a path, or the name of a shipped one.
-            weights: a checkpoint of a training run, instead of `MODEL.WEIGHTS`; `random`: untrained.
-            options: `KEY VALUE` pairs that override the file.
-
-        Raises:
-            UserError: a key, a file or the weights cannot be used, or there are no weights.
-        """
-        register(METHOD)
-        cfg = get_cfg()
-        add_plug_config(cfg)
-        cfg = read_config(config_file, options, cfg)
-        one_of("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, ("PLUG",))  # SAM as it is asks for other boxes
-        return cls(load_model(cfg, weights, config_file), device=resolve_device(cfg.MODEL.DEVICE))
+    add_config = staticmethod(add_plug_config)
+    builders: ClassVar = {"PLUG": build_plug}  # SAM as it is, which PLUG is compared with, asks for other boxes
 
     @torch.inference_mode()
-    def __call__(
-        self, image: str | os.PathLike | np.ndarray | Tensor, boxes: Tensor | np.ndarray | Sequence[Sequence[float]]
-    ) -> AmodalInstances:
-        """The whole objects, in the order of their boxes; on the CPU.
+    def __call__(self, image: Picture, boxes: GivenBoxes) -> Prediction:
+        """The whole objects, in the order of their boxes.
 
         Args:
-            image: the path of a file, or uint8 RGB [H, W, 3] as an array; a tensor is [3, H, W].
-            boxes: [N, 4] XYXY in pixels, of the visible parts; N may be 0. What of a box lies outside is cut off.
+            image: the path of a file, a PIL image, an array uint8 RGB [H, W, 3] or a tensor uint8 RGB [3, H, W].
+            boxes: [N, 4] XYXY in pixels, of the visible parts, as a list, an array, a tensor or `Boxes`; N may be 0.
+                What of a box lies outside is cut off.
 
         Raises:
-            UserError: the image cannot be read, or a box has no area inside it.
+            UserError: the image cannot be read, the boxes are not [N, 4], or one has no area inside the image.
         """
-        file_name = "" if isinstance(image, np.ndarray | Tensor) else os.fspath(image)
-        pixels = image_tensor(image)
+        pixels, file_name = image_tensor(image), name_of(image)
         size = (pixels.shape[1], pixels.shape[2])
         inputs = {"image": pixels, "height": size[0], "width": size[1], "file_name": file_name, "image_id": file_name}
-        inputs["boxes"] = checked_boxes(boxes, size, f"{file_name}: " if file_name else "")
-        return self.model([inputs])[0]["amodal"].to("cpu")
+        given = boxes.boxes if isinstance(boxes, Boxes) else boxes
+        corners = checked_boxes(given, size, f"{file_name}: " if file_name else "")
+        asked = replace(boxes, boxes=corners) if isinstance(boxes, Boxes) else Boxes(corners, torch.ones(len(corners)))
+        found = self.model([inputs | {"boxes": corners}])[0]["amodal"]
+        return Prediction(pixels, file_name, found.to("cpu"), asked)

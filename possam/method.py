@@ -59,11 +59,11 @@ def build_mapper(cfg: CfgNode, vocabulary: Vocabulary, *, training: bool) -> Seg
     )
 
 
-def prediction(args: argparse.Namespace, inputs: list[Input]) -> Task:
+def prediction(args: argparse.Namespace, inputs: list[Input], cfg: CfgNode) -> Task:
     """Finds the classes of a vocabulary in each picture."""
     from possam.prediction import WordsTask  # with what draws, which no training needs
 
-    return WordsTask(args, inputs)
+    return WordsTask(args, inputs, cfg)
 
 
 METHOD = Method(

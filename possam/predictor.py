@@ -1,4 +1,4 @@
-"""From an image file or array and words to what is in the picture, with any model of the project.
+"""From a picture and words to what is in the picture.
 
 Symbols: H and W the height and width of the original image.
 """
@@ -8,34 +8,39 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sam_common.config import CfgNode, get_cfg, resolve_device
-from sam_common.data.images import read_image, resize_image, shortest_edge_size
-from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
+from possam.config import add_possam_config, build_possam
+from possam.results import Panoptic, Prediction
+from sam_common.config import CfgNode, one_of
+from sam_common.data.images import resize_image, shortest_edge_size
+from sam_common.data.vocabulary_file import Words, parse_vocabulary
 from sam_common.errors import UserError
-from sam_common.masks.rle import area_and_box
-from sam_common.method import build_model
+from sam_common.predictor import BasePredictor, Picture, image_tensor, name_of
 from sam_common.structures import Instances, Vocabulary
-
-Panoptic = tuple[Tensor, list[dict[str, Any]]]
-"""The id map, int32 [H, W] with 0 where void, and per segment a dict of id, category_id, isthing and score."""
 
 MAX_MASK_PIXELS = 2**21
 """Of a larger image the masks are made at this many pixels and then enlarged: models make one float map per query."""
 
+SWITCHES = {"panoptic": "PANOPTIC_ON", "semantic": "SEMANTIC_LABELS_ON", "instance": "INSTANCE_ON"}
+"""Task -> the key of `MODEL.POSSAM.TEST` that makes what it needs."""
 
-class Predictor:
-    """Runs a model on one image at a time, at the size its configuration tests at.
+
+class Predictor(BasePredictor):
+    """Runs PosSAM on one image at a time, at the size its configuration tests at.
 
     Example:
-        predictor = Predictor.from_config("configs/possam_T.yaml", weights="model_final.pth", cfg=cfg)
-        ids, segments = predictor("street.jpg", parse_vocabulary("dog|puppy, cat; sky, grass:stuff"))["panoptic_seg"]
+        predictor = Predictor.from_config("possam_T", weights="model_final.pth")
+        result = predictor("street.jpg", "dog|puppy, cat; sky, grass:stuff")
+        result.draw().show()
+        ids, segments = result.panoptic_seg
     """
+
+    add_config = staticmethod(add_possam_config)
+    builders: ClassVar = {"PosSAM": build_possam}
 
     def __init__(
         self,
@@ -48,7 +53,7 @@ class Predictor:
     ) -> None:
         """Args: the model; the shorter side to resize to and the bound of the longer one, pixels; where to run; see
         `MAX_MASK_PIXELS`."""
-        self.model = model.to(device).eval()
+        super().__init__(model, device=device)
         self.min_size = min_size
         self.max_size = max_size
         self.max_mask_pixels = max_mask_pixels
@@ -56,53 +61,41 @@ class Predictor:
     @classmethod
     def from_config(
         cls,
-        config_file: str | os.PathLike,
+        config: str | os.PathLike | CfgNode,
         *,
-        weights: str = "",
-        options: Sequence[str] = (),
-        cfg: CfgNode | None = None,
+        weights: str | os.PathLike = "",
+        options: Sequence[object] = (),
+        task: str = "",
     ) -> Predictor:
-        """Builds the model that a configuration file describes.
+        """As `BasePredictor.from_config`; with a `task`, which is panoptic, semantic or instance, the model makes that
+        alone, instead of what the configuration says."""
+        if task:
+            one_of("task", task, SWITCHES)
+            for key in (*SWITCHES.values(), "SEMANTIC_ON"):
+                options = [*options, f"MODEL.POSSAM.TEST.{key}", key == SWITCHES[task]]
+        return super().from_config(config, weights=weights, options=options)
 
-        Args:
-            config_file: a path, or the name of a shipped one.
-            weights: a checkpoint of a training run, instead of `MODEL.WEIGHTS`; `random` leaves the trained part as
-                it is initialised.
-            options: `KEY VALUE` pairs that override the file.
-            cfg: the keys to start from, where a method has added its own; the shared ones by default.
-
-        Raises:
-            UserError: a key, a file or the weights cannot be used, or there are no weights.
-        """
-        cfg = read_config(config_file, options, cfg)
-        model = load_model(cfg, weights, config_file)
-        device = resolve_device(cfg.MODEL.DEVICE)
-        return cls(model, min_size=cfg.INPUT.MIN_SIZE_TEST, max_size=cfg.INPUT.MAX_SIZE_TEST, device=device)
+    @staticmethod
+    def arguments(cfg: CfgNode, content: dict[str, Any]) -> dict[str, Any]:
+        return {"min_size": cfg.INPUT.MIN_SIZE_TEST, "max_size": cfg.INPUT.MAX_SIZE_TEST}
 
     @torch.inference_mode()
     def __call__(
-        self,
-        image: str | os.PathLike | np.ndarray | Tensor,
-        vocabulary: Vocabulary | None = None,
-        *,
-        confidence_threshold: float = 0.0,
-    ) -> dict[str, Any]:
+        self, image: Picture, vocabulary: Words | None = None, *, confidence_threshold: float | None = None
+    ) -> Prediction:
         """What the model sees in an image, at the image's own size.
 
         Args:
-            image: the path of a file, or uint8 RGB [H, W, 3] as an array; a tensor is [3, H, W].
-            vocabulary: the classes to find; by default those the model was trained on.
-            confidence_threshold: segments and instances that score less are dropped.
-
-        Returns:
-            The model's outputs for this image: `panoptic_seg` (see `Panoptic`), `instances`, `sem_seg_labels` (int
-            [H, W], indices of classes), `sem_seg`, as configured.
+            image: the path of a file, a PIL image, an array uint8 RGB [H, W, 3] or a tensor uint8 RGB [3, H, W].
+            vocabulary: the classes to find, as `parse_vocabulary` takes them; by default those of the training.
+            confidence_threshold: segments and instances that score less are dropped; by default instances below 0.5,
+                but no segments, since they compete for pixels.
 
         Raises:
-            UserError: the image cannot be read, or there is no vocabulary.
+            UserError: the image or the words cannot be read, or there is no vocabulary.
         """
-        file_name = "" if isinstance(image, np.ndarray | Tensor) else os.fspath(image)
-        pixels = image_tensor(image)
+        pixels, file_name = image_tensor(image), name_of(image)
+        classes = self.vocabulary_or_default(vocabulary)
         original = (pixels.shape[1], pixels.shape[2])
         height, width = mask_size(original, self.max_mask_pixels)
         inputs = {
@@ -111,68 +104,30 @@ class Predictor:
             "width": width,
             "file_name": file_name,
             "image_id": file_name,
-            "vocabulary": self.vocabulary_or_default(vocabulary),
+            "vocabulary": classes,
         }
-        outputs = dict(self.model([inputs])[0])
+        outputs: dict[str, Any] = dict(self.model([inputs])[0])
         if "panoptic_seg" in outputs:
-            ids, segments = keep_confident(outputs["panoptic_seg"], confidence_threshold)
-            outputs["panoptic_seg"] = _enlarge(ids, original), segments
+            ids, segments = keep_confident(outputs["panoptic_seg"], confidence_threshold or 0.0)
+            outputs["panoptic_seg"] = _enlarge(ids, original).cpu(), segments
         if "instances" in outputs:
-            found = outputs["instances"]
-            outputs["instances"] = _enlarge_instances(found[found.scores >= confidence_threshold], original)
+            found, threshold = outputs["instances"], 0.5 if confidence_threshold is None else confidence_threshold
+            outputs["instances"] = _enlarge_instances(found[found.scores >= threshold], original).to("cpu")
         for key in {"sem_seg", "sem_seg_labels"} & outputs.keys():
-            outputs[key] = _enlarge(outputs[key], original)
-        return outputs
+            outputs[key] = _enlarge(outputs[key], original).cpu()
+        return Prediction(pixels, file_name, classes, **outputs)
 
-    def vocabulary_or_default(self, vocabulary: Vocabulary | None) -> Vocabulary:
+    def vocabulary_or_default(self, vocabulary: Words | None) -> Vocabulary:
         """The vocabulary given, or else the one the model was trained on.
 
         Raises:
-            UserError: there is neither.
+            UserError: it cannot be read, or there is neither.
         """
-        chosen = vocabulary or cast("Vocabulary", self.model.training_vocabulary)
-        if not chosen:
+        if vocabulary is not None:
+            return parse_vocabulary(vocabulary)
+        if not self.model.training_vocabulary:
             raise UserError("no vocabulary was given, and this model has not been trained on one")
-        return chosen
-
-
-def read_config(config_file: str | os.PathLike, options: Sequence[str] = (), cfg: CfgNode | None = None) -> CfgNode:
-    """The configuration of a file, or of a shipped one by name, with `KEY VALUE` overrides; see `from_config`.
-
-    Raises:
-        UserError: there is no such file, or a key or value cannot be used.
-    """
-    cfg = (cfg or get_cfg()).clone()
-    cfg.merge_from_file(config_file)
-    cfg.merge_from_list(options)
-    return cfg
-
-
-def load_model(cfg: CfgNode, weights: str, source: str | os.PathLike) -> nn.Module:
-    """The model that a configuration describes, trained, on the CPU.
-
-    Args:
-        weights: a checkpoint of a training run, instead of `MODEL.WEIGHTS`; `random` leaves the trained part as it is
-            initialised.
-        source: what to call the configuration where it names no weights.
-
-    Raises:
-        UserError: the configuration or the weights cannot be used, or there are no weights.
-    """
-    weights = weights or cfg.MODEL.WEIGHTS
-    if not weights:
-        raise UserError(
-            f"{source} names no trained weights: give the model_final.pth of a training run as weights "
-            "or MODEL.WEIGHTS (`random` tries out an untrained model)"
-        )
-    content = read_checkpoint(weights) if weights != "random" else {}
-    with torch.random.fork_rng(devices=[]):
-        # Encoders that are `random` by choice are drawn again as the training drew them.
-        torch.manual_seed(content.get("seed", max(cfg.SEED, 0)))
-        model = build_model(cfg)
-    if content:
-        load_trained(model, content, weights, frozen=frozen_sha256(model))
-    return model
+        return cast(Vocabulary, self.model.training_vocabulary)
 
 
 def mask_size(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
@@ -205,49 +160,3 @@ def keep_confident(panoptic: Panoptic, threshold: float) -> Panoptic:
     kept = [segment for segment in segments if segment["score"] >= threshold]
     known = torch.tensor([segment["id"] for segment in kept], dtype=ids.dtype, device=ids.device)
     return torch.where(torch.isin(ids, known), ids, 0), kept
-
-
-def coco_segments(panoptic: Panoptic, vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """`segments_info` of the COCO panoptic format, with scores where segments have one: class ids of the vocabulary,
-    boxes XYWH in pixels."""
-    ids = panoptic[0].cpu().numpy()
-    found = []
-    for segment in panoptic[1]:
-        mask = ids == segment["id"]
-        if not mask.any():
-            continue
-        category = vocabulary[segment["category_id"]]
-        score = {"score": round(float(segment["score"]), 4)} if "score" in segment else {}
-        found.append(
-            {
-                "id": int(segment["id"]),
-                "category_id": category.id,
-                "isthing": int(category.is_thing),
-                **score,
-                **area_and_box(mask),
-                "iscrowd": 0,
-            }
-        )
-    return found
-
-
-def coco_json(images: list[dict], annotations: list[dict], vocabulary: Vocabulary) -> dict[str, Any]:
-    """The content of a COCO panoptic JSON; `synonyms` is an addition that our own reader understands."""
-    categories = [
-        {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "synonyms": list(c.synonyms)} for c in vocabulary
-    ]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def image_tensor(image: str | os.PathLike | np.ndarray | Tensor) -> Tensor:
-    """An image as uint8 RGB [3, H, W]: of a file, of an array [H, W, 3], or a tensor [3, H, W] as it is.
-
-    Raises:
-        UserError: the file cannot be read, or the array or tensor is of another kind.
-    """
-    if not isinstance(image, np.ndarray | Tensor):
-        return read_image(image)
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, 0) if isinstance(image, np.ndarray) else image
-    if pixels.ndim != 3 or pixels.shape[0] != 3 or pixels.dtype != torch.uint8 or not pixels.numel():
-        raise UserError(f"an image is uint8 RGB [H, W, 3], this one is {pixels.dtype} {list(image.shape)}")
-    return pixels

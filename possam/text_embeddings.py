@@ -1,4 +1,4 @@
-"""From words to text embeddings: the sentence templates, and a cache. Words are parsed by `parse_vocabulary`.
+"""From words to text embeddings: the sentence templates, and a cache.
 
 Each synonym is put into every template; its embedding is the normalised mean of the normalised sentence embeddings
 (Gu et al., "Open-vocabulary Object Detection via Vision and Language Knowledge Distillation" (ViLD), ICLR 2022).
@@ -7,10 +7,13 @@ A class scores the best of its synonyms, so embeddings stay apart: S synonyms of
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import logging
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +26,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from possam.clip_encoder import ClipEncoder
-from sam_common.data.vocabulary_file import parse_vocabulary as parse_vocabulary
+from sam_common.bounded_cache import BoundedCache
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path
 from sam_common.io.weights import state_sha256
@@ -51,6 +54,7 @@ VILD_TEMPLATES = (
 
 _SENTENCES_AT_ONCE = 128
 _WORDS_IN_A_FILE = 512
+_CACHE_FILE = re.compile(r"[0-9a-f]{64}\.safetensors")  # the user may keep other files in the folder
 
 
 @dataclass(frozen=True)
@@ -81,33 +85,47 @@ class TextEmbeddings:
     """Vocabulary -> `ClassEmbeddings`, computed once: then from memory, and in later runs from the disk.
 
     A file in the cache is named by what determines its content: the CLIP's name and text weights, the templates and
-    the words, at most 512. So it never goes stale; one that can't be read is computed anew.
+    the words, at most 512. So it never goes stale; one that can't be read, or that another process has just removed, is
+    computed anew. Both places are bounded, so a server may be given ever new words; the least recently used go first.
 
     Args:
         clip: the frozen text tower; its weights mustn't change afterwards.
         templates: sentences with `{}` in the place of the word.
         cache_dir: folder of the files; None: memory only.
+        memory, disk: bytes to keep in either. 64 MiB are 21,000 words of the largest CLIP's 768 numbers, seven times
+            all of ADE20K's. To list a folder of as many files takes a fifth of a second, so it is done when an eighth
+            of that has been written; so much more a process may leave there.
     """
 
     def __init__(
-        self, clip: ClipEncoder, *, templates: Sequence[str] = VILD_TEMPLATES, cache_dir: Path | None = None
+        self,
+        clip: ClipEncoder,
+        *,
+        templates: Sequence[str] = VILD_TEMPLATES,
+        cache_dir: Path | None = None,
+        memory: int = 2**26,
+        disk: int = 2**26,
     ) -> None:
         self._clip = clip
         self._templates = tuple(templates)
         self._cache_dir = cache_dir
-        self._memory: dict[tuple[tuple[str, ...], ...], ClassEmbeddings] = {}
+        self._disk = disk
+        self._written = disk  # bytes since the folder was listed; others may have filled it before
+        self._memory: BoundedCache[ClassEmbeddings] = BoundedCache(memory)
 
     def __call__(self, vocabulary: Vocabulary) -> ClassEmbeddings:
         """The embeddings of all synonyms, in their order, on the device that the CLIP is on."""
-        classes = tuple(category.synonyms for category in vocabulary)
-        if classes not in self._memory:
+        classes = [category.synonyms for category in vocabulary]
+        device = self._clip.clip.logit_scale.device
+        key = f"{device} {classes}"
+        text = self._memory.get(key)
+        if text is None:
             words = [word for synonyms in classes for word in synonyms]
             counts = torch.tensor([len(synonyms) for synonyms in classes])
             index = torch.repeat_interleave(torch.arange(len(classes)), counts)
-            self._memory[classes] = ClassEmbeddings(self._load_or_encode(words), index)
-        device = self._clip.clip.logit_scale.device
-        self._memory[classes] = self._memory[classes].to(device)
-        return self._memory[classes]
+            text = ClassEmbeddings(self._load_or_encode(words), index).to(device)
+            self._memory.put(key, text, text.embeddings.nbytes + text.class_index.nbytes)
+        return text
 
     def _load_or_encode(self, words: list[str]) -> Tensor:
         """[S, E] on the CPU, file after file, so that a run that is stopped leaves what it has done."""
@@ -127,6 +145,10 @@ class TextEmbeddings:
                 self._encode(part, rows, progress)
                 if path is not None:
                     _write_cached(path, rows)
+                    self._written += rows.nbytes
+                    if self._written > self._disk // 8:
+                        _remove_oldest(path.parent, self._disk)
+                        self._written = 0
         return embeddings
 
     def _key(self, words: list[str]) -> str:
@@ -157,12 +179,16 @@ def _read_cached(path: Path, shape: tuple[int, int]) -> Tensor | None:
     try:
         with safe_open(path, framework="pt") as file:
             embeddings, checksum = file.get_tensor("embeddings"), (file.metadata() or {}).get("sha256")
+    except FileNotFoundError:  # another process has just removed it
+        return None
     except (SafetensorError, OSError) as error:
         logger.warning("%s is damaged (%s); its text embeddings are computed anew", path, error)
         return None
     if embeddings.shape != shape or checksum != state_sha256({"embeddings": embeddings}):
         logger.warning("%s is damaged; its text embeddings are computed anew", path)
         return None
+    with contextlib.suppress(OSError):  # the folder may be read-only
+        os.utime(path)  # it was used just now
     return embeddings
 
 
@@ -174,3 +200,22 @@ def _write_cached(path: Path, embeddings: Tensor) -> None:
             save_file(tensors, temporary, metadata={"sha256": state_sha256(tensors)})
     except (UserError, SafetensorError) as error:
         logger.warning("text embeddings are not cached: %s", error)
+
+
+def _remove_oldest(folder: Path, limit: int) -> None:
+    """Removes cache files, the least recently used first, until the others take at most `limit` bytes; the last one
+    stays. Other processes may do the same: what is gone already is as good as removed."""
+    found = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _CACHE_FILE.fullmatch(entry.name):
+                with contextlib.suppress(OSError):
+                    found.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+    found.sort()
+    excess = sum(size for _, size, _ in found) - limit
+    for _, size, path in found[:-1]:
+        if excess <= 0:
+            break
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        excess -= size

@@ -24,6 +24,10 @@ from sam_common.errors import UserError
 from sam_common.io.resources import resource
 
 
+class UnknownKeyError(UserError):
+    """A configuration holds a key that nothing reads."""
+
+
 class CfgNode(_CfgNode):
     """fvcore's node: `_BASE_` inheritance, safe YAML only, and errors that name the nearest known key."""
 
@@ -99,7 +103,8 @@ class CfgNode(_CfgNode):
         for part in key.split("."):
             if not isinstance(node, dict) or part not in node:
                 nearest = difflib.get_close_matches(key, list(_leaf_keys(self)), n=1, cutoff=0.0)
-                raise UserError(f"{source}: unknown configuration key {key}; the nearest known one is {nearest[0]}")
+                message = f"{source}: unknown configuration key {key}; the nearest known one is {nearest[0]}"
+                raise UnknownKeyError(message)
             node = node[part]
         if isinstance(node, dict):
             example = next(_leaf_keys(node, f"{key}."))

@@ -58,7 +58,7 @@ class Method:
         readers: FORMAT of `DATASETS.REGISTER` -> its reader.
         datasets: root of all data sets -> those known by name.
         add_to_world: writes what its data sets of the generated world need beside the scenes of these splits.
-        prediction: (arguments of `detectron2-sam predict`, its inputs) -> what is done with each picture.
+        prediction: (arguments of `detectron2-sam predict`, its inputs, cfg) -> what is done with each picture.
         kernels: device -> which kernels its operators run on there, in words, for the log; "" for none.
     """
 
@@ -73,7 +73,7 @@ class Method:
     readers: Mapping[str, Reader] = field(default_factory=dict)
     datasets: Callable[[Path], Iterable[DatasetSpec]] = lambda root: ()
     add_to_world: Callable[[Sequence[Split]], None] = lambda splits: None
-    prediction: Callable[[argparse.Namespace, list[Input]], Task] | None = None
+    prediction: Callable[[argparse.Namespace, list[Input], CfgNode], Task] | None = None
     kernels: Callable[[torch.device], str] = lambda device: ""
 
 

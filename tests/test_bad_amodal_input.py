@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from detectron2_sam.commands import predict
-from plug.predictor import AmodalPredictor
+from plug.predictor import Predictor
 from sam_common.boxes import detectors
 from sam_common.boxes.boxes import Boxes
 from sam_common.boxes.detectors import build_box_source, register_detector
@@ -37,8 +37,8 @@ NAN = float("nan")
 
 
 @pytest.fixture(scope="module")
-def predictor() -> AmodalPredictor:
-    return AmodalPredictor.from_config(CONFIG, weights="random", options=OPTIONS)
+def predictor() -> Predictor:
+    return Predictor.from_config(CONFIG, weights="random", options=OPTIONS)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ STRANGE: dict[str, tuple[Image.Image, str, dict[str, Any], tuple[int, int]]] = {
 
 @pytest.mark.parametrize(("image", "suffix", "options", "size"), STRANGE.values(), ids=STRANGE)
 def test_strange_pictures_are_completed(
-    predictor: AmodalPredictor,
+    predictor: Predictor,
     tmp_path: Path,
     image: Image.Image,
     suffix: str,
@@ -79,9 +79,8 @@ def test_strange_pictures_are_completed(
 ) -> None:
     """Invariant: boxes are of the upright picture, and so are masks, for a box of all and one of a corner."""
     image.save(tmp_path / f"a.{suffix}", **options)
-    found = predictor(
-        tmp_path / f"a.{suffix}", [[0, 0, size[1], size[0]], [size[1] - 0.5, size[0] - 0.5, 10**6, 10**6]]
-    )
+    boxes = [[0, 0, size[1], size[0]], [size[1] - 0.5, size[0] - 0.5, 10**6, 10**6]]
+    found = predictor(tmp_path / f"a.{suffix}", boxes).instances
     assert found.image_size == size
     assert found.amodal_mask(0).shape == found.visible_mask(1).shape == size
 

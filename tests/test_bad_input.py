@@ -19,12 +19,10 @@ from PIL import Image
 
 from detectron2_sam.commands import predict
 from detectron2_sam.commands import train as train_net
-from possam.config import add_possam_config
 from possam.data.coco_instance import coco_instance_spec
 from possam.data.mapper import SegmentationMapper
 from possam.data.segments import read_segments, read_targets
 from possam.predictor import Predictor
-from sam_common.config import get_cfg
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import MAX_PIXELS, MAX_PIXELS_VARIABLE, read_image, write_segment_ids
@@ -51,9 +49,7 @@ VOCABULARY = (Category("dog", ("dog",), True, 3), Category("sky", ("sky",), Fals
 
 
 def build(weights: str = "random", config: str | Path = CONFIG) -> Predictor:
-    cfg = get_cfg()
-    add_possam_config(cfg)
-    return Predictor.from_config(config, weights=weights, options=OPTIONS, cfg=cfg)
+    return Predictor.from_config(config, weights=weights, options=OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +104,9 @@ def test_strange_pictures_are_predicted(
 ) -> None:
     """Invariant: every kind of picture gets an id map of its own (upright) size, every id of which is listed."""
     image.save(tmp_path / f"a.{suffix}", **options)
-    outputs = predictor(tmp_path / f"a.{suffix}", VOCABULARY)
-    ids, segments = outputs["panoptic_seg"]
-    assert tuple(ids.shape) == size == outputs["instances"].image_size
+    result = predictor(tmp_path / f"a.{suffix}", VOCABULARY)
+    ids, segments = result.panoptic_seg
+    assert tuple(ids.shape) == size == result.instances.image_size
     assert set(ids.unique().tolist()) <= {0, *(segment["id"] for segment in segments)}
 
 

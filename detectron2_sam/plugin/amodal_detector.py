@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import plug.plug
 from detectron2_sam.plugin.structures import to_amodal_instances
-from plug.predictor import AmodalPredictor
+from plug.predictor import Predictor
 from sam_common.boxes.boxes import clip_boxes
 from sam_common.config import one_of
 from sam_common.errors import UserError
@@ -132,7 +132,7 @@ def build_completer(config_file: str, weights: str) -> plug.plug.PLUG:
             f"PLUG ({config_file}) has no weights: give the model_final.pth of its training as "
             "MODEL.AMODAL_DETECTOR.PLUG_WEIGHTS, or random"
         )
-    predictor = AmodalPredictor.from_config(config_file, weights=weights, options=["MODEL.DEVICE", "cpu"])
+    predictor = Predictor.from_config(config_file, weights=weights, options=["MODEL.DEVICE", "cpu"])
     return cast(plug.plug.PLUG, predictor.model)
 
 

@@ -48,6 +48,9 @@ class Boxes:
         return self.pick([index for index, score in enumerate(self.scores.tolist()) if score >= threshold])
 
 
+GivenBoxes = Boxes | Tensor | np.ndarray | Sequence[Sequence[float]]
+"""Boxes [N, 4] XYXY in pixels as users give them."""
+
 BoxSource = Callable[[Any, Tensor], Boxes]
 """(record of a data set, image uint8 RGB [3, H, W]) -> boxes in its pixels."""
 
@@ -91,8 +94,9 @@ def checked_boxes(
     """
     try:
         corners = torch.as_tensor(boxes, dtype=torch.float32).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{where}boxes are rows of four numbers x0, y0, x1, y1: {error}") from error
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}boxes are rows of four numbers x0, y0, x1, y1: {reason}") from error
     if not corners.numel():
         return corners.reshape(0, 4)
     if corners.ndim != 2 or corners.shape[1] != 4:

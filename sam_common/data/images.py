@@ -31,6 +31,8 @@ _EXIF_ORIENTATION = 0x0112
 
 _PILLOWS_CAP = threading.Lock()
 
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow raises for damaged files
+
 MAX_PIXELS = 150_000_000
 """Images with more pixels are refused before they are decoded: 12,000 × 12,000 still is read, at about 2 GB."""
 
@@ -61,13 +63,22 @@ def read_image(path: str | os.PathLike) -> Tensor:
             whose range nothing tells.
     """
     with _open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode in ("I", "F"):
-            raise UserError(f"{path} has pixels of 32 bits (mode {upright.mode}); save it with 8 bits")
-        if upright.mode.startswith("I;16"):  # Pillow's conversion would clip: all but the darkest pixels white
-            upright = Image.fromarray((np.array(upright) >> 8).astype(np.uint8))
-        pixels = np.array(upright.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+        return rgb_pixels(image, path)
+
+
+def rgb_pixels(image: Image.Image, name: str | os.PathLike) -> Tensor:
+    """A picture that Pillow has opened, as `read_image` gives it.
+
+    Raises:
+        UserError: as `read_image`; it calls the picture `name`.
+    """
+    _decode(image, name)
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("I", "F"):
+        raise UserError(f"{name} has pixels of 32 bits (mode {upright.mode}); save it with 8 bits")
+    if upright.mode.startswith("I;16"):  # Pillow's conversion would clip: all but the darkest pixels white
+        upright = Image.fromarray((np.array(upright) >> 8).astype(np.uint8))
+    return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
 
 
 def read_segment_ids(path: str | os.PathLike) -> Tensor:
@@ -111,7 +122,7 @@ def upright_size(path: str | os.PathLike) -> tuple[int, int]:
         with _without_pillows_cap(), Image.open(path) as image:
             width, height = image.size
             turned = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except _BROKEN as error:
         raise UserError(f"{path} cannot be read as an image: {' '.join(str(error).split())}") from error
     return (width, height) if turned else (height, width)
 
@@ -134,27 +145,31 @@ def _open(path: str | os.PathLike) -> Image.Image:
     try:
         with _without_pillows_cap():
             image = Image.open(path)
-        _check_pixels(path, image)
-        image.load()
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such image file") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, not an image file; name the images in it") from None
-    except UserError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read as an image, it may be truncated: {reason}") from error
+    except _BROKEN as error:
+        raise _broken(path, error) from error
+    _decode(image, path)
     return image
 
 
-def _check_pixels(path: str | os.PathLike, image: Image.Image) -> None:
+def _decode(image: Image.Image, name: str | os.PathLike) -> None:
     width, height = image.size
     if width * height > max_pixels():
         raise UserError(
-            f"{path} has {width} × {height} = {width * height:,} pixels, more than the cap of {max_pixels():,}; "
+            f"{name} has {width} × {height} = {width * height:,} pixels, more than the cap of {max_pixels():,}; "
             f"make it smaller, or raise the cap with the environment variable {MAX_PIXELS_VARIABLE}"
         )
+    try:
+        image.load()
+    except _BROKEN as error:
+        raise _broken(name, error) from error
+
+
+def _broken(name: str | os.PathLike, error: Exception) -> UserError:
+    return UserError(f"{name} cannot be read as an image, it may be truncated: {' '.join(str(error).split())}")
 
 
 @contextlib.contextmanager

@@ -11,31 +11,43 @@ too, and `#` starts a comment.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
 from sam_common.structures import Category, Vocabulary
 
+Words = str | os.PathLike | Sequence[str] | Vocabulary
+"""What `parse_vocabulary` reads."""
 
-def parse_vocabulary(text_or_path: str | os.PathLike) -> Vocabulary:
+
+def parse_vocabulary(given: Words) -> Vocabulary:
     """Reads classes from a text in the grammar above, or from a file that holds one.
 
     Args:
-        text_or_path: a string that names an existing file or ends in `.txt`, and any `Path`, is read as a file.
+        given: a text; a list of texts, each in that grammar and none a file; or a vocabulary, which stays as it is. A
+            string that names an existing file or ends in `.txt`, and any `Path`, is read as a file.
 
     Raises:
-        UserError: no words, an empty or duplicate word or name, an unknown suffix, or an unreadable file.
+        UserError: no words, an empty or duplicate word or name, an unknown suffix, an unreadable file, or something
+            else than words.
     """
-    text = str(text_or_path)
-    if isinstance(text_or_path, os.PathLike) or os.path.isfile(text) or text.endswith(".txt"):
+    text = str(given)
+    if isinstance(given, os.PathLike) or (isinstance(given, str) and (os.path.isfile(text) or text.endswith(".txt"))):
         lines = [line.split("#")[0] for line in _read(Path(text)).splitlines()]
         places = [f"{text}, line {number}" for number in range(1, len(lines) + 1)]
     else:
-        lines = text.splitlines()
-        places = [f"vocabulary {text!r}" for _ in lines]
+        is_list = isinstance(given, Sequence) and not isinstance(given, str | bytes)
+        entries: list[Any] = list(given) if is_list else [given]
+        if entries and all(isinstance(entry, Category) for entry in entries):
+            return tuple(entries)
+        if strange := [type(entry).__name__ for entry in entries if not isinstance(entry, str)]:
+            raise UserError(f"a vocabulary is a text, a list of texts or a Vocabulary; {strange[0]} is no text")
+        lines = [line for entry in entries for line in entry.splitlines()]
+        places = [f"vocabulary {line!r}" for line in lines]
     categories: list[Category] = []
     words: set[str] = set()
     names: set[str] = set()

@@ -23,14 +23,13 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as codec
 
-from sam_common.boxes.boxes import xywh
 from sam_common.contracts import ModelInput, SegmentationOutput, SegmentationRecord
+from sam_common.data.coco_write import coco_instances
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.class_groups import GROUPS, published_classes
 from sam_common.evaluation.evaluator import Results, gather, is_main_process, rank_and_size
 from sam_common.evaluation.result_file import ResultFile
 from sam_common.evaluation.truth import read_instances
-from sam_common.masks.rle import encode_mask
 from sam_common.structures import Instances, Vocabulary
 
 TASKS = ("segm", "bbox")
@@ -192,22 +191,5 @@ class MaskAPEvaluator:
         return results
 
     def _encode(self, record: SegmentationRecord, instances: Instances) -> list[dict[str, Any]]:
-        entries = []
-        for mask, score, index, box in zip(
-            instances.pred_masks,
-            instances.scores.tolist(),
-            instances.pred_classes.tolist(),
-            instances.pred_boxes.tolist(),
-            strict=True,
-        ):
-            if self.vocabulary[index].is_thing:
-                entries.append(
-                    {
-                        "image_id": record["image_id"],
-                        "category_id": self.vocabulary[index].id,
-                        "bbox": xywh(box),
-                        "score": score,
-                        "segmentation": encode_mask(mask),
-                    }
-                )
-        return entries
+        found = zip(coco_instances(instances, self.vocabulary), instances.pred_classes.tolist(), strict=True)
+        return [{"image_id": record["image_id"]} | entry for entry, index in found if self.vocabulary[index].is_thing]

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from sam_common.contracts import ModelInput, PanopticSegment, SegmentationOutput, SegmentationRecord
 from sam_common.data.coco_panoptic import index_segments, index_truth, read_true_ids
+from sam_common.data.coco_write import coco_categories
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import write_segment_ids
 from sam_common.evaluation.class_groups import GROUPS, class_groups
@@ -259,11 +260,7 @@ class PanopticQualityEvaluator:
             file_name = Path(record["file_name"]).relative_to(self.spec.files["images"]).as_posix()
             size = {"height": record["height"], "width": record["width"]}
             images.append({"id": record["image_id"], "file_name": file_name} | size)
-        categories = [
-            {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "synonyms": list(c.synonyms)}
-            for c in self.vocabulary
-        ]
-        return {"images": images, "categories": categories}
+        return {"images": images, "categories": coco_categories(self.vocabulary)}
 
     def _write_quality(self, counts: Tensor, metrics: dict[str, float], num_images: int) -> None:
         seen = self.groups.get("seen")

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from amsam.adapter import read_adapter, write_adapter
 from amsam.amsam import AMSAM
 from amsam.config import adapter_settings, build_amsam
-from amsam.predictor import FewShotPredictor
+from amsam.predictor import Predictor
 from sam_common.boxes.boxes import Boxes
 from sam_common.errors import UserError
 from tests.amsam.test_amsam import config, entry
@@ -38,14 +38,16 @@ def write(model: AMSAM, path: Path) -> Path:
 
 def test_what_was_written_predicts_as_before(model: AMSAM, tmp_path: Path) -> None:
     """The same labels from the file alone, by array, tensor and without boxes; its class has its name."""
-    predictor = FewShotPredictor.from_adapter(write(model, tmp_path / "a.safetensors"))
+    predictor = Predictor.from_adapter(write(model, tmp_path / "a.safetensors"))
     item = entry()
     with torch.inference_mode():
         expected = model([item])[0]["few_shot"].argmax(0)
         whole = model([item | {"boxes": torch.tensor([[0.0, 0, 70, 50]])}])[0]["few_shot"].argmax(0)
-    assert torch.equal(predictor(item["image"], item["boxes"]), expected) and predictor.classes == ["worm"]
-    assert torch.equal(predictor(item["image"].permute(1, 2, 0).numpy(), item["boxes"].numpy()), expected)
-    assert torch.equal(predictor(item["image"]), whole) and torch.equal(predictor(item["image"], []), whole)
+    found = predictor(item["image"], item["boxes"])
+    assert torch.equal(found.labels, expected) and found.classes == predictor.classes == ["worm"]
+    array = item["image"].permute(1, 2, 0).numpy()
+    assert torch.equal(predictor(array, item["boxes"].numpy()).labels, expected)
+    assert all(torch.equal(predictor(item["image"], none).labels, whole) for none in (None, []))
 
 
 def test_boxes_are_chosen_as_in_the_training(model: AMSAM, tmp_path: Path) -> None:
@@ -59,18 +61,18 @@ def test_boxes_are_chosen_as_in_the_training(model: AMSAM, tmp_path: Path) -> No
         with torch.inference_mode():
             return model([item | {"boxes": torch.tensor(corners).view(-1, 4)}])[0]["few_shot"].argmax(0)
 
-    def predictor(*options: str) -> FewShotPredictor:
+    def predictor(*options: str) -> Predictor:
         path = tmp_path / "a.safetensors"
         write_adapter(path, model, settings=adapter_settings(config(*EMBEDDED, *options)), classes=["worm"])
-        return FewShotPredictor.from_adapter(path)
+        return Predictor.from_adapter(path)
 
     best, person, union = [0.0, 0, 9, 9], [20.0, 10, 50, 30], [0.0, 0, 50, 30]
-    assert torch.equal(predictor()(item["image"], found), expected(best))
-    assert torch.equal(predictor("INPUT.BOXES.CLASSES", "('person',)")(item["image"], found), expected(person))
-    assert torch.equal(predictor("INPUT.BOXES.SELECT", "union")(item["image"], found), expected(union))
-    assert torch.equal(predictor("INPUT.BOXES.SELECT", "all")(item["image"], found), expected(*boxes.tolist()))
+    assert torch.equal(predictor()(item["image"], found).labels, expected(best))
+    assert torch.equal(predictor("INPUT.BOXES.CLASSES", "('person',)")(item["image"], found).labels, expected(person))
+    assert torch.equal(predictor("INPUT.BOXES.SELECT", "union")(item["image"], found).labels, expected(union))
+    assert torch.equal(predictor("INPUT.BOXES.SELECT", "all")(item["image"], found).labels, expected(*boxes.tolist()))
     without = predictor("INPUT.BOXES.SELECT", "none")
-    assert torch.equal(without(item["image"]), expected())
+    assert torch.equal(without(item["image"]).labels, expected())
     for given in (found, boxes):
         with pytest.raises(UserError, match="learned without boxes"):
             without(item["image"], given)
@@ -86,7 +88,7 @@ def test_another_encoder_is_refused(model: AMSAM, tmp_path: Path) -> None:
     """The SHA-256 of the frozen weights decides; the message names both."""
     path = write(model, tmp_path / "a.safetensors")
     with pytest.raises(UserError, match=r"a\.safetensors was trained beside other frozen weights"):
-        FewShotPredictor.from_adapter(path, options=["MODEL.SAM.WEIGHTS", "random"])
+        Predictor.from_adapter(path, options=["MODEL.SAM.WEIGHTS", "random"])
 
 
 def test_files_that_are_no_adapter(model: AMSAM, tmp_path: Path) -> None:
@@ -105,21 +107,21 @@ def test_files_that_are_no_adapter(model: AMSAM, tmp_path: Path) -> None:
     for settings in ("!!python/object/apply:os.system ['true']", "just words", *strange):
         write_adapter(path, model, settings=settings, classes=["worm"])
         with pytest.raises(UserError, match="the adapter"):
-            FewShotPredictor.from_adapter(path)
+            Predictor.from_adapter(path)
 
 
 @pytest.mark.parametrize("box", [[5, 5, 5, 9], [float("nan"), 0, 3, 3], [100, 100, 120, 120]])
 def test_boxes_that_show_nothing_are_refused(model: AMSAM, box: list[float]) -> None:
     """No area, no number, outside: named."""
     with pytest.raises(UserError, match="box 0"):
-        FewShotPredictor(model, ["worm"])(entry()["image"], [box])
+        Predictor(model, ["worm"])(entry()["image"], [box])
 
 
 @pytest.mark.parametrize("boxes", [[[10, 20], [110, 220]], [10, 20, 110, 220], [[10, 20, 110]], [["a", 1, 2, 3]]])
 def test_what_has_no_four_corners_is_refused(model: AMSAM, boxes: Any) -> None:
     """Error: two points, or one flat row, are not silently read as a box."""
     with pytest.raises(UserError, match=r"^boxes are (\[N, 4\], )?rows of .*x0, y0, x1, y1[^\n]*$"):
-        FewShotPredictor(model, ["worm"])(entry()["image"], boxes)
+        Predictor(model, ["worm"])(entry()["image"], boxes)
 
 
 def test_a_file_names_no_folder_to_write_to(model: AMSAM, tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_a_file_names_no_folder_to_write_to(model: AMSAM, tmp_path: Path) -> Non
     settings = adapter_settings(config(*EMBEDDED)).replace("CACHE: ''", f"CACHE: {tmp_path / 'made'}")
     assert "made" in settings
     write_adapter(tmp_path / "a.safetensors", model, settings=settings, classes=["worm"])
-    FewShotPredictor.from_adapter(tmp_path / "a.safetensors")(entry()["image"])
+    Predictor.from_adapter(tmp_path / "a.safetensors")(entry()["image"])
     assert not (tmp_path / "made").exists()
 
 
@@ -136,7 +138,7 @@ def test_the_names_are_as_many_as_the_classes(model: AMSAM, tmp_path: Path, clas
     """Or else a label without a name would be met in the middle of a folder."""
     write_adapter(tmp_path / "a.safetensors", model, settings=adapter_settings(config(*EMBEDDED)), classes=classes)
     with pytest.raises(UserError, match=f"names {len(classes)} classes, its model has 1"):
-        FewShotPredictor.from_adapter(tmp_path / "a.safetensors")
+        Predictor.from_adapter(tmp_path / "a.safetensors")
 
 
 def test_hashes_that_are_no_texts(model: AMSAM, tmp_path: Path) -> None:

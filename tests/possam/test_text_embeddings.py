@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from torch.nn import functional as F
 
 from possam import text_embeddings as vocabulary_module
 from possam.clip_encoder import ClipEncoder, build_clip
-from possam.text_embeddings import VILD_TEMPLATES, ClassEmbeddings, TextEmbeddings, parse_vocabulary
+from possam.text_embeddings import VILD_TEMPLATES, ClassEmbeddings, TextEmbeddings
+from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
 from sam_common.structures import Category
 
@@ -251,3 +254,69 @@ def test_a_stopped_run_leaves_what_it_has_done(clip: ClipEncoder, tmp_path: Path
     found = TextEmbeddings(counting, templates=TEMPLATES, cache_dir=tmp_path)(words).embeddings
     assert counting.encoded == len(TEMPLATES) and len(list(tmp_path.iterdir())) == 3
     assert torch.allclose(found, whole, atol=1e-6)
+
+
+WORDS = [f"word{index}" for index in range(8)]
+
+
+def test_memory_is_bounded(clip: ClipEncoder) -> None:
+    """Three words more than fit: the first one is encoded again, to the same numbers; the last one is not."""
+    counting = CountingClip(clip)
+    size = 4 * clip.embed_dim + 8  # an embedding in float32 and the index of its class
+    text = TextEmbeddings(counting, templates=TEMPLATES, memory=5 * size)
+    first, *_, last = [text(parse_vocabulary(word)) for word in WORDS]
+    assert counting.encoded == 8 * len(TEMPLATES)
+    assert text(parse_vocabulary(WORDS[-1])) is last and counting.encoded == 8 * len(TEMPLATES)
+    assert torch.equal(text(parse_vocabulary(WORDS[0])).embeddings, first.embeddings)
+    assert counting.encoded == 9 * len(TEMPLATES)
+
+
+def test_the_folder_is_bounded(clip: ClipEncoder, tmp_path: Path) -> None:
+    """Three files more than fit, of which one is used again: those used longest ago go, their words are encoded again
+    to the same numbers. Files of another name stay, and so does one that alone is too large."""
+    mine, clock = tmp_path / "mine.safetensors", itertools.count(1)
+    mine.write_bytes(bytes(10**6))
+    os.utime(mine, (0, 0))
+
+    def encode(word: str, disk: int) -> tuple[torch.Tensor, int]:
+        """Its embeddings, and how many words a process encodes for them, with what it has used dated by hand."""
+        counting = CountingClip(clip)
+        text = TextEmbeddings(counting, templates=TEMPLATES, cache_dir=tmp_path, disk=disk)
+        embeddings = text(parse_vocabulary(word)).embeddings
+        used = max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        os.utime(used, 2 * (next(clock),))
+        return embeddings, counting.encoded // len(TEMPLATES)
+
+    first, _ = encode(WORDS[0], 10**6)
+    (file,) = set(tmp_path.iterdir()) - {mine}
+    disk = 5 * file.stat().st_size
+    for word in WORDS[1:5]:
+        encode(word, disk)
+    assert encode(WORDS[0], disk)[1] == 0  # it is used again
+    for word in WORDS[5:]:
+        encode(word, disk)
+    assert len(list(tmp_path.iterdir())) == 5 + 1
+    assert [encode(word, 10**6)[1] for word in (WORDS[0], WORDS[4], WORDS[7], WORDS[1])] == [0, 0, 0, 1]
+    file.unlink()
+    again, encoded = encode(WORDS[0], 1)
+    assert torch.equal(again, first) and encoded == 1
+    assert set(tmp_path.iterdir()) == {mine, file}
+
+
+def test_a_file_that_another_process_removes(clip: ClipEncoder, tmp_path: Path, monkeypatch, caplog) -> None:
+    """Gone between the listing and its removal, and between two runs: no error, no warning, the same numbers."""
+    words = parse_vocabulary("dog")
+    first = TextEmbeddings(clip, templates=TEMPLATES, cache_dir=tmp_path)(words).embeddings
+    (file,) = tmp_path.iterdir()
+    os.utime(file, (0, 0))
+    unlink = os.unlink
+
+    def twice(path: str) -> None:
+        unlink(path)
+        unlink(path)
+
+    monkeypatch.setattr(vocabulary_module.os, "unlink", twice)
+    TextEmbeddings(clip, templates=TEMPLATES, cache_dir=tmp_path, disk=1)(parse_vocabulary("cat"))
+    assert len(list(tmp_path.iterdir())) == 1 and not file.exists()
+    again = TextEmbeddings(clip, templates=TEMPLATES, cache_dir=tmp_path)(words).embeddings
+    assert torch.equal(again, first) and not caplog.text

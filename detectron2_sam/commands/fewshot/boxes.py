@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from amsam.structures import MaskRecord, name_of
+from sam_common.boxes.boxes import xywh
 from sam_common.boxes.detectors import ResultsFile, build_detector
 from sam_common.config import CfgNode, resolve_device
 from sam_common.data.images import read_image
@@ -34,9 +35,9 @@ def box_source(name: str, cfg: CfgNode, records: Sequence[MaskRecord], output: P
         entries = []
         for record in tqdm(records, "boxes", leave=False, disable=None):
             seen = detect(read_image(record["file_name"]))
-            for index, (x0, y0, x1, y1) in enumerate(seen.boxes.tolist()):
+            for index, box in enumerate(seen.boxes.tolist()):
                 entry: dict[str, Any] = {"image_id": name_of(record), "file_name": record["file_name"]}
-                entry |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "score": seen.scores[index].item()}
+                entry |= {"bbox": xywh(box), "score": seen.scores[index].item()}
                 entries.append(entry | ({"category_id": seen.categories[index]} if seen.categories else {}))
         write_text(path, json.dumps(entries))
     boxes = ResultsFile(str(path), threshold)

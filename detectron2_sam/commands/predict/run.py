@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from PIL import Image
+import numpy as np
 from tqdm import tqdm
 
 from amsam.prediction import LabelsTask
 from detectron2_sam.commands.predict import VOCABULARIES
 from detectron2_sam.commands.predict.video import VideoReader, VideoWriter
 from detectron2_sam.methods import full_cfg, methods
-from possam.predictor import image_tensor, read_config
 from sam_common.config import one_of
 from sam_common.data.images import read_image
 from sam_common.engine.launch import StopFlag, stop_on_signals
@@ -26,16 +24,8 @@ from sam_common.errors import Interrupted, UserError
 from sam_common.io.files import atomic_path
 from sam_common.io.inputs import Input, find_inputs
 from sam_common.io.resources import resource
-from sam_common.prediction import Task
-
-SUMMARIES = {
-    "panoptic": ("panoptic.json",),
-    "semantic": ("semantic.json",),
-    "instance": ("instances.json", "images.json"),
-    "amodal": ("amodal_results.json", "images.json"),
-    "few_shot": (),
-}
-"""Name of a task -> the files about all pictures of a run that its `finish` writes."""
+from sam_common.prediction import Task, refuse_to_overwrite
+from sam_common.predictor import image_tensor
 
 
 def main(args: argparse.Namespace) -> int:
@@ -44,9 +34,10 @@ def main(args: argparse.Namespace) -> int:
         args.vocabulary = str(resource(f"configs/vocabularies/{args.vocabulary}.txt"))
     output = Path(args.output)
     inputs, unreadable = find_inputs(args.input, recursive=args.recursive, leave_out=output)
-    methods()
     task = make_task(args, inputs)
-    check_written(inputs, task, output, overwrite=args.overwrite)
+    refuse_to_overwrite(inputs, task.files.written)
+    if not args.overwrite:
+        refuse_to_replace(inputs, task)
     task.load()
     with stop_on_signals() as stop:
         run = Run(task, stop, len(inputs))
@@ -66,13 +57,15 @@ def make_task(args: argparse.Namespace, inputs: list[Input]) -> Task:
         UserError: it names none, or one that cannot predict.
     """
     if args.adapter is not None:
-        return LabelsTask(args, inputs)
+        return LabelsTask(args, inputs, None)
     if args.config_file is None:
         raise UserError("give the model: --config, or the --adapter of a few-shot training")
-    cfg = read_config(args.config_file, args.opts, full_cfg())
+    cfg = full_cfg()
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
     able = {method.name: method.prediction for method in methods() if method.prediction is not None}
     one_of("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, able)
-    return able[cfg.MODEL.META_ARCHITECTURE](args, inputs)
+    return able[cfg.MODEL.META_ARCHITECTURE](args, inputs, cfg)
 
 
 @dataclass
@@ -93,7 +86,7 @@ class Run:
                         break
                     broken += self._predict_one(number, source)
         finally:  # whatever ends the run, what was done is kept
-            self.task.finish()
+            self.task.files.finish()
         return broken
 
     def _predict_one(self, number: int, source: Input) -> list[str]:
@@ -101,7 +94,7 @@ class Run:
         count = f"[{number}/{self.num_inputs}] " if self.num_inputs > 1 else ""
         found, fault = self.predict_video(source) if source.is_video else self.predict_image(number, source)
         if found:
-            tqdm.write(f"{count}{found} → {self.task.written(source)[0]}", file=sys.stdout)
+            tqdm.write(f"{count}{found} → {self.task.files.written(source)[0]}", file=sys.stdout)
         if not fault:
             return []
         tqdm.write(f"{count}error: {fault}", file=sys.stderr)
@@ -113,10 +106,8 @@ class Run:
             found = self.task.look(read_image(source.path), source)
         except UserError as error:
             return "", str(error)
-        with atomic_path(self.task.written(source)[0]) as path:
-            Image.fromarray(found.picture).save(path)
-        self.task.add(number, source, found.outputs)
-        return found.summary, ""
+        self.task.files.add(number, source, found)
+        return found.describe(), ""
 
     def predict_video(self, source: Input) -> tuple[str, str]:
         """How many frames were done, and what is wrong with the file; what was read of a broken one is kept."""
@@ -124,7 +115,7 @@ class Run:
             reader = VideoReader(source.path)
         except UserError as error:
             return "", str(error)
-        video, lines = self.task.written(source)
+        video, lines = self.task.files.written(source)
         with (
             reader,
             atomic_path(lines) as lines_path,
@@ -141,32 +132,22 @@ class Run:
         total = reader.num_frames or None
         for number, frame in enumerate(tqdm(reader, source.name, total, leave=False, unit="frame", disable=None)):
             found = self.task.look(image_tensor(frame), source)
-            writer.write(found.picture)
-            segments = self.task.segments(found.outputs)
-            line = {"frame": number, "time": round(number / reader.fps, 4), "segments": segments}
+            writer.write(np.asarray(found.draw()))
+            line = {"frame": number, "time": round(number / reader.fps, 4), "segments": found.to_coco()}
             file.write(json.dumps(line) + "\n")
             if self.stop.signum:
                 break
 
 
-def check_written(inputs: Sequence[Input], task: Task, output: Path, *, overwrite: bool) -> None:
-    """Raises UserError where a result would take the place of an input, of another result, or of a file that is there,
-    unless the last is asked for."""
-    sources = {os.path.realpath(source.path) for source in inputs}
-    owner: dict[Path, Input] = {}
-    for source in inputs:
-        for path in task.written(source):
-            if os.path.realpath(path) in sources:
-                raise UserError(
-                    f"the result of {source.path} would overwrite the input {path}; choose another --output"
-                )
-            if path in owner:
-                raise UserError(
-                    f"{source.path} and {owner[path].path} would both write {path}; predict one of them apart"
-                )
-            owner[path] = source
-    summaries = () if all(source.is_video for source in inputs) else SUMMARIES[task.name]
-    there = [path for path in (*owner, *(output / name for name in summaries)) if path.exists()]
-    if there and not overwrite:
+def refuse_to_replace(inputs: Sequence[Input], task: Task) -> None:
+    """Raises UserError where a file is there that the run would write."""
+    files = task.files
+    summaries = () if all(source.is_video for source in inputs) else files.summaries
+    paths = [
+        *(path for source in inputs for path in files.written(source)),
+        *(files.folder / name for name in summaries),
+    ]
+    there = [path for path in paths if path.exists()]
+    if there:
         count = f"{len(there)} files, {there[0]} the first of them" if len(there) > 1 else str(there[0])
         raise UserError(f"this would replace {count}; choose another --output, or add --overwrite")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from amsam.data.worms import write_worms
 from amsam.evaluation import means, read_scores
-from amsam.predictor import FewShotPredictor
+from amsam.predictor import Predictor
 from detectron2_sam.commands import fewshot, predict
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.fewshot.plan import default_config
@@ -88,7 +88,7 @@ def test_the_adapter_is_the_best_by_validation(done: Path, worms: Path) -> None:
     adapter = done / "adapter.safetensors"
     assert adapter.stat().st_size < 3_000_000
     learned = torch.load(done / f"seed{best}" / "model_best.pth", weights_only=True)["model"]
-    predictor = FewShotPredictor.from_adapter(adapter)
+    predictor = Predictor.from_adapter(adapter)
     state = predictor.model.state_dict()
     assert all(torch.equal(state[name], value) for name, value in learned.items())
     arguments = ["--adapter", str(adapter), "--input", str(worms / "images" / "000000.jpg")]
@@ -207,7 +207,7 @@ def test_several_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "warning: half 1 of the shots, which teaches the weights, does not show box" in said.err
     found = results(tmp_path / "out")
     assert {"Dice-ball", "Dice-box"} <= found["over_seeds"]["AM-SAM"].keys()
-    assert FewShotPredictor.from_adapter(tmp_path / "out" / "adapter.safetensors").classes == ["ball", "box"]
+    assert Predictor.from_adapter(tmp_path / "out" / "adapter.safetensors").classes == ["ball", "box"]
 
 
 @pytest.mark.parametrize(

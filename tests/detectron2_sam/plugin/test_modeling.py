@@ -17,7 +17,7 @@ from detectron2.utils.visualizer import Visualizer
 
 from detectron2_sam import metadata_of
 from detectron2_sam.plugin.structures import to_segments
-from possam.text_embeddings import parse_vocabulary
+from possam import parse_vocabulary
 from sam_common.data import catalog
 from sam_common.engine.checkpoint import trained_state
 from sam_common.errors import UserError

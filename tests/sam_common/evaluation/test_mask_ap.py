@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from sam_common.evaluation import mask_ap
 from sam_common.evaluation.mask_ap import MaskAPEvaluator, average_precision
+from sam_common.masks.rle import encode_mask
 from sam_common.structures import Category
 from tests.support.worlds import (
     VOCABULARY,
@@ -65,8 +66,8 @@ def test_masks_and_boxes_differ():
     stairs[0, 0] = stairs[9, 9] = True  # 47 of 100 pixels, and the whole box
     truth = {"images": [{"id": "a", "height": 10, "width": 10}], "categories": [{"id": 7, "name": "cat"}]}
     shared = {"image_id": "a", "category_id": 7, "bbox": [0, 0, 10, 10]}
-    truth["annotations"] = [{**shared, "iscrowd": 0, "area": 100, "segmentation": mask_ap.encode_mask(square)}]
-    found = [{**shared, "score": 1.0, "segmentation": mask_ap.encode_mask(stairs)}]
+    truth["annotations"] = [{**shared, "iscrowd": 0, "area": 100, "segmentation": encode_mask(square)}]
+    found = [{**shared, "score": 1.0, "segmentation": encode_mask(stairs)}]
     assert average_precision(truth, found, "bbox")["AP"] == pytest.approx(100)
     assert average_precision(truth, found, "segm")["AP"] == 0
 

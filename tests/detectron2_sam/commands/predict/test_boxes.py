@@ -16,11 +16,12 @@ from torch import nn
 
 from detectron2_sam.commands import predict
 from detectron2_sam.commands.predict.video import VideoReader
-from plug.predictor import AmodalPredictor
+from plug.predictor import Predictor
 from plug.structures import AmodalInstances
 from sam_common.boxes import detectors
 from sam_common.boxes.boxes import Boxes
 from sam_common.errors import UserError
+from tests.support.files import files_of
 
 
 class LeftHalves(nn.Module):
@@ -38,7 +39,7 @@ class LeftHalves(nn.Module):
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AmodalPredictor, "from_config", lambda *args, **kwargs: AmodalPredictor(LeftHalves()))
+    monkeypatch.setattr(Predictor, "from_config", lambda *args, **kwargs: Predictor(LeftHalves()))
     monkeypatch.setattr(detectors, "_MAKERS", dict(detectors._MAKERS))
 
 
@@ -83,6 +84,15 @@ def test_boxes_of_the_command_line(photos: Path, tmp_path: Path, capsys: pytest.
     hidden = picture[3 * scale : 7 * scale, 13 * scale : 17 * scale].reshape(-1, 3)
     visible = picture[3 * scale : 7 * scale, 4 * scale : 7 * scale].reshape(-1, 3)
     assert len(np.unique(visible, axis=0)) == 1 < len(np.unique(hidden, axis=0))
+
+
+def test_python_writes_and_draws_the_same(photos: Path, tmp_path: Path) -> None:
+    """Equality, byte for byte, of the files that the command writes and a result saves; its drawing is the picture."""
+    _run(photos / "a.jpg", output=tmp_path / "out", more=("--box", "0,0,20,10", "--box=-5,20,10,30"))
+    result = Predictor.from_config("plug_T")(photos / "a.jpg", [[0, 0, 20, 10], [-5, 20, 10, 30]])
+    assert result.save(tmp_path / "saved") == [tmp_path / "saved" / "a.png"]
+    assert files_of(tmp_path / "saved") == files_of(tmp_path / "out")
+    assert np.array_equal(np.asarray(result.draw()), np.asarray(Image.open(tmp_path / "out" / "a.png")))
 
 
 def test_boxes_of_a_file(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

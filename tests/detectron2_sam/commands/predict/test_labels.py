@@ -12,10 +12,11 @@ from PIL import Image
 from amsam.adapter import write_adapter
 from amsam.config import adapter_settings, build_amsam
 from amsam.data.worms import write_worms
-from amsam.predictor import FewShotPredictor
+from amsam.predictor import Predictor
 from detectron2_sam.commands import predict
 from sam_common.errors import UserError
 from tests.amsam.test_amsam import config
+from tests.support.files import files_of
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +43,22 @@ def test_labels_are_those_of_the_predictor(folder: Path, tmp_path: Path) -> None
     assert run(folder, tmp_path / "out", "--boxes", str(boxes)) == 0
     with pytest.raises(UserError, match=r"would replace 4 files, .*000000\.png the first"):
         run(folder, tmp_path / "out")
-    predictor = FewShotPredictor.from_adapter(folder / "a.safetensors")
+    predictor = Predictor.from_adapter(folder / "a.safetensors")
     for name, box in (("000000", [[10, 4, 60, 50]]), ("000001", None)):  # the best of two; none
         written = np.array(Image.open(tmp_path / "out" / "labels" / f"{name}.png"))
-        assert np.array_equal(written, predictor(folder / "images" / f"{name}.jpg", box).numpy())
+        assert np.array_equal(written, predictor(folder / "images" / f"{name}.jpg", box).labels.numpy())
         assert (tmp_path / "out" / f"{name}.png").is_file()
+
+
+def test_python_writes_and_draws_the_same(folder: Path, tmp_path: Path) -> None:
+    """Equality, byte for byte, of the files that the command writes and a result saves; its drawing is the picture."""
+    photo, out = folder / "images" / "000000.jpg", tmp_path / "out"
+    adapter = ["--adapter", str(folder / "a.safetensors")]
+    predict.main([*adapter, "--input", str(photo), "--box", "5,5,50,60", "--output", str(out)])
+    result = Predictor.from_adapter(folder / "a.safetensors")(photo, [[5, 5, 50, 60]])
+    assert result.save(tmp_path / "saved")[1] == tmp_path / "saved" / "labels" / "000000.png"
+    assert files_of(tmp_path / "saved") == files_of(out)
+    assert np.array_equal(np.asarray(result.draw()), np.asarray(Image.open(out / "000000.png")))
 
 
 def test_a_detector_gives_the_box(folder: Path, tmp_path: Path) -> None:

@@ -20,14 +20,16 @@ from detectron2_sam.commands.cli import run_tool
 from detectron2_sam.commands.predict import run as predict_run
 from detectron2_sam.commands.predict.video import VideoReader
 from possam.data.segments import read_segments
-from possam.prediction import describe
 from possam.predictor import Predictor
+from possam.results import Prediction
 from sam_common.data.images import read_segment_ids
 from sam_common.data.label_maps import label_maps_spec
 from sam_common.data.vocabulary_file import parse_vocabulary
-from sam_common.errors import Interrupted, UserError
+from sam_common.engine.launch import Interrupted
+from sam_common.errors import UserError
 from sam_common.io.resources import resource
-from sam_common.structures import Category, Instances
+from sam_common.structures import Category, Instances, Vocabulary
+from tests.support.files import files_of
 
 VOCABULARY = (Category("dog", ("dog",), True, 7), Category("sky", ("sky",), False, 9))
 
@@ -36,6 +38,10 @@ class TwoDogsAndSky(nn.Module):
     """Sees dogs 1 and 300 in the outer columns, scoring 0.9 and 0.3, and sky between them."""
 
     training_vocabulary = VOCABULARY
+
+    def __init__(self, task: str) -> None:
+        super().__init__()
+        self.made = {"panoptic": "panoptic_seg", "semantic": "sem_seg_labels", "instance": "instances"}[task]
 
     def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ids = torch.full((batch[0]["height"], batch[0]["width"]), 2, dtype=torch.int32)
@@ -47,7 +53,8 @@ class TwoDogsAndSky(nn.Module):
         width, height = ids.shape[1], ids.shape[0]
         boxes = torch.tensor([[0.0, 0, 1, height], [width - 2, 0, width, height]])
         instances = Instances((height, width), dogs, torch.tensor([0.9, 0.3]), torch.tensor([0, 0]), boxes)
-        return [{"panoptic_seg": (ids, segments), "sem_seg_labels": (ids == 2).long(), "instances": instances}]
+        outputs = {"panoptic_seg": (ids, segments), "sem_seg_labels": (ids == 2).long(), "instances": instances}
+        return [{self.made: outputs[self.made]}]
 
 
 def write_video(path: Path, *, frames: int) -> None:
@@ -61,7 +68,7 @@ def write_video(path: Path, *, frames: int) -> None:
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*args: Any, **kwargs: Any) -> Predictor:
-        return Predictor(TwoDogsAndSky(), min_size=32, max_size=32)
+        return Predictor(TwoDogsAndSky(kwargs["task"]), min_size=32, max_size=32)
 
     monkeypatch.setattr(Predictor, "from_config", build)
 
@@ -93,6 +100,17 @@ def test_png_and_json_hold_the_prediction(photo: Path, tmp_path: Path, capsys: p
     assert np.asarray(Image.open(out / "photo.png")).ndim == 3
     assert capsys.readouterr().out == f"2 dogs, sky → {out / 'photo.png'}\n"
     assert not list(out.rglob(".*")), "no temporary files stay"
+
+
+@pytest.mark.parametrize("task", ["panoptic", "semantic", "instance"])
+def test_python_writes_and_draws_the_same(photo: Path, tmp_path: Path, task: str) -> None:
+    """Equality, byte for byte, of the files that the command writes and a result saves; its drawing is the picture."""
+    out, words = tmp_path / "out", "hound; heaven:stuff"
+    _run(photo, output=out, more=("--task", task, "--vocabulary", words))
+    result = Predictor.from_config("possam_T", task=task)(photo, words)
+    assert result.save(tmp_path / "saved")[0] == tmp_path / "saved" / "photo.png"
+    assert files_of(tmp_path / "saved") == files_of(out)
+    assert np.array_equal(np.asarray(result.draw()), np.asarray(Image.open(out / "photo.png")))
 
 
 def test_output_is_a_dataset_our_reader_takes(photo: Path, tmp_path: Path) -> None:
@@ -177,7 +195,7 @@ def test_an_input_is_not_overwritten(tmp_path: Path) -> None:
     """Error: results of a.png that would be written as a.png beside it, over it."""
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()
-    with pytest.raises(UserError, match=r"would overwrite the input .*a\.png; choose another --output"):
+    with pytest.raises(UserError, match=r"would overwrite the input .*a\.png; choose another folder"):
         _run(tmp_path / "a.png", output=tmp_path)
     assert (tmp_path / "a.png").read_bytes() == before
 
@@ -352,6 +370,10 @@ def test_exit_statuses() -> None:
 
 def test_nothing_found_is_said() -> None:
     """Edge case: an image of void, and words with irregular plurals."""
-    assert describe((torch.zeros(1, 1), []), VOCABULARY) == "nothing found"
+
+    def described(segments: list[dict[str, Any]], vocabulary: Vocabulary) -> str:
+        return Prediction(torch.zeros(3, 1, 1), "", vocabulary, panoptic_seg=(torch.zeros(1, 1), segments)).describe()
+
+    assert described([], VOCABULARY) == "nothing found"
     crosses = [{"category_id": 0}, {"category_id": 0}]
-    assert describe((torch.zeros(1, 1), crosses), (Category("red cross", ("red cross",)),)) == "2 red crosses"
+    assert described(crosses, (Category("red cross", ("red cross",)),)) == "2 red crosses"
