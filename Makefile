@@ -13,19 +13,19 @@ test: check
 
 ablations: $(INSTALLED)  # hours: every table of the three papers; given again, it goes on
 	$(BIN)/detectron2-sam prepare generated
-	$(BIN)/detectron2-sam ablations --output output/ablations --report docs/reproduction.md
+	$(BIN)/detectron2-sam reproduce --device cpu --table embedded --output output/ablations --report docs/reproduction.md
 
 ablation-possam: $(INSTALLED)
 	$(BIN)/detectron2-sam prepare generated
-	$(BIN)/detectron2-sam ablation --rows configs/ablations/possam_embedded.yaml --output output/ablation_possam
+	$(BIN)/detectron2-sam reproduce --device cpu --table ablation-possam --output output/ablation_possam
 
 ablation-plug: $(INSTALLED)
 	$(BIN)/detectron2-sam prepare generated
-	$(BIN)/detectron2-sam ablation --rows configs/ablations/plug_embedded.yaml --output output/ablation_plug
+	$(BIN)/detectron2-sam reproduce --device cpu --table ablation-plug --output output/ablation_plug
 
 ablation-amsam: $(INSTALLED)
 	$(BIN)/detectron2-sam prepare generated
-	$(BIN)/detectron2-sam ablation --rows configs/ablations/amsam_embedded.yaml --output output/ablation_amsam
+	$(BIN)/detectron2-sam reproduce --device cpu --table ablation-amsam --output output/ablation_amsam
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run

@@ -5,9 +5,8 @@ from setuptools import find_packages, setup
 PACKAGES = ("amsam", "detectron2_sam", "plug", "possam", "sam_common")
 SHARED = {  # in a clone at the top level, in an installed package under sam_common/share
     "sam_common.share.configs": "configs",
-    "sam_common.share.configs.ablations": "configs/ablations",
     "sam_common.share.configs.detectron2": "configs/detectron2",
-    "sam_common.share.configs.reproduction": "configs/reproduction",
+    "sam_common.share.configs.tables": "configs/tables",
     "sam_common.share.configs.vocabularies": "configs/vocabularies",
     "sam_common.share.weights": "weights",
 }

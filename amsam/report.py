@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,13 +22,6 @@ BOX_COLOR = (255, 196, 0)
 _LETTERS = 1.35  # three pictures share a row, so their words are set larger
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """The mean, and the sample standard deviation; NaN where one value has none. Values that are NaN do not count."""
-    known = [value for value in values if not math.isnan(value)]
-    mean = statistics.fmean(known) if known else math.nan
-    return Spread(mean, statistics.stdev(known) if len(known) > 1 else math.nan)
-
-
 def scores_table(answers: Mapping[str, Sequence[Mapping[str, float]]], caption: str) -> Table:
     """Several answers to the same images, mean and standard deviation over seeds.
 
@@ -37,7 +29,7 @@ def scores_table(answers: Mapping[str, Sequence[Mapping[str, float]]], caption: 
         answers: words for an answer -> its `means` of each seed.
     """
     rows: list[list[Cell]] = [
-        [words, *(spread([means[name] for means in seeds]) for name in METRICS)] for words, seeds in answers.items()
+        [words, *(Spread.of([means[name] for means in seeds]) for name in METRICS)] for words, seeds in answers.items()
     ]
     note = (
         "Per cent. Dice of each image and class, mean over images, then over classes; of several seeds the mean ± the "
@@ -48,7 +40,7 @@ def scores_table(answers: Mapping[str, Sequence[Mapping[str, float]]], caption: 
 
 def class_table(seeds: Sequence[Mapping[str, float]], classes: Sequence[str]) -> Table:
     """Dice of each class, mean and standard deviation over seeds; a class that no tested image has is not measured."""
-    rows: list[list[Cell]] = [[name, spread([means[f"Dice-{name}"] for means in seeds])] for name in classes]
+    rows: list[list[Cell]] = [[name, Spread.of([means[f"Dice-{name}"] for means in seeds])] for name in classes]
     return Table("Dice of each class", ("class", "Dice"), rows, bars=(1,))
 
 

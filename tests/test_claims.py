@@ -8,11 +8,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-import yaml
 
 from detectron2_sam.commands import train as train_net
-from detectron2_sam.commands.reproduce import ablations
-from detectron2_sam.commands.reproduce.verdicts import read_table
+from detectron2_sam.commands.reproduce.table import EMBEDDED, read_table, table_names
 from detectron2_sam.methods import full_cfg
 from sam_common.data import catalog
 
@@ -30,7 +28,7 @@ def claims() -> list[list[str]]:
 
 def test_every_file_that_the_page_names_exists() -> None:
     """Configurations, tests and tools."""
-    named = set(re.findall(r"\b(?:configs|tests|tools|docs)/[\w./]+\.(?:yaml|py|txt|md)\b", PAGE))
+    named = set(re.findall(r"\b(?:configs|tests|tools|docs)/[\w./-]+\.(?:yaml|py|txt|md)\b", PAGE))
     assert len(named) > 35
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
 
@@ -45,14 +43,14 @@ def test_every_claim_has_a_state_that_the_page_explains() -> None:
 
 
 def test_every_table_of_a_paper_is_claimed_at_both_sizes() -> None:
-    """Each file of rows at the paper's size, and each on the embedded world."""
-    files = [f"configs/ablations/{path.name}" for path in (ROOT / "configs" / "ablations").glob("*_*[0-9].yaml")]
-    tables = [file for file in files if re.search(r"/(embedded_)?(possam|plug|amsam)_(table|figure)\d\.yaml", file)]
-    assert len(tables) == 2 * len(ablations.TABLES) == 18
-    assert [file for file in tables if file not in PAGE] == []
+    """Each ablation on the embedded world, and its table at the paper's size."""
+    tables = [read_table(name) for name in EMBEDDED]
+    files = [file for table in tables for file in (table.file, f"configs/tables/{table.of}.yaml")]
+    assert len(set(files)) == 18
+    assert [file for file in files if f"`{file}`" not in PAGE] == []
 
 
-@pytest.mark.parametrize("path", ablations.TABLES, ids=lambda path: Path(path).stem)
+@pytest.mark.parametrize("path", [f"configs/tables/{name}.yaml" for name in EMBEDDED])
 def test_verdicts_are_those_of_the_report(path: str) -> None:
     """Of each ablation on the embedded world the page says what docs/reproduction.md says, no more and no less."""
     (section,) = [text for text in REPORT.split("\n## ")[1:] if f"`{path}`" in text]
@@ -67,9 +65,7 @@ def test_no_number_of_a_paper_is_left_out() -> None:
     quoted = [line.partition("aper")[2].replace("arXiv 2403.09620", "") for line in quoted if "# Paper" in line]
     pages = [line for file in (ROOT / "docs" / "papers").glob("*.md") for line in file.read_text().splitlines()]
     quoted += [line for line in pages if re.match(r"\| (paper|C2F-Seg)", line)]
-    quoted += [value for path in ablations.TABLES for value in read_table(path).printed.values()]
-    for file in (ROOT / "configs" / "reproduction").glob("*.yaml"):
-        quoted += [str(row) for row in yaml.safe_load(file.read_text()).get("paper", {}).values()]
+    quoted += [str(numbers) for name in table_names() for numbers in read_table(name).paper.values()]
     numbers = {number for line in quoted for number in re.findall(r"\d+\.\d+", line)}
     assert len(numbers) > 40
     assert sorted(number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", PAGE)) == []

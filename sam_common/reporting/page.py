@@ -10,7 +10,8 @@ import base64
 import io
 import math
 import os
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -24,16 +25,33 @@ from sam_common.reporting.charts import Curve, line_chart
 
 
 class Spread(NamedTuple):
-    """A mean, and the standard deviation around it; NaN where there is none, as of a single value."""
+    """A mean, and the standard deviation around it; each NaN where there is none, as the latter of a single value."""
 
     mean: float
     sd: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Of a sample; the sample standard deviation. Values that are NaN do not count."""
+        known = [value for value in values if not math.isnan(value)]
+        mean = statistics.fmean(known) if known else math.nan
+        return cls(mean, statistics.stdev(known) if len(known) > 1 else math.nan)
+
+    @property
+    def bar(self) -> float:
+        """The standard deviation to draw or to compare with, 0 of a single value."""
+        return 0.0 if math.isnan(self.sd) else self.sd
+
+    def __format__(self, spec: str) -> str:
+        """`spec` is that of the numbers, .1f unless told otherwise."""
+        spec = spec or ".1f"
+        return f"{self.mean:{spec}}" + ("" if math.isnan(self.sd) else f" ± {self.sd:{spec.lstrip('+')}}")
 
     def __float__(self) -> float:
         return self.mean
 
     def __str__(self) -> str:
-        return f"{self.mean:.1f}" if math.isnan(self.sd) else f"{self.mean:.1f} ± {self.sd:.1f}"
+        return format(self)
 
 
 Cell = str | float | int | Spread | None

@@ -11,19 +11,10 @@ import torch
 from PIL import Image
 
 from amsam.data.image_masks import image_masks_spec
-from amsam.report import BOX_COLOR, class_table, picture_row, scores_table, spread, worst
+from amsam.report import BOX_COLOR, class_table, picture_row, scores_table, worst
 from sam_common.structures import Category
 
 PERSON = (Category("person", ("person",)),)
-
-
-def test_mean_and_deviation_by_hand() -> None:
-    """The sample's standard deviation; none of one value; NaN counts nowhere."""
-    assert spread([1, 3]) == (2, pytest.approx(math.sqrt(2)))
-    assert spread([1, 3, math.nan]) == (2, pytest.approx(math.sqrt(2)))
-    mean, sd = spread([5])
-    assert mean == 5 and math.isnan(sd)
-    assert [str(spread(values)) for values in ([1, 3], [5], [])] == ["2.0 ± 1.4", "5.0", "nan"]
 
 
 def test_tables() -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from amsam.method import test_set
-from amsam.report import class_table, picture_row, scores_table, spread, worst
+from amsam.report import class_table, picture_row, scores_table, worst
 from amsam.structures import MaskRecord, name_of
 from detectron2_sam.commands.fewshot.plan import TEST, Plan, Split
 from detectron2_sam.commands.fewshot.runs import AMSAM, Runs
@@ -19,7 +19,7 @@ from sam_common.config import CfgNode
 from sam_common.data import catalog
 from sam_common.engine.build import register_datasets
 from sam_common.io.files import atomic_path
-from sam_common.reporting.page import Cell, Part, PictureRow, Report, Section, Table
+from sam_common.reporting.page import Cell, Part, PictureRow, Report, Section, Spread, Table
 from sam_common.reporting.run_files import loss_curve
 
 WORST = 10
@@ -63,7 +63,7 @@ def numbers(
     """What results.json holds; a number that cannot be is null."""
     summary = {}
     for words, found in answers.items():
-        pairs = {name: spread([seed[name] for seed in found]) for name in found[0] if name != "n"}
+        pairs = {name: Spread.of([seed[name] for seed in found]) for name in found[0] if name != "n"}
         summary[words] = {name: {"mean": _finite(mean), "sd": _finite(sd)} for name, (mean, sd) in pairs.items()}
     seeds = [
         {
@@ -111,7 +111,7 @@ def make_report(
         *(["SAM as it is and the bare box know one class, so they are not compared here."] if len(classes) > 1 else []),
     ]
     highlights = [
-        (str(spread([m["Dice"] for m in found])), "Dice" if words == AMSAM else f"Dice of {words}")
+        (str(Spread.of([m["Dice"] for m in found])), "Dice" if words == AMSAM else f"Dice of {words}")
         for words, found in answers.items()
     ]
     worst_text = f"Of seed {best}, whose model is the adapter. Nobody chose them but their Dice."
@@ -125,7 +125,7 @@ def make_report(
         ("SAM", f"ViT-{cfg.MODEL.SAM.SIZE}, {cfg.MODEL.SAM.WEIGHTS}"),
         (
             "boxes",
-            f"{plan.boxes}; none found in {spread([m['no_box'] for m in answers[AMSAM]])} % of the tested images",
+            f"{plan.boxes}; none found in {Spread.of([m['no_box'] for m in answers[AMSAM]])} % of the tested images",
         ),
         ("configuration", " ".join([plan.config_file, *plan.options])),
         *((f"seed {seed} learned from", _names(shots)) for seed, shots in enumerate(of.shots)),

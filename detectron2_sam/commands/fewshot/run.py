@@ -11,7 +11,6 @@ from tabulate import tabulate
 from amsam.adapter import write_adapter
 from amsam.config import adapter_settings
 from amsam.evaluation import METRICS
-from amsam.report import spread
 from detectron2_sam.commands.fewshot.boxes import box_source
 from detectron2_sam.commands.fewshot.plan import Plan, Split, check_output, default_config, remember, split
 from detectron2_sam.commands.fewshot.report import make_report, next_command, numbers, worst_rows
@@ -20,7 +19,7 @@ from detectron2_sam.methods import methods
 from sam_common.config import CfgNode
 from sam_common.errors import Interrupted
 from sam_common.io.files import write_text
-from sam_common.reporting.page import write_report
+from sam_common.reporting.page import Spread, write_report
 
 
 def main(args: argparse.Namespace) -> None:
@@ -71,13 +70,13 @@ def finish(runs: Runs, seeds: int) -> None:
     write_text(output / "results.json", json.dumps(numbers(runs, answers, validations, best), indent=1))
     write_report(output / "report.html", make_report(runs, answers, validations, best, rows))
     columns = [
-        [words, *(str(spread([m[name] for m in found])) for name in METRICS)] for words, found in answers.items()
+        [words, *(str(Spread.of([m[name] for m in found])) for name in METRICS)] for words, found in answers.items()
     ]
     print()
     print(tabulate(columns, ["", *METRICS], disable_numparse=True, colalign=("left", "right", "right", "right")))
     if len(classes) > 1:
-        print("; ".join(f"{name} {spread([m[f'Dice-{name}'] for m in answers[AMSAM]])}" for name in classes))
-    print(f"{seeds} seeds; images without a box: {spread([m['no_box'] for m in answers[AMSAM]])} %")
+        print("; ".join(f"{name} {Spread.of([m[f'Dice-{name}'] for m in answers[AMSAM]])}" for name in classes))
+    print(f"{seeds} seeds; images without a box: {Spread.of([m['no_box'] for m in answers[AMSAM]])} %")
     print(f"{output}/report.html, {output}/results.json")
     print(f"best by validation: seed {best} → {output}/adapter.safetensors. Now, with your own pictures:")
     print(f"  {next_command(plan, of)}")

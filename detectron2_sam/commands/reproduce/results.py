@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from detectron2_sam.methods import full_cfg
+from sam_common.config import CfgNode
 from sam_common.errors import UserError
 
 Metrics = dict[str, float]
@@ -54,20 +55,17 @@ def check_settings(folder: Path, config: str, options: Sequence[str]) -> None:
     Keys that only one of the two has, of a version with more of them, do not count; nor do the weights of a test,
     which are those of its training.
 
-    Args:
-        folder: of a run, or of none yet.
-        config, options: the configuration file and the KEY, VALUE, … that it would be run with now.
-
     Raises:
-        UserError: it was run with others.
+        UserError: what is in the folder was not run with `config` and `options`.
     """
     known = next((file for file in (folder / "config.yaml", folder / "inference/config.yaml") if file.is_file()), None)
     if known is None:
         return
-    cfg = full_cfg()
-    cfg.merge_from_file(config)
-    cfg.merge_from_list(list(options))
-    now, then = dict(leaves(yaml.safe_load(cfg.dump()))), dict(leaves(_load(known)))
+    try:
+        then = dict(_leaves(yaml.safe_load(known.read_text(encoding="utf-8"))))
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise UserError(f"{known} is damaged: delete its folder and give the same command again") from error
+    now = dict(_leaves(yaml.safe_load(resolve(config, options).dump())))
     skipped = _NO_MATTER | ({"MODEL.WEIGHTS"} if known.parent != folder else set())
     other = [key for key in sorted(now.keys() & then.keys() - skipped) if now[key] != then[key]]
     if other:
@@ -76,18 +74,18 @@ def check_settings(folder: Path, config: str, options: Sequence[str]) -> None:
         raise UserError(f"{folder} was run with other settings ({told}{more}): delete it, or give another --output")
 
 
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is damaged: delete its folder and give the same command again") from error
-    return content if isinstance(content, dict) else {}
+def resolve(config: str, options: Sequence[str]) -> CfgNode:
+    """A configuration file with overrides, KEY, VALUE, …"""
+    cfg = full_cfg()
+    cfg.merge_from_file(config)
+    cfg.merge_from_list(list(options))
+    return cfg
 
 
-def leaves(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def _leaves(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     """KEY -> value of what YAML nests."""
     for key, value in node.items():
         if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
+            yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -172,3 +173,15 @@ def test_only_long_tables_are_folded(report: Report) -> None:
 def test_empty_report_is_a_page() -> None:
     """Edge case: no sections, no facts."""
     assert "Nothing" in _parse(render(Report("Nothing", "was run"))).texts
+
+
+def test_mean_and_deviation_by_hand() -> None:
+    """The sample's standard deviation; none of one value, 0 as a bar; NaN counts nowhere; digits as asked for."""
+    assert Spread.of([1, 3]) == (2, pytest.approx(math.sqrt(2)))
+    assert Spread.of([1, 3, math.nan]) == (2, pytest.approx(math.sqrt(2)))
+    mean, sd = Spread.of([5])
+    assert mean == 5 and math.isnan(sd) and Spread.of([5]).bar == 0
+    assert [str(Spread.of(values)) for values in ([1, 3], [5], [])] == ["2.0 ± 1.4", "5.0", "nan"]
+    assert [f"{Spread.of([1, 3])}", f"{Spread.of([1, 3]):.2f}", f"{Spread.of([1, 3]):+.1f}"] == [
+        *("2.0 ± 1.4", "2.00 ± 1.41", "+2.0 ± 1.4")
+    ]
