@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from detectron2_sam.commands.reproduce.drawing import Difference, Point, draw_differences, draw_lines
-from detectron2_sam.commands.reproduce.results import Metrics
+from detectron2_sam.commands.reproduce.runs import Metrics
 from detectron2_sam.commands.reproduce.table import Row, Table
 from sam_common.io.files import write_text
 from sam_common.reporting.page import Spread
@@ -136,7 +136,8 @@ def write_report(path: Path, tables: Sequence[Table], results: Results, command:
 
     embedded = all(table.of for table in tables)
     seeds = ", ".join(str(seeds) for seeds in sorted({table.seeds for table in tables}))
-    text = [_HEAD.format(title=_TITLES[embedded], command=command, seeds=seeds)]
+    title = "The papers' ablations on the embedded world" if embedded else "Reproduced tables"
+    text = [_HEAD.format(title=title, command=command, seeds=seeds)]
     if embedded:
         linked = {name: os.path.relpath(target, path.parent) for name, target in _LINKED.items()}
         text.append(_EMBEDDED.format(**linked))
@@ -160,7 +161,6 @@ def write_report(path: Path, tables: Sequence[Table], results: Results, command:
 
 _ROOT = Path(__file__).resolve().parents[3]
 _LINKED = {"world": _ROOT / "docs" / "architecture.md", "models": _ROOT / "weights" / "README.md"}
-_TITLES = {True: "The papers' ablations on the embedded world", False: "Reproduced tables"}
 _HEAD = """# {title}
 
 Written by `{command}`. Numbers are means over the seeds ± the sample standard deviation; seeds: {seeds}."""

@@ -1,4 +1,4 @@
-"""What tables train and test: as little as their rows need, side by side, and not again what is there.
+"""What tables train and test: as little as their rows need, side by side, and not again what is there already.
 
 A training is known by its configuration, its overrides and its seed. Rows that differ only in what testing reads are
 tests of one training, within a table and between tables.
@@ -8,23 +8,44 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+<<<<<<< HEAD
+=======
+import json
+import os
+>>>>>>> 66fe844 (Read what runs left behind where they are run; test the three launchers)
 import shlex
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import yaml
 from tqdm import tqdm
 
 from detectron2_sam.commands import doctor
+<<<<<<< HEAD
 from detectron2_sam.commands.cli import program_process
 from detectron2_sam.commands.reproduce.results import Metrics, check_settings, read_results, resolve
 from detectron2_sam.commands.reproduce.table import Row, Table, Training
 from sam_common.engine.launch import StopFlag, stop_on_signals
 from sam_common.errors import Interrupted, UserError
 
+=======
+from detectron2_sam.commands.reproduce.table import Row, Table, Training
+from detectron2_sam.methods import full_cfg
+from sam_common.config import CfgNode
+from sam_common.engine.launch import Interrupted, StopFlag, stop_on_signals
+from sam_common.errors import UserError
+
+PROGRAM = (sys.executable, "-m", "detectron2_sam", "train")
+Metrics = dict[str, float]
+"""task/metric -> value"""
+_NO_MATTER = {"OUTPUT_DIR", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD"}  # of the numbers
+_NAMED_KEYS = 3  # in an error
+>>>>>>> 66fe844 (Read what runs left behind where they are run; test the three launchers)
 _TEST_COST = 0.1  # of a training's time
 _BAR = "{percentage:.0f} %: {elapsed} so far, about {remaining} left"
 
@@ -96,13 +117,15 @@ class Runner:
         """The command of every run, how many there are, and once each thing that is missing, with where to get it."""
         results = self.results()
         marks = {row: "done" if results[row] else "lacks" if self.waits(row) else "run" for row in self.plan}
-        lines = [f"{mark:>5}  {_command(self.arguments(row))}" for row, mark in marks.items()]
+        lines = [f"{mark:>5}  detectron2-sam train {shlex.join(self.arguments(row))}" for row, mark in marks.items()]
         counted = Counter(marks.values())
         words = {"done": "are done", "run": "can be run", "lacks": "wait for what is missing"}
         counts = ", ".join(f"{counted[mark]} {what}" for mark, what in words.items() if counted[mark])
         left = [row for row, mark in marks.items() if mark != "done"]
         minutes = sum(self.plan[row] for row in left) / jobs
-        about = f"; about {minutes:.0f} minutes with {jobs} side by side" if all(map(self.plan.get, left)) else ""
+        about = (
+            f"; about {minutes:.0f} minutes with {jobs} side by side" if left and all(map(self.plan.get, left)) else ""
+        )
         missing = {finding.name: str(finding) for row in left for finding in self.lacks[row]}
         told = ["missing:", *missing.values()] if missing else []
         return "\n".join([*lines, "", f"{len(lines)} runs: {counts}{about}", *told])
@@ -139,10 +162,6 @@ class Runner:
         return [failure for future in futures for failure in future.result()]
 
 
-def _command(arguments: Sequence[str]) -> str:
-    return shlex.join(["detectron2-sam", "train", *arguments])
-
-
 def train(arguments: list[str], stop: StopFlag, threads: int | None = None) -> None:
     """Runs `detectron2-sam train`, on so many threads where that is told; what it prints is in its own log.
 
@@ -151,10 +170,16 @@ def train(arguments: list[str], stop: StopFlag, threads: int | None = None) -> N
         Interrupted: `stop` is set; the run has saved its state.
     """
     check_not_stopped(stop)
+<<<<<<< HEAD
     tqdm.write(_command(arguments))
     process = program_process("train", *arguments)
     if threads:
         process["env"]["OMP_NUM_THREADS"] = str(threads)
+=======
+    tqdm.write(shlex.join(["detectron2-sam", "train", *arguments]))
+    command = [*PROGRAM, *arguments]
+    environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+>>>>>>> 66fe844 (Read what runs left behind where they are run; test the three launchers)
     folder = Path(arguments[arguments.index("OUTPUT_DIR") + 1])
     with _claimed(folder) as lock:
         # The run holds the lock as well, so where it outlives a killed parent it is not begun a second time.
@@ -187,3 +212,75 @@ def _claimed(folder: Path) -> Iterator[int]:
         except OSError as error:
             raise UserError(f"{folder}: another process runs it; end that, or give another --output") from error
         yield lock.fileno()
+
+
+def read_results(folder: Path) -> Metrics:
+    """The metrics of a finished run, by task/metric, of the one data set it evaluated; empty where it has not finished.
+
+    What is no number there is left out.
+
+    Raises:
+        UserError: the file is damaged, or there are several, of several data sets.
+    """
+    files = sorted(folder.glob("inference/*/results.json"))
+    if not files:
+        return {}
+    if len(files) > 1:
+        names = ", ".join(file.parent.name for file in files)
+        raise UserError(f"{folder}/inference has results of several data sets, {names}: move the others elsewhere")
+    try:
+        report = json.loads(files[0].read_text(encoding="utf-8"))
+        tasks = report["results"].items() if _is_of_the_end(folder, report) else ()
+        return {f"{task}/{name}": v for task, metrics in tasks for name, v in metrics.items() if v is not None}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{files[0]} is damaged: delete it and give the same command again") from error
+
+
+def _is_of_the_end(folder: Path, report: dict[str, Any]) -> bool:
+    """Whether a report is none that `TEST.EVAL_PERIOD` made on the way."""
+    config = folder / "config.yaml"  # of a training; a test has it elsewhere
+    if report.get("checkpoint_choice") != "last" or not config.is_file():
+        return True
+    return bool(report["iteration"] + 1 >= yaml.safe_load(config.read_text(encoding="utf-8"))["SOLVER"]["MAX_ITER"])
+
+
+def check_settings(folder: Path, config: str, options: Sequence[str]) -> None:
+    """Lets no run be taken for one of other settings, as after an edit of its configuration file.
+
+    Keys that only one of the two has, of a version with more of them, do not count; nor do the weights of a test,
+    which are those of its training.
+
+    Raises:
+        UserError: what is in the folder was not run with `config` and `options`.
+    """
+    known = next((file for file in (folder / "config.yaml", folder / "inference/config.yaml") if file.is_file()), None)
+    if known is None:
+        return
+    try:
+        then = dict(_leaves(yaml.safe_load(known.read_text(encoding="utf-8"))))
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise UserError(f"{known} is damaged: delete its folder and give the same command again") from error
+    now = dict(_leaves(yaml.safe_load(resolve(config, options).dump())))
+    skipped = _NO_MATTER | ({"MODEL.WEIGHTS"} if known.parent != folder else set())
+    other = [key for key in sorted(now.keys() & then.keys() - skipped) if now[key] != then[key]]
+    if other:
+        told = ", ".join(f"{key} {then[key]}, now {now[key]}" for key in other[:_NAMED_KEYS])
+        more = f" and {len(other) - _NAMED_KEYS} more" if len(other) > _NAMED_KEYS else ""
+        raise UserError(f"{folder} was run with other settings ({told}{more}): delete it, or give another --output")
+
+
+def resolve(config: str, options: Sequence[str]) -> CfgNode:
+    """A configuration file with overrides, KEY, VALUE, …"""
+    cfg = full_cfg()
+    cfg.merge_from_file(config)
+    cfg.merge_from_list(list(options))
+    return cfg
+
+
+def _leaves(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """KEY -> value of what YAML nests."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
 
 from amsam.data.worms import write_worms
+from detectron2_sam import program
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.reproduce import run as reproduce
 from detectron2_sam.commands.reproduce import runs
@@ -15,6 +18,8 @@ from detectron2_sam.commands.reproduce.table import read_table, table_names
 from sam_common.data import catalog
 from sam_common.engine.launch import StopFlag
 from sam_common.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[4]
 
 SMALL = """
 title: Worms, few shots
@@ -75,6 +80,29 @@ def test_they_are_all_listed(capsys: pytest.CaptureFixture[str]) -> None:
     """By the names that --table takes, which are of every table that ships and of all on the embedded world."""
     assert reproduce.main(["--list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["embedded", *table_names()]
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "made"),
+    [
+        ("reproduce", ["--table", "x"], ["--table", "x"]),
+        ("ablation", ["--rows", "x"], ["--device", "cpu", "--rows", "x"]),
+        ("ablations", ["--plan"], ["--device", "cpu", "--table", "embedded", "--plan"]),
+        ("ablations", ["--table", "x", "--table=y"], ["--device", "cpu", "--table", "x", "--table=y"]),
+        ("ablations", ["--table=x"], ["--device", "cpu", "--table=x"]),
+    ],
+)
+def test_three_tools_are_this_command(
+    tool: str, given: list[str], made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With defaults of their own, before what is given so that it wins; --rows is --table."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(program, "main", started.append)
+    monkeypatch.setattr(sys, "argv", [f"tools/{tool}.py", *given])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "tools" / f"{tool}.py"), run_name="__main__")
+    assert started == [["reproduce", *made]]
+    assert set(reproduce.parse_arguments(made).table) <= {"embedded", "x", "y"}
 
 
 @pytest.mark.parametrize("name", [name for name in table_names() if read_table(name).source])

@@ -11,7 +11,6 @@ import pytest
 
 from detectron2_sam.commands.reproduce import run as reproduce
 from detectron2_sam.commands.reproduce import runs
-from detectron2_sam.commands.reproduce.results import read_results
 from detectron2_sam.commands.reproduce.table import read_table
 from detectron2_sam.methods import full_cfg
 from sam_common.engine.launch import Interrupted, StopFlag, stop_on_signals
@@ -277,15 +276,15 @@ def test_an_evaluation_on_the_way_is_no_result(
     file.parent.mkdir(parents=True)
     report = {"results": {"task": {"M": 1.0}}, "checkpoint_choice": choice, "iteration": iteration}
     file.write_text(json.dumps(report))
-    assert read_results(tmp_path) == found
+    assert runs.read_results(tmp_path) == found
     (file.parent.parent / "other").mkdir()
     (file.parent.parent / "other" / "results.json").write_text("{}")
     with pytest.raises(UserError, match="has results of several data sets, data, other: move the others elsewhere"):
-        read_results(tmp_path)
+        runs.read_results(tmp_path)
     (file.parent.parent / "other" / "results.json").unlink()
     file.write_text(json.dumps(report)[:20])
     with pytest.raises(UserError, match=f"{file} is damaged: delete it"):
-        read_results(tmp_path)
+        runs.read_results(tmp_path)
 
 
 def test_nothing_leads_out_of_the_folder(commands: list[list[str]], tmp_path: Path) -> None:
