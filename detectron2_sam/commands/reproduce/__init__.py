@@ -7,8 +7,8 @@
     detectron2-sam reproduce --table amsam-2 INPUT.BOXES.SOURCE ultralytics:yolov8n.pt
 
 A table is a shipped one, by its name in --list, or a YAML file of the same form; `embedded` stands for all the papers'
-ablations on the generated world. Each run is a `detectron2-sam train` command, which is printed; it starts once its data
-sets are here, and downloads official weights itself. Rows that differ only in what testing reads are tests of one
+ablations on the generated world. Each run is a `detectron2-sam train` command, which is printed; it starts once its
+data sets are here, and downloads official weights itself. Rows that differ only in what testing reads are tests of one
 training, across tables too. An interrupted command continues where it stopped when it is given again. If the folder of
 a training holds a model_final.pth, from another machine for example, that model is only tested.
 
