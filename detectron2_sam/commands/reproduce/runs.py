@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-<<<<<<< HEAD
-=======
 import json
-import os
->>>>>>> 66fe844 (Read what runs left behind where they are run; test the three launchers)
 import shlex
 import subprocess
 import sys
@@ -26,26 +22,17 @@ import yaml
 from tqdm import tqdm
 
 from detectron2_sam.commands import doctor
-<<<<<<< HEAD
 from detectron2_sam.commands.cli import program_process
-from detectron2_sam.commands.reproduce.results import Metrics, check_settings, read_results, resolve
-from detectron2_sam.commands.reproduce.table import Row, Table, Training
-from sam_common.engine.launch import StopFlag, stop_on_signals
-from sam_common.errors import Interrupted, UserError
-
-=======
 from detectron2_sam.commands.reproduce.table import Row, Table, Training
 from detectron2_sam.methods import full_cfg
 from sam_common.config import CfgNode
-from sam_common.engine.launch import Interrupted, StopFlag, stop_on_signals
-from sam_common.errors import UserError
+from sam_common.engine.launch import StopFlag, stop_on_signals
+from sam_common.errors import Interrupted, UserError
+from sam_common.text import some
 
-PROGRAM = (sys.executable, "-m", "detectron2_sam", "train")
 Metrics = dict[str, float]
 """task/metric -> value"""
 _NO_MATTER = {"OUTPUT_DIR", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD"}  # of the numbers
-_NAMED_KEYS = 3  # in an error
->>>>>>> 66fe844 (Read what runs left behind where they are run; test the three launchers)
 _TEST_COST = 0.1  # of a training's time
 _BAR = "{percentage:.0f} %: {elapsed} so far, about {remaining} left"
 
@@ -170,16 +157,10 @@ def train(arguments: list[str], stop: StopFlag, threads: int | None = None) -> N
         Interrupted: `stop` is set; the run has saved its state.
     """
     check_not_stopped(stop)
-<<<<<<< HEAD
-    tqdm.write(_command(arguments))
+    tqdm.write(shlex.join(["detectron2-sam", "train", *arguments]))
     process = program_process("train", *arguments)
     if threads:
         process["env"]["OMP_NUM_THREADS"] = str(threads)
-=======
-    tqdm.write(shlex.join(["detectron2-sam", "train", *arguments]))
-    command = [*PROGRAM, *arguments]
-    environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
->>>>>>> 66fe844 (Read what runs left behind where they are run; test the three launchers)
     folder = Path(arguments[arguments.index("OUTPUT_DIR") + 1])
     with _claimed(folder) as lock:
         # The run holds the lock as well, so where it outlives a killed parent it is not begun a second time.
@@ -264,9 +245,8 @@ def check_settings(folder: Path, config: str, options: Sequence[str]) -> None:
     skipped = _NO_MATTER | ({"MODEL.WEIGHTS"} if known.parent != folder else set())
     other = [key for key in sorted(now.keys() & then.keys() - skipped) if now[key] != then[key]]
     if other:
-        told = ", ".join(f"{key} {then[key]}, now {now[key]}" for key in other[:_NAMED_KEYS])
-        more = f" and {len(other) - _NAMED_KEYS} more" if len(other) > _NAMED_KEYS else ""
-        raise UserError(f"{folder} was run with other settings ({told}{more}): delete it, or give another --output")
+        told = some([f"{key} {then[key]}, now {now[key]}" for key in other], most=3)
+        raise UserError(f"{folder} was run with other settings ({told}): delete it, or give another --output")
 
 
 def resolve(config: str, options: Sequence[str]) -> CfgNode:
