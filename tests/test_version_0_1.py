@@ -52,15 +52,6 @@ def test_the_adapter(tmp_path: Path) -> None:
 def test_the_configuration_of_a_run(tmp_path: Path) -> None:
     """It held the keys of all methods. The program reads it and keeps PosSAM's; Python names the first that is not."""
     options = ["OUTPUT_DIR", str(tmp_path), "DATASETS.TRAIN", "()", "DATASETS.TEST", "()", "MODEL.DEVICE", "cpu"]
-        "OUTPUT_DIR",
-        str(tmp_path / "out"),
-        "DATASETS.TRAIN",
-        "()",
-        "DATASETS.TEST",
-        "()",
-        "MODEL.DEVICE",
-        "cpu",
-    ]
     cfg = setup(parse(["--config-file", str(FOLDER / "config.yaml"), *options]))
     assert cfg.SOLVER.MAX_ITER == 12 and "PLUG" not in cfg.MODEL and "SHOTS" not in cfg.DATASETS
     with pytest.raises(UserError, match=r"unknown configuration key .*detectron2-sam predict"):
