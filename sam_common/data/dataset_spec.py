@@ -35,8 +35,6 @@ class DatasetSpec:
     - semantic: `sem_seg_file_name`, an image of class indices, with `num_classes` and `ignore_label`;
     - other kinds are those of single methods (`Method.truths`).
 
-    `possam.data.segments` reads the masks of the first three.
-
     Attributes:
         name: what `DATASETS.TRAIN` and `DATASETS.TEST` call it.
         load: the records. Raises UserError where files are missing or wrong.

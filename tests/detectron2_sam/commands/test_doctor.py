@@ -50,7 +50,7 @@ def test_data_sets_and_weights_are_looked_for_where_they_belong(tmp_path: Path) 
     found = by_name()
     coco = found["coco_2017_val_panoptic"]
     assert not coco.found and str(tmp_path / "coco" / "annotations" / "panoptic_val2017.json") in coco.detail
-    assert found["generated_train_panoptic"].fix == "python datasets/prepare_generated.py"
+    assert found["generated_train_panoptic"].fix == "detectron2-sam prepare generated"
     assert OFFICIAL["sam_vit_h"].url in found["sam_vit_h"].fix and "sam_vit_h_4b8939.pth" in found["sam_vit_h"].fix
     assert "https://huggingface.co/laion/" in found["laion2b_s29b_b131k_ft_soup"].fix
 

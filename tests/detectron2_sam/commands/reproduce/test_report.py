@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from detectron2_sam.commands.reproduce import run as reproduce
+from detectron2_sam.commands import reproduce
 from detectron2_sam.commands.reproduce import runs
 from detectron2_sam.commands.reproduce.report import judge, judge_all
 from detectron2_sam.commands.reproduce.table import EMBEDDED, read_table

@@ -11,8 +11,8 @@ import pytest
 
 from amsam.data.worms import write_worms
 from detectron2_sam import program
+from detectron2_sam.commands import reproduce
 from detectron2_sam.commands import train as train_net
-from detectron2_sam.commands.reproduce import run as reproduce
 from detectron2_sam.commands.reproduce import runs
 from detectron2_sam.commands.reproduce.table import read_table, table_names
 from sam_common.data import catalog
@@ -102,7 +102,7 @@ def test_three_tools_are_this_command(
     with pytest.raises(SystemExit):
         runpy.run_path(str(ROOT / "tools" / f"{tool}.py"), run_name="__main__")
     assert started == [["reproduce", *made]]
-    assert set(reproduce.parse_arguments(made).table) <= {"embedded", "x", "y"}
+    assert set(reproduce.parse(made).table) <= {"embedded", "x", "y"}
 
 
 @pytest.mark.parametrize("name", [name for name in table_names() if read_table(name).source])
@@ -127,7 +127,7 @@ def test_a_table_from_nothing_to_its_numbers(root: Path, commands: list[list[str
     assert start(root, *OPTIONS) == 1
     said = capsys.readouterr().out
     assert commands == [] and "6 runs: 6 wait for what is missing" in said
-    assert "→ python datasets/prepare_generated.py" in said and "| the box, worms | 12.30 | – | 4.5 | – |" in said
+    assert "→ detectron2-sam prepare generated" in said and "| the box, worms | 12.30 | – | 4.5 | – |" in said
 
     draw(root, "test")
     assert start(root, *OPTIONS) == 1

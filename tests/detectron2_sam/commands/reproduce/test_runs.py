@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from detectron2_sam.commands.reproduce import run as reproduce
+from detectron2_sam.commands import reproduce
 from detectron2_sam.commands.reproduce import runs
 from detectron2_sam.commands.reproduce.table import read_table
 from detectron2_sam.methods import full_cfg
@@ -215,7 +216,8 @@ def test_a_stopped_tool_lets_its_runs_save_their_state(
 ) -> None:
     """SIGTERM of the tool alone reaches the runs, in this thread and in others, and none goes on without it."""
     (tmp_path / "run.py").write_text(RUN)
-    monkeypatch.setattr(runs, "PROGRAM", (sys.executable, str(tmp_path / "run.py")))
+    process = [sys.executable, str(tmp_path / "run.py")]
+    monkeypatch.setattr(runs, "program_process", lambda *words: {"args": [*process, *words], "env": {**os.environ}})
     monkeypatch.setattr(runs.Runner, "_find_lacking", lambda self, row: [])
     (tmp_path / "rows.yaml").write_text(ROWS)
     runner = runs.Runner([read_table(str(tmp_path / "rows.yaml"))], tmp_path / "out", [])
