@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention on a CPU: calls `deformable_attention.cpp`, compiled when first needed (native.py).
+"""Multi-scale deformable attention on a CPU: calls `cpu.cpp`, compiled when first needed (native.py).
 
 float32 and float64; other values are computed in the precision of the locations. Shapes as in `deformable_attention`.
 """

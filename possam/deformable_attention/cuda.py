@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention on a GPU: calls `deformable_attention.cu` where build_cuda.py has built it.
+"""Multi-scale deformable attention on a GPU: calls `cuda.cu` where build_cuda.py has built it.
 
 **Untested on a GPU.** What was seen: nvcc makes code of it for compute capability 8.0 and 9.0, and the same functions,
 compiled for a CPU, give the right results and gradients (tests/possam/deformable_attention/test_cuda.py).

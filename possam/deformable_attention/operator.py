@@ -13,9 +13,9 @@ head. x_l(·) samples bilinearly; cell centres lie at half-integers (align_corne
 
 The operator is `torch.ops.detectron2_sam.deformable_attention`, with these kernels, of which the first that fits runs:
 
-    c++      CPU, float32 and float64: deformable_attention_cpu.py and .cpp, compiled when first needed
-    cuda     NVIDIA GPU, where it was built (build_cuda.py): deformable_attention_cuda.py and .cu; untested on a GPU
-    triton   NVIDIA GPU, where Triton is, as in PyTorch's wheels: deformable_attention_triton.py; untested on a GPU
+    c++      CPU, float32 and float64: cpu.py and cpu.cpp, compiled when first needed
+    cuda     NVIDIA GPU, where it was built (build_cuda.py): cuda.py and cuda.cu; untested on a GPU
+    triton   NVIDIA GPU, where Triton is, as in PyTorch's wheels: triton.py; untested on a GPU
     pytorch  everything else; its gradient is PyTorch's own through it
 
 `kernel_in_use` tells which one runs, and `$DETECTRON2_SAM_KERNELS` chooses (native.py).
@@ -42,8 +42,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from possam.deformable_attention import cpu as deformable_attention_cpu
-from possam.deformable_attention import cuda as deformable_attention_cuda
+from possam.deformable_attention import cpu, cuda
 from possam.deformable_attention.build_cuda import why_no_build
 from sam_common.native import KERNELS_VARIABLE, NoKernel, load
 
@@ -94,8 +93,8 @@ def _compiled_kernel(device: torch.device) -> ModuleType:
     if os.environ.get(KERNELS_VARIABLE, "") == "pytorch":
         raise NoKernel(f"{KERNELS_VARIABLE} is pytorch")
     if device.type == "cpu":
-        load(deformable_attention_cpu.SOURCE)
-        return deformable_attention_cpu
+        load(cpu.SOURCE)
+        return cpu
     if device.type != "cuda" or torch.version.hip:
         raise NoKernel("the others are for CPUs and NVIDIA GPUs")
     if not torch.cuda.is_available():  # tensors may claim a GPU all the same, while something is traced
@@ -103,14 +102,14 @@ def _compiled_kernel(device: torch.device) -> ModuleType:
     if torch.are_deterministic_algorithms_enabled():
         raise NoKernel("torch.use_deterministic_algorithms is set")
     if not _why_not_cuda(device):
-        return deformable_attention_cuda
+        return cuda
     if reason := _why_not_triton():
         raise NoKernel(reason)
     if torch.cuda.get_device_capability(device) < (7, 0):
         raise NoKernel("the GPU is too old for Triton, which wants compute capability 7.0")
-    from possam.deformable_attention import triton as deformable_attention_triton  # takes a second; only GPUs need it
+    from possam.deformable_attention import triton  # takes a second; only GPUs need it
 
-    return deformable_attention_triton
+    return triton
 
 
 def _pytorch(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
