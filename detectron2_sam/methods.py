@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 from sam_common import method
 from sam_common.config import CfgNode, get_cfg
+from sam_common.data import catalog
 
 METHODS = (
     "possam.method",
@@ -20,6 +22,12 @@ def methods() -> tuple[method.Method, ...]:
     for name in METHODS:
         method.register(import_module(name).METHOD)
     return method.methods()
+
+
+def register_datasets(root: str | os.PathLike | None = None) -> None:
+    """Makes the data sets of every method known by name; see `catalog.register_builtin`."""
+    methods()
+    catalog.register_builtin(root)
 
 
 def full_cfg() -> CfgNode:

@@ -62,6 +62,10 @@ def run_tool(main: Callable[[], Any]) -> int:
     without a traceback."""
     try:
         status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `detectron2-sam doctor | head`; what is left in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -155,9 +155,10 @@ def _kernel(device: Any) -> Finding:
 
 def datasets(cfg: Any) -> Iterator[Finding]:
     """Every data set known by name and those of the configuration: its files, or the first that is missing."""
+    from detectron2_sam.methods import register_datasets
     from sam_common.data import catalog
 
-    catalog.register_builtin()
+    register_datasets()
     wanted: set[str] = set()
     if cfg is not None:
         catalog.register_from_config(cfg.DATASETS.REGISTER)

@@ -13,7 +13,7 @@ from detectron2.data.catalog import Metadata
 from detectron2.structures import BoxMode
 from torch import Tensor
 
-from detectron2_sam.methods import methods
+from detectron2_sam import methods
 from sam_common.data import catalog
 from sam_common.data.coco_json import words_from_name
 from sam_common.data.dataset_spec import DatasetSpec
@@ -57,8 +57,7 @@ def register_datasets(entries: Iterable[Mapping[str, Any]] = ()) -> None:
     Raises:
         UserError: an entry is wrong.
     """
-    methods()
-    catalog.register_builtin()
+    methods.register_datasets()
     catalog.register_from_config(entries)
     for name in catalog.names():
         if name not in DatasetCatalog:

@@ -49,8 +49,13 @@ def register_builtin(root: str | os.PathLike | None = None) -> None:
     """Makes the builtin data sets known, at `root` (default: `datasets_root()`).
 
     Called again with another root, its own entries move there; a name that others registered is left alone.
+
+    Raises:
+        RuntimeError: no method has been registered.
     """
     root = Path(root) if root is not None else datasets_root()
+    if not methods():
+        raise RuntimeError("no method is registered: their data sets would be missing without a word")
     for method in methods():
         for spec in method.datasets(root):
             _put(spec, "builtin")

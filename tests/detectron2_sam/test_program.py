@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -111,3 +112,17 @@ def test_every_documented_command_line_is_accepted() -> None:
             find_config(config)
         count += 1
     assert count > 60
+
+
+def test_a_process_of_its_own_knows_every_method(tmp_path: Path) -> None:
+    """The doctor finds the data sets of all methods, which nobody has registered before it; a reader that has seen
+    enough (`| head`) ends it without a word."""
+    process = program_process("doctor")
+    with subprocess.Popen(**process, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as doctor:
+        assert doctor.stdout is not None and doctor.stderr is not None
+        missing = {"coco_2017_val_panoptic", "generated_test_amodal", "tiktok_test"}
+        while missing and (line := doctor.stdout.readline()):
+            missing -= {*line.split()}
+        doctor.stdout.close()
+        assert not missing and doctor.stderr.read() == ""
+    assert doctor.returncode in (1, 128 + signal.SIGPIPE)

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from detectron2_sam.commands.demo import METHODS, amsam, plug, possam, run
 from detectron2_sam.commands.demo.run import Demo, Shown, device_name, duration
 from detectron2_sam.commands.prepare.generated import prepare
+from detectron2_sam.methods import register_datasets
 from sam_common.data import catalog
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path
@@ -33,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
         "world", f"drawing {run.NUM_TRAIN:,} training and {run.NUM_TEST} test scenes into {root / 'generated'}"
     ):
         prepare(root, train=run.NUM_TRAIN, test=run.NUM_TEST)
-    catalog.register_builtin(root)
+    register_datasets(root)
     shown = [DEMOS[name](demo) for name in args.methods]
     with demo.phase("report", "writing the report"):
         write_report(demo.output / "report.html", build_report(demo, shown))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, write_label_map
+from detectron2_sam.methods import register_datasets
 from sam_common.contracts import SegmentationRecord
 from sam_common.data import catalog
 from sam_common.data.coco_panoptic import read_ground_truth
@@ -50,7 +51,7 @@ def prepare(panoptic: DatasetSpec, semantic: DatasetSpec, workers: int) -> list[
 
 def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
-    catalog.register_builtin(args.root)
+    register_datasets(args.root)
     broken = []
     splits = [split for split in ("val", "train") if _has(split)]
     if not splits:

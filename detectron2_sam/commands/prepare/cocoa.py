@@ -6,6 +6,7 @@ import argparse
 import json
 
 from detectron2_sam.commands.prepare.preparation import check_splits
+from detectron2_sam.methods import register_datasets
 from plug.data.cocoa import merge_files
 from sam_common.data import catalog
 from sam_common.errors import UserError
@@ -17,7 +18,7 @@ NAMES = ("cocoa_train", "cocoa_val", "cocoa_cls_train", "cocoa_cls_val")
 def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     if args.merge is None:
-        catalog.register_builtin(args.root)
+        register_datasets(args.root)
         check_splits([catalog.get(name) for name in NAMES])
         return 0
     if args.output is None:
