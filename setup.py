@@ -2,7 +2,6 @@
 
 from setuptools import find_packages, setup
 
-PACKAGES = ("amsam", "detectron2_sam", "plug", "possam", "sam_common")
 SHARED = {  # in a clone at the top level, in an installed package under sam_common/share
     "sam_common.share.configs": "configs",
     "sam_common.share.configs.detectron2": "configs/detectron2",
@@ -12,7 +11,7 @@ SHARED = {  # in a clone at the top level, in an installed package under sam_com
 }
 
 setup(
-    packages=[*find_packages(include=[f"{name}*" for name in PACKAGES]), *SHARED],
+    packages=[*find_packages(exclude=["tests*", "weights*"]), *SHARED],
     package_dir=SHARED,
     package_data={"": ["*.cpp", "*.cu", "*.html", "*.css", "*.yaml", "*.txt", "*.safetensors", "py.typed"]},
 )
