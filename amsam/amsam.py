@@ -21,10 +21,9 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from amsam.criterion import few_shot_losses
-from amsam.embedding_cache import EmbeddingCache
+from amsam.embedding_cache import EmbeddingCache, content_key
 from amsam.structures import FewShotInput, FewShotOutput
 from sam_common.contracts import Losses
-from sam_common.data.images import content_key
 from sam_common.layers.pixels import PixelNormalization
 from sam_common.sam.image_encoder import ImageEncoder
 from sam_common.sam.paired_decoder import PairedDecoder

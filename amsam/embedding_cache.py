@@ -7,6 +7,7 @@ name of its own content too, so that a damaged one is noticed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sam_common.bounded_cache import BoundedCache
-from sam_common.data.images import content_key
 from sam_common.io.files import atomic_path
 
 MEMORY = 2**30
@@ -66,3 +66,10 @@ class EmbeddingCache:
         if self.folder is not None:
             with atomic_path(self.folder / f"{key}.safetensors") as path:
                 save_file({"tensor": tensor.contiguous()}, path, metadata={"content": content_key(tensor)})
+
+
+def content_key(array: Tensor) -> str:
+    """A name that tensors of other content or another shape do not have: 32 hexadecimal digits."""
+    digest = hashlib.blake2b(repr((tuple(array.shape), array.dtype)).encode(), digest_size=16)
+    digest.update(array.cpu().contiguous().numpy().data)
+    return digest.hexdigest()

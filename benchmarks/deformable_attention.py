@@ -26,7 +26,7 @@ from torch import Tensor
 
 from benchmarks.side_by_side import import_file, in_turn, peer_file, tell
 from possam.deformable_attention.operator import deformable_attention, kernel_in_use
-from sam_common.native import KERNELS_VARIABLE
+from sam_common.io.native import KERNELS_VARIABLE
 
 SIZES = {  # batch, heads, channels per head, maps
     "1024": (1, 8, 32, ((32, 32), (64, 64), (128, 128))),

@@ -26,8 +26,8 @@ from possam.text_embeddings import TextEmbeddings
 from sam_common.contracts import Losses, SegmentationInput, SegmentationOutput
 from sam_common.errors import UserError
 from sam_common.evaluation.class_groups import seen_classes
+from sam_common.layers.padding import crop_and_resize, normalize_and_pad, pad
 from sam_common.layers.pixels import PixelNormalization
-from sam_common.padding import crop_and_resize, normalize_and_pad, pad, padded_size
 from sam_common.structures import Category, Segments, Vocabulary
 
 SIZE_DIVISOR = 32  # the coarsest stride of the pyramid and of CLIP
@@ -211,3 +211,10 @@ def common_vocabulary(batch: Sequence[SegmentationInput]) -> Vocabulary:
 def pad_segments(segments: Segments, size: tuple[int, int]) -> Segments:
     """Ground truth with its masks padded to the size of the batch."""
     return Segments(segments.gt_classes, pad(segments.gt_masks, size))
+
+
+def padded_size(sizes: Sequence[tuple[int, int]], at_least: int, divisor: int) -> tuple[int, int]:
+    """The (height, width) that holds all `sizes`, at least the square `at_least`, as multiples of `divisor`."""
+    height = max(at_least, *(h for h, _ in sizes)) if sizes else at_least
+    width = max(at_least, *(w for _, w in sizes)) if sizes else at_least
+    return (height + divisor - 1) // divisor * divisor, (width + divisor - 1) // divisor * divisor

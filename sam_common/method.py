@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sam_common.config import CfgNode, get_cfg
+from sam_common.config import CfgNode
 from sam_common.contracts import Losses, Mapper, Record
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.generated.writer import Split
@@ -107,23 +107,6 @@ def method_of(cfg: CfgNode) -> Method:
         known = ", ".join(sorted(known for each in methods() for known in each.architectures)) or "none is registered"
         raise UserError(f"MODEL.META_ARCHITECTURE {name!r} is unknown; known: {known}")
     return method
-
-
-def own_cfg(cfg: CfgNode) -> CfgNode:
-    """Of a cfg that holds the keys of several methods, the shared ones and those of the method it is for.
-
-    Raises:
-        UserError: `MODEL.META_ARCHITECTURE` is unknown.
-    """
-    own = get_cfg()
-    method_of(cfg).add_config(own)
-    return _values_of(own, cfg)
-
-
-def _values_of(keys: CfgNode, cfg: CfgNode) -> CfgNode:
-    """Those keys with the values that they have in `cfg`."""
-    kept = {key: _values_of(value, cfg[key]) if isinstance(value, CfgNode) else cfg[key] for key, value in keys.items()}
-    return CfgNode(kept)
 
 
 def method_for(truth: str) -> Method | None:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from detectron2_sam.commands import predict
 from detectron2_sam.commands import train as train_net
+from detectron2_sam.commands.predict.inputs import find_inputs
 from possam.data.coco_instance import coco_instance_spec
 from possam.data.mapper import SegmentationMapper
 from possam.data.segments import read_segments, read_targets
@@ -29,7 +30,6 @@ from sam_common.data.images import MAX_PIXELS, MAX_PIXELS_VARIABLE, read_image, 
 from sam_common.engine.checkpoint import frozen_sha256, trained_state
 from sam_common.errors import UserError
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
-from sam_common.io.inputs import find_inputs
 from sam_common.structures import Category
 
 CONFIG = "configs/possam_T.yaml"

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from amsam.box_prompts import select_boxes
 from amsam.data.image_masks import read_labels
+from amsam.embedding_cache import content_key
 from amsam.structures import FewShotInput, MaskRecord
 from sam_common.bounded_cache import BoundedCache
 from sam_common.boxes.boxes import Boxes, BoxSource, jitter_boxes, no_boxes, tight_boxes
-from sam_common.data.images import content_key, read_item
+from sam_common.data.images import read_item
 from sam_common.data.loader import item_seed
 
 MEMORY = 2**30

@@ -170,7 +170,19 @@ def datasets(cfg: Any) -> Iterator[Finding]:
         missing = [f"{role} {path}" for role, path in files.items() if not Path(path).exists()]
         first = next(iter(files.values()), "")
         detail = f"no {missing[0]}" if missing else first
-        yield Finding("data sets", name, not missing, detail, spec.where_to_get if missing else "", name in wanted)
+        fix = where_to_get(spec.source) if missing else ""
+        yield Finding("data sets", name, not missing, detail, fix, name in wanted)
+
+
+def where_to_get(source: Any) -> str:
+    """What to do where files of a data set are missing, in one line, by its `DatasetSpec.source`."""
+    if source is None:
+        return "correct its entry in DATASETS.REGISTER, or put the file there"
+    command = f"detectron2-sam prepare {source.prepare}" if source.prepare else ""
+    if not source.pages:
+        return command
+    then = f", then {command}" if command else ""
+    return f"get {' and '.join(source.pages)}, laid out as in datasets/README.md{then}"
 
 
 def weights(cfg: Any) -> Iterator[Finding]:

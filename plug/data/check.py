@@ -11,13 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pycocotools import mask as codec
+
 from plug.data import coco_amodal, cocoa
 from plug.data.annotations import CROWD, EMPTY_AMODAL, EMPTY_VISIBLE
-from sam_common.contracts import ImageRecord
+from sam_common.contracts import ImageRecord, Segmentation
 from sam_common.data.coco_json import parse_annotation, parse_categories
 from sam_common.data.images import upright_size
 from sam_common.errors import UserError
-from sam_common.masks.rle import Segmentation, as_rle, common_area, segmentation_extent
+from sam_common.masks.rle import as_rle, segmentation_extent
 
 REFUSED = "an entry that the reader refuses"
 OUTSIDE_AMODAL = "visible pixels outside the amodal mask"
@@ -104,11 +106,11 @@ def find_objects(content: dict, source: str, records: Records, notes: Notes) -> 
             notes.faults[EMPTY_VISIBLE if area else EMPTY_AMODAL].append(found.name)
             continue
         found.boxes, found.areas = (box, visible_box), (area, seen)
-        found.common = common_area(found.amodal, found.visible, *found.size)
+        rles = [as_rle(mask, *found.size) for mask in (found.amodal, found.visible)]
+        found.common = int(codec.area(codec.merge(rles, intersect=True)))
         for kind, detail in _faults_of(found):
             notes.faults[kind].append(f"{found.name}{detail}")
-        masks = (as_rle(mask, *found.size)["counts"] for mask in (found.amodal, found.visible))
-        key = (found.record["image_id"], found.category, *masks)
+        key = (found.record["image_id"], found.category, *(rle["counts"] for rle in rles))
         if key in known:
             notes.faults[TWICE].append(found.name)
         known.add(key)

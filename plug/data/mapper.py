@@ -12,16 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from pycocotools import mask as codec
 from torch import Tensor
 from torchvision.ops import box_iou
 
 from plug.data.annotations import boxes_of, read_amodal
 from plug.structures import AmodalInput, AmodalRecord, AskedObjects
-from sam_common.boxes.boxes import Boxes, jitter_boxes, match_greedily
-from sam_common.contracts import ModelInput
+from sam_common.boxes.boxes import Boxes, jitter_boxes
+from sam_common.contracts import ModelInput, Segmentation
 from sam_common.data.images import read_item
 from sam_common.data.loader import item_seed
-from sam_common.masks.rle import checked_segmentation, segmentation_iou
+from sam_common.masks.rle import as_rle, checked_segmentation
 
 BoxSource = Callable[[AmodalRecord, Tensor], Boxes | None]
 """(record, image uint8 [3, H, W]) -> boxes of its objects; None: those of the annotation."""
@@ -119,7 +120,7 @@ class AmodalMapper:
             size, where = (record["height"], record["width"]), f"the mask of a box in {record['file_name']}"
             masks = [checked_segmentation(mask, *size, where) for mask in found.masks]
             overlap = segmentation_iou(masks, [entry["visible_segmentation"] for entry in entries], *size)
-        matches = match_greedily(overlap, found.scores, threshold=self.match_iou)
+        matches = match_greedily(overlap, found.scores, self.match_iou)
         of = [entries[match] if match >= 0 else None for match in matches.tolist()]
         amodal_boxes = torch.zeros(len(of), 4)
         amodal_boxes[matches >= 0] = boxes_of(entries, "bbox")[matches[matches >= 0]]
@@ -130,3 +131,34 @@ class AmodalMapper:
             "category_ids": [entry and entry["category_id"] for entry in of],
             "amodal_boxes": amodal_boxes,
         }
+
+
+def segmentation_iou(first: list[Segmentation], second: list[Segmentation], height: int, width: int) -> Tensor:
+    """IoU of every checked segmentation of one list with every one of another, float32 [N, M]."""
+    if not first or not second:
+        return torch.zeros(len(first), len(second))
+    rles = [[as_rle(segmentation, height, width) for segmentation in some] for some in (first, second)]
+    return torch.from_numpy(codec.iou(*rles, [0] * len(second))).float()
+
+
+def match_greedily(overlap: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """From the best score down, each takes the object that it overlaps most among those still free.
+
+    Args:
+        overlap: [N, M] IoU in [0, 1].
+        scores: [N].
+        threshold: of the IoU, from which they are the same object.
+
+    Returns:
+        [N] int64, the object of each, -1 for none; every object at most once.
+    """
+    matches = torch.full((len(scores),), -1, dtype=torch.int64)
+    if not overlap.numel():
+        return matches
+    free = overlap.clone()
+    for index in scores.argsort(descending=True, stable=True).tolist():
+        best, place = free[index].max(0)
+        if best >= threshold:
+            matches[index] = place
+            free[:, place] = -1
+    return matches

@@ -28,8 +28,8 @@ import torch
 
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path
+from sam_common.io.native import NoKernel, run_compiler
 from sam_common.io.weights import cache_folder
-from sam_common.native import NoKernel, run_compiler
 
 SOURCE = Path(__file__).with_name("cuda.cu")
 COMMAND = "python -m possam.deformable_attention.build_cuda"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sam_common.native import load
+from sam_common.io.native import load
 
 NAME = "c++"
 SOURCE = Path(__file__).with_name("cpu.cpp")

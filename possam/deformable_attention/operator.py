@@ -44,7 +44,7 @@ from torch.autograd.function import once_differentiable
 
 from possam.deformable_attention import cpu, cuda
 from possam.deformable_attention.build_cuda import why_no_build
-from sam_common.native import KERNELS_VARIABLE, NoKernel, load
+from sam_common.io.native import KERNELS_VARIABLE, NoKernel, load
 
 _LIBRARY = torch.library.Library("detectron2_sam", "FRAGMENT")
 # The map sizes are plain numbers (h_0, w_0, h_1, w_1, …): a tensor would have to be read back from the device.

@@ -154,26 +154,3 @@ def jitter_boxes(boxes: Tensor, amount: float, generator: Generator, image_size:
     low, high = (boxes + amount * extent * moves).clamp(min=0).minimum(limits).split(2, dim=1)
     low = torch.minimum(low, limits[:2] - 1)
     return torch.cat((low, torch.maximum(high, low + 1)), dim=1)
-
-
-def match_greedily(overlap: Tensor, scores: Tensor, *, threshold: float = 0.5) -> Tensor:
-    """From the best score down, each takes the object that it overlaps most among those still free.
-
-    Args:
-        overlap: [N, M] IoU in [0, 1].
-        scores: [N].
-        threshold: of the IoU, from which they are the same object.
-
-    Returns:
-        [N] int64, the object of each, -1 for none; every object at most once.
-    """
-    matches = torch.full((len(scores),), -1, dtype=torch.int64)
-    if not overlap.numel():
-        return matches
-    free = overlap.clone()
-    for index in scores.argsort(descending=True, stable=True).tolist():
-        best, place = free[index].max(0)
-        if best >= threshold:
-            matches[index] = place
-            free[:, place] = -1
-    return matches

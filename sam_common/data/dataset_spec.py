@@ -54,17 +54,6 @@ class DatasetSpec:
     ignore_label: int = 255
     source: Source | None = None
 
-    @property
-    def where_to_get(self) -> str:
-        """What to do where its files are missing, in one line."""
-        if self.source is None:
-            return "correct its entry in DATASETS.REGISTER, or put the file there"
-        command = f"detectron2-sam prepare {self.source.prepare}" if self.source.prepare else ""
-        if not self.source.pages:
-            return command
-        then = f", then {command}" if command else ""
-        return f"get {' and '.join(self.source.pages)}, laid out as in datasets/README.md{then}"
-
 
 @functools.cache
 def warn_of_count(name: str, found: int, total: int) -> None:

@@ -7,7 +7,6 @@ A panoptic PNG is 8-bit RGB and stores the id of each pixel's segment as R + 256
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -46,13 +45,6 @@ def max_pixels() -> int:
     if not text.isdecimal():
         raise UserError(f"{MAX_PIXELS_VARIABLE} is {text!r}; give a number of pixels, such as {MAX_PIXELS}")
     return int(text)
-
-
-def content_key(array: Tensor) -> str:
-    """A name that tensors of other content or another shape do not have: 32 hexadecimal digits."""
-    digest = hashlib.blake2b(repr((tuple(array.shape), array.dtype)).encode(), digest_size=16)
-    digest.update(array.cpu().contiguous().numpy().data)
-    return digest.hexdigest()
 
 
 def read_image(path: str | os.PathLike) -> Tensor:

@@ -222,19 +222,6 @@ def started_by_torchrun() -> bool:
     return TorchElasticEnvironment.detect()
 
 
-def processes_here(asked: int, machines: int) -> int:
-    """How many processes this machine runs: as `--num-gpus` asks, or as torchrun has started.
-
-    Raises:
-        UserError: both say so.
-    """
-    if not started_by_torchrun():
-        return asked
-    if asked != 1 or machines != 1:
-        raise UserError("torchrun starts the processes: leave out --num-gpus and --num-machines")
-    return int(os.environ["LOCAL_WORLD_SIZE"])
-
-
 def is_first_process(machine_rank: int) -> bool:
     """Whether this process checks for all: others may come when the first has begun to write."""
     return (int(os.environ["RANK"]) if started_by_torchrun() else machine_rank) == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sam_common.native import NoKernel, load
+from sam_common.io.native import NoKernel, load
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 

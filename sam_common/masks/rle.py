@@ -152,19 +152,6 @@ def as_rle(segmentation: Segmentation, height: int, width: int) -> RLE:
     return _as_json(codec.merge(codec.frPyObjects(segmentation, height, width)))
 
 
-def common_area(first: Segmentation, second: Segmentation, height: int, width: int) -> int:
-    """The number of pixels that two checked segmentations share."""
-    return int(codec.area(codec.merge([as_rle(one, height, width) for one in (first, second)], intersect=True)))
-
-
-def segmentation_iou(first: list[Segmentation], second: list[Segmentation], height: int, width: int) -> Tensor:
-    """IoU of every checked segmentation of one list with every one of another, float32 [N, M]."""
-    if not first or not second:
-        return torch.zeros(len(first), len(second))
-    rles = [[as_rle(segmentation, height, width) for segmentation in some] for some in (first, second)]
-    return torch.from_numpy(codec.iou(*rles, [0] * len(second))).float()
-
-
 def _as_json(rle: dict[str, Any]) -> RLE:
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 

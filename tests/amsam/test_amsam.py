@@ -10,8 +10,8 @@ import torch
 from amsam.amsam import AMSAM
 from amsam.bilevel import first_order, unrolled
 from amsam.config import add_amsam_config, build_amsam
+from amsam.embedding_cache import content_key
 from sam_common.config import CfgNode, get_cfg
-from sam_common.data.images import content_key
 from sam_common.errors import UserError
 
 

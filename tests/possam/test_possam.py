@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from possam.config import add_possam_config, build_possam
-from possam.possam import PosSAM
+from possam.possam import PosSAM, padded_size
 from possam.side_stream import side_stream
 from sam_common.config import CfgNode, get_cfg
 from sam_common.errors import UserError
@@ -186,3 +186,9 @@ def test_sizes_that_no_layer_can_have(key: str, value: str, message: str) -> Non
     """The error names the key, before anything is built or loaded."""
     with pytest.raises(UserError, match=message):
         build_possam(config(f"MODEL.POSSAM.{key}", value))
+
+
+def test_the_padded_size_holds_every_image_and_is_a_multiple() -> None:
+    """The larger of the asked square and the images, rounded up to the divisor."""
+    assert padded_size([(100, 40), (64, 200)], 128, 32) == (128, 224)
+    assert padded_size([(1, 1)], 0, 32) == (32, 32)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from detectron2_sam.methods import full_cfg, methods
+from detectron2_sam.methods import methods
 from sam_common.config import get_cfg
 from sam_common.errors import UserError
-from sam_common.method import backward_of, build_model, find_method, method_for, own_cfg
+from sam_common.method import backward_of, build_model, find_method, method_for
 
 
 def test_an_unknown_meta_architecture_lists_the_known_ones() -> None:
@@ -29,14 +29,3 @@ def test_what_a_method_is_compared_with_belongs_to_it() -> None:
     for name, make in (("AMSAM", amsam.backward), ("PromptedSAM", None), ("PosSAM", None)):
         cfg.MODEL.META_ARCHITECTURE = name
         assert backward_of(cfg) is make
-
-
-def test_the_keys_of_one_method() -> None:
-    """A run keeps the shared keys and its own, with their values; those of the other methods are gone."""
-    cfg = full_cfg()
-    options = {"MODEL.META_ARCHITECTURE": "VanillaSAM", "MODEL.PLUG.LORA_RANK": "4", "INPUT.IMAGE_SIZE": "64"}
-    cfg.merge_from_list([word for pair in options.items() for word in pair])
-    own = own_cfg(cfg)
-    assert own.MODEL.keys() == {*get_cfg().MODEL, "PLUG"}
-    assert own.INPUT.BOXES.keys() == {"JITTER_TRAIN", "JITTER_TEST", "SOURCE", "SCORE_THRESHOLD", "MATCH_IOU"}
-    assert (own.MODEL.PLUG.LORA_RANK, own.INPUT.IMAGE_SIZE, own.INPUT.INSTANCES_PER_IMAGE) == (4, 64, 8)

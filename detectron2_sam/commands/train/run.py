@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 from detectron2_sam.methods import full_cfg, methods
-from sam_common.config import CfgNode
+from sam_common.config import CfgNode, get_cfg
 from sam_common.engine.build import build_trainer, check_levels, check_output_dir, register_datasets, run_seed
 from sam_common.engine.build_evaluation import evaluate_all
 from sam_common.engine.checkpoint import frozen_sha256, last_checkpoint, load_trained, read_checkpoint
@@ -21,14 +22,14 @@ from sam_common.engine.launch import (
     describe,
     is_first_process,
     launch,
-    processes_here,
+    started_by_torchrun,
     stop_on_signals,
 )
 from sam_common.engine.logging import MetricsWriter, log_to
 from sam_common.errors import Interrupted, UserError
 from sam_common.evaluation.evaluator import Results
 from sam_common.io.files import write_text
-from sam_common.method import build_model, method_of, own_cfg
+from sam_common.method import build_model, method_of
 
 logger = logging.getLogger("detectron2_sam.commands.train")
 
@@ -47,6 +48,36 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if is_first_process(args.machine_rank):
         check_output_dir(cfg, resume=args.resume, eval_only=args.eval_only)
     return own_cfg(cfg)
+
+
+def processes_here(asked: int, machines: int) -> int:
+    """How many processes this machine runs: as `--num-gpus` asks, or as torchrun has started.
+
+    Raises:
+        UserError: both say so.
+    """
+    if not started_by_torchrun():
+        return asked
+    if asked != 1 or machines != 1:
+        raise UserError("torchrun starts the processes: leave out --num-gpus and --num-machines")
+    return int(os.environ["LOCAL_WORLD_SIZE"])
+
+
+def own_cfg(cfg: CfgNode) -> CfgNode:
+    """Of a cfg that holds the keys of several methods, the shared ones and those of the method it is for.
+
+    Raises:
+        UserError: `MODEL.META_ARCHITECTURE` is unknown.
+    """
+    own = get_cfg()
+    method_of(cfg).add_config(own)
+    return _values_of(own, cfg)
+
+
+def _values_of(keys: CfgNode, cfg: CfgNode) -> CfgNode:
+    """Those keys with the values that they have in `cfg`."""
+    kept = {key: _values_of(value, cfg[key]) if isinstance(value, CfgNode) else cfg[key] for key, value in keys.items()}
+    return CfgNode(kept)
 
 
 def _precision(cfg: CfgNode, device: torch.device) -> torch.dtype:

@@ -18,8 +18,9 @@ from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.cli import run_tool
 from detectron2_sam.commands.prepare.generated import prepare
 from detectron2_sam.commands.train import run as train_run
+from detectron2_sam.commands.train.run import processes_here
 from sam_common.engine.checkpoint import read_checkpoint
-from sam_common.engine.launch import is_first_process, processes_here
+from sam_common.engine.launch import is_first_process
 from sam_common.errors import UserError
 from tests.support.workers import quick_start
 

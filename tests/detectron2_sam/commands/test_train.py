@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.cli import run_tool
 from detectron2_sam.commands.train import run as train_run
+from detectron2_sam.methods import full_cfg
 from sam_common.config import get_cfg
 from sam_common.engine.checkpoint import last_checkpoint, read_checkpoint
 from sam_common.errors import Interrupted, UserError
@@ -393,3 +394,14 @@ def test_sigterm_reaches_the_processes_and_one_process_goes_on(tmp_path: Path, s
     spawning.setattr(train_run, "run", standin.run)
     train_net.main(arguments(tmp_path, "SOLVER.MAX_ITER", str(iteration + 2), flags=("--resume",)))
     assert read_checkpoint(tmp_path / "model_final.pth")["iteration"] == iteration + 1
+
+
+def test_the_keys_of_one_method() -> None:
+    """A run keeps the shared keys and its own, with their values; those of the other methods are gone."""
+    cfg = full_cfg()
+    options = {"MODEL.META_ARCHITECTURE": "VanillaSAM", "MODEL.PLUG.LORA_RANK": "4", "INPUT.IMAGE_SIZE": "64"}
+    cfg.merge_from_list([word for pair in options.items() for word in pair])
+    own = train_run.own_cfg(cfg)
+    assert own.MODEL.keys() == {*get_cfg().MODEL, "PLUG"}
+    assert own.INPUT.BOXES.keys() == {"JITTER_TRAIN", "JITTER_TEST", "SOURCE", "SCORE_THRESHOLD", "MATCH_IOU"}
+    assert (own.MODEL.PLUG.LORA_RANK, own.INPUT.IMAGE_SIZE, own.INPUT.INSTANCES_PER_IMAGE) == (4, 64, 8)

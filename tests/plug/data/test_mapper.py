@@ -10,11 +10,11 @@ import torch
 
 from plug.data.annotations import group_instances
 from plug.data.coco_amodal import coco_amodal_spec
-from plug.data.mapper import AmodalMapper
+from plug.data.mapper import AmodalMapper, match_greedily, segmentation_iou
 from sam_common.boxes.boxes import Boxes, tight_boxes
 from sam_common.data.images import read_image
 from sam_common.errors import UserError
-from sam_common.masks.rle import encode_mask
+from sam_common.masks.rle import as_rle, encode_mask
 from tests.support import amodal_trees as trees
 
 SEEDS = range(12)
@@ -135,3 +135,24 @@ def test_another_size(record: dict[str, Any]) -> None:
     """Error: an image that is not of the size that its annotation says."""
     with pytest.raises(UserError, match="is 8×6 .* but its annotation says 9×6"):
         AmodalMapper(training=True)(record | {"width": 9})
+
+
+def test_the_best_score_chooses_first() -> None:
+    """By hand: the second box (0.9) takes object 0, so the first gets object 1, and the third nothing."""
+    overlap = torch.tensor([[0.8, 0.6], [0.7, 0.1], [0.75, 0.65]])
+    assert match_greedily(overlap, torch.tensor([0.8, 0.9, 0.1]), 0.5).tolist() == [1, 0, -1]
+
+
+def test_overlap_at_the_threshold_counts_and_less_does_not() -> None:
+    """IoU 0.5 is a match, 0.49 is none; a box without objects has none, nor objects without boxes."""
+    assert match_greedily(torch.tensor([[0.5], [0.49]]), torch.tensor([0.1, 0.9]), 0.5).tolist() == [0, -1]
+    assert match_greedily(torch.zeros(2, 0), torch.zeros(2), 0.5).tolist() == [-1, -1]
+    assert match_greedily(torch.zeros(0, 3), torch.zeros(0), 0.5).tolist() == []
+
+
+def test_iou_of_segmentations() -> None:
+    """Derived by hand: two of six pixels in common, none, and no masks at all; polygons and run lengths mix."""
+    left, right = [[0, 0, 2, 0, 2, 2, 0, 2]], as_rle([[1, 0, 3, 0, 3, 2, 1, 2]], 6, 8)
+    overlap = segmentation_iou([left, [[5, 5, 6, 5, 6, 6, 5, 6]]], [right], 6, 8)
+    assert overlap.tolist() == [[pytest.approx(1 / 3)], [0.0]]
+    assert segmentation_iou([], [right], 6, 8).shape == (0, 1) and segmentation_iou([right], [], 6, 8).shape == (1, 0)

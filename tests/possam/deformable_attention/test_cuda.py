@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from possam.deformable_attention import build_cuda
 from possam.deformable_attention import cuda as deformable_attention_cuda
 from possam.deformable_attention import operator as attention
-from sam_common.native import KERNELS_VARIABLE, NoKernel, find_compiler
+from sam_common.io.native import KERNELS_VARIABLE, NoKernel, find_compiler
 
 GPU = torch.device("cuda", 0)
 

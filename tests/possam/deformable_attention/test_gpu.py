@@ -11,8 +11,8 @@ from possam.deformable_attention.operator import (
     deformable_attention,
     kernel_in_use,
 )
+from sam_common.io.native import KERNELS_VARIABLE
 from sam_common.layers.activation_checkpointing import checkpoint_activations
-from sam_common.native import KERNELS_VARIABLE
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU: its kernels are NOT tested")
 

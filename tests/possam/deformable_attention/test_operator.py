@@ -17,8 +17,8 @@ from possam.deformable_attention.operator import (
     deformable_attention,
     kernel_in_use,
 )
+from sam_common.io.native import KERNELS_VARIABLE
 from sam_common.layers.activation_checkpointing import checkpoint_activations
-from sam_common.native import KERNELS_VARIABLE
 
 SHAPES = [(2, 3), (4, 5)]  # 6 + 20 = 26 tokens
 OPERATOR = torch.ops.detectron2_sam.deformable_attention.default

@@ -12,7 +12,6 @@ from sam_common.boxes.boxes import (
     box_fault,
     jitter_boxes,
     keep_usable,
-    match_greedily,
     no_boxes,
     tight_boxes,
     xywh,
@@ -59,19 +58,6 @@ def test_no_jitter_is_no_change() -> None:
     generator = torch.Generator().manual_seed(3)
     boxes, state = torch.rand(2, 4), generator.get_state()
     assert jitter_boxes(boxes, 0.0, generator, (5, 5)) is boxes and torch.equal(generator.get_state(), state)
-
-
-def test_the_best_score_chooses_first() -> None:
-    """By hand: the second box (0.9) takes object 0, so the first gets object 1, and the third nothing."""
-    overlap = torch.tensor([[0.8, 0.6], [0.7, 0.1], [0.75, 0.65]])
-    assert match_greedily(overlap, torch.tensor([0.8, 0.9, 0.1])).tolist() == [1, 0, -1]
-
-
-def test_overlap_at_the_threshold_counts_and_less_does_not() -> None:
-    """IoU 0.5 is a match, 0.49 is none; a box without objects has none, nor objects without boxes."""
-    assert match_greedily(torch.tensor([[0.5], [0.49]]), torch.tensor([0.1, 0.9])).tolist() == [0, -1]
-    assert match_greedily(torch.zeros(2, 0), torch.zeros(2)).tolist() == [-1, -1]
-    assert match_greedily(torch.zeros(0, 3), torch.zeros(0)).tolist() == []
 
 
 NAN = float("nan")

@@ -15,7 +15,7 @@ from pycocotools import mask as codec
 
 from sam_common.evaluation.class_groups import class_groups
 from sam_common.evaluation.mean_iou import METRICS, MeanIoUEvaluator, best_class, pixel_counts, summarize
-from sam_common.native import KERNELS_VARIABLE
+from sam_common.io.native import KERNELS_VARIABLE
 from tests.support.worlds import VOCABULARY, panoptic_world, predict_semantic, semantic_world
 
 NAN = math.nan

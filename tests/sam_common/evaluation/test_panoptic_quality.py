@@ -22,7 +22,7 @@ from sam_common.evaluation.panoptic_quality import (
     panoptic_quality,
     summarize,
 )
-from sam_common.native import KERNELS_VARIABLE
+from sam_common.io.native import KERNELS_VARIABLE
 from sam_common.structures import Category
 
 VOCABULARY = (

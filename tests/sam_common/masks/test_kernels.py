@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from sam_common.io.native import KERNELS_VARIABLE
 from sam_common.masks import kernels, rle
-from sam_common.native import KERNELS_VARIABLE
 
 
 @pytest.fixture(autouse=True, scope="module")

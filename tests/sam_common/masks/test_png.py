@@ -15,9 +15,9 @@ from PIL import Image, PngImagePlugin
 
 from sam_common.data.images import read_segment_ids
 from sam_common.errors import UserError
+from sam_common.io.native import KERNELS_VARIABLE
 from sam_common.masks import kernels
 from sam_common.masks.png import _chunks, decode_ids, encode_ids
-from sam_common.native import KERNELS_VARIABLE
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,16 @@ from pycocotools import mask as codec
 
 from sam_common.boxes.boxes import tight_boxes, xywh
 from sam_common.errors import UserError
+from sam_common.io.native import KERNELS_VARIABLE
 from sam_common.masks.rle import (
     area_and_box,
-    as_rle,
     checked_segmentation,
     decode_segmentation,
     encode_labels,
     encode_mask,
     run_starts,
     segmentation_extent,
-    segmentation_iou,
 )
-from sam_common.native import KERNELS_VARIABLE
 
 
 def one_by_one(labels):
@@ -151,11 +149,3 @@ def test_extent_of_polygons_and_odd_runs() -> None:
     assert segmentation_extent([], 6, 8, "here") == ([0, 0, 0, 0], 0)
     odd = checked_segmentation({"size": [6, 8], "counts": [0, 0, 20, 2, 10, 0, 16]}, 6, 8, "here")
     assert segmentation_extent(odd, 6, 8, "here") == ([3, 2, 1, 2], 2)
-
-
-def test_iou_of_segmentations() -> None:
-    """Derived by hand: two of six pixels in common, none, and no masks at all; polygons and run lengths mix."""
-    left, right = [[0, 0, 2, 0, 2, 2, 0, 2]], as_rle([[1, 0, 3, 0, 3, 2, 1, 2]], 6, 8)
-    overlap = segmentation_iou([left, [[5, 5, 6, 5, 6, 6, 5, 6]]], [right], 6, 8)
-    assert overlap.tolist() == [[pytest.approx(1 / 3)], [0.0]]
-    assert segmentation_iou([], [right], 6, 8).shape == (0, 1) and segmentation_iou([right], [], 6, 8).shape == (1, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sam_common import native
+from sam_common.io import native
 
 COMPILER = next((name for name in native.COMPILERS if native.shutil.which(name)), None)
 

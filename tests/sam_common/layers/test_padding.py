@@ -5,13 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from sam_common.padding import crop_and_resize, normalize_and_pad, pad, padded_size
-
-
-def test_the_padded_size_holds_every_image_and_is_a_multiple() -> None:
-    """The larger of the asked square and the images, rounded up to the divisor."""
-    assert padded_size([(100, 40), (64, 200)], 128, 32) == (128, 224)
-    assert padded_size([(1, 1)], 0, 32) == (32, 32)
+from sam_common.layers.padding import crop_and_resize, normalize_and_pad, pad
 
 
 def test_padding_is_zero_after_normalising() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from detectron2_sam.commands.predict.inputs import find_inputs
 from sam_common.errors import UserError
-from sam_common.io.inputs import find_inputs
 
 
 @pytest.fixture

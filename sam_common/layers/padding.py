@@ -12,13 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def padded_size(sizes: Sequence[tuple[int, int]], at_least: int, divisor: int) -> tuple[int, int]:
-    """The (height, width) that holds all `sizes`, at least the square `at_least`, as multiples of `divisor`."""
-    height = max(at_least, *(h for h, _ in sizes)) if sizes else at_least
-    width = max(at_least, *(w for _, w in sizes)) if sizes else at_least
-    return (height + divisor - 1) // divisor * divisor, (width + divisor - 1) // divisor * divisor
-
-
 def normalize_and_pad(images: Sequence[Tensor], normalize: Callable[[Tensor], Tensor], size: tuple[int, int]) -> Tensor:
     """uint8 images [3, h, w] -> float batch [B, 3, H, W]; zeros are padded *after* normalising.
 
