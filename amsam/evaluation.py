@@ -15,19 +15,17 @@ import io
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from amsam.data.image_masks import read_labels
-from amsam.structures import FewShotInput, FewShotOutput
-from sam_common.data.dataset_spec import DatasetSpec
+from amsam.structures import FewShotInput, FewShotOutput, MaskRecord
 from sam_common.errors import UserError
-from sam_common.evaluation.evaluator import Results, gather, is_main_process
+from sam_common.evaluation.evaluator import Evaluator, Results
 from sam_common.io.files import write_text
-from sam_common.structures import Vocabulary
+from sam_common.layers.processes import gather, is_main_process
 
 SMALL = 64
 """Side of the coarse variant, pixels."""
@@ -109,16 +107,11 @@ def _mean(values: Iterable[float]) -> float:
     return math.fsum(known) / len(known) if known else math.nan
 
 
-class DiceEvaluator:
+class DiceEvaluator(Evaluator):
     """Compares `few_shot`, K+1 probabilities with the background first, with masks in a folder.
 
     Writes `dice_per_image.csv` into `output_dir`: image_id, `no_box`, then Dice, IoU and Dice_64 of each class, worst
-    images first; `read_scores` reads it.
-
-    Args:
-        spec: the data set, of kind "masks"; its records and vocabulary are loaded here.
-        output_dir: made when needed.
-        training_vocabulary: not looked at.
+    images first; `read_scores` reads it. It does not look at the classes trained on.
     """
 
     judges = ("few_shot",)
@@ -129,35 +122,19 @@ class DiceEvaluator:
         "no_box": "images, per cent, in which no box was found: the whole image was the box",
     }
 
-    def __init__(
-        self,
-        spec: DatasetSpec,
-        *,
-        output_dir: str | os.PathLike,
-        training_vocabulary: Vocabulary | None = None,
-    ) -> None:
-        self.classes = [category.name for category in spec.load_vocabulary()]
-        self.path = Path(output_dir) / "dice_per_image.csv"
-        self._records = {record["image_id"]: record for record in spec.load()}
-        self.reset()
-
     def reset(self) -> None:
         """Forgets all images."""
-        self._images: list[tuple[str, Scores]] = []
+        super().reset()
+        self.classes = [category.name for category in self.vocabulary]
+        self._scores: list[tuple[str, Scores]] = []
 
-    def process(self, inputs: Sequence[FewShotInput], outputs: Sequence[FewShotOutput]) -> None:
-        """Counts one batch: `few_shot` [K+1, H, W] at the size of the image.
-
-        Raises:
-            UserError: a mask cannot be read.
-        """
-        for item, output in zip(inputs, outputs, strict=True):
-            record, probabilities = self._records[item["image_id"]], output["few_shot"].float().cpu()
-            truth = read_labels(record)
-            if probabilities.shape != (len(self.classes) + 1, *truth.shape):
-                raise ValueError(f"the prediction of {record['file_name']} is {tuple(probabilities.shape)}")
-            scores = {"no_box": float(not item.get("box_found", True))}
-            self._images.append((str(item["image_id"]), scores | self._score(probabilities, truth)))
+    def judge(self, record: MaskRecord, item: FewShotInput, output: FewShotOutput) -> None:
+        """Counts an image: `few_shot` [K+1, H, W] at its size."""
+        probabilities, truth = output["few_shot"].float().cpu(), read_labels(record)
+        if probabilities.shape != (len(self.classes) + 1, *truth.shape):
+            raise ValueError(f"the prediction of {record['file_name']} is {tuple(probabilities.shape)}")
+        scores = {"no_box": float(not item.get("box_found", True))}
+        self._scores.append((str(record["image_id"]), scores | self._score(probabilities, truth)))
 
     def _score(self, probabilities: Tensor, truth: Tensor) -> Scores:
         full = class_overlaps(probabilities.argmax(0), truth, len(self.classes))
@@ -170,7 +147,7 @@ class DiceEvaluator:
 
     def evaluate(self) -> Results:
         """`{"few_shot": means(…)}` over all ranks."""
-        images = [image for part in gather(self._images) for image in part]
+        images = [image for part in gather(self._scores) for image in part]
         if is_main_process():
             self._write(images)
         return {"few_shot": means((scores for _, scores in images), self.classes)}
@@ -183,7 +160,7 @@ class DiceEvaluator:
         for name, scores in sorted(images, key=lambda image: _nan_last(mean_dice(image[1]))):
             cells = ("" if math.isnan(scores[column]) else f"{scores[column]:.6f}" for column in columns)
             writer.writerow([name, f"{scores['no_box']:.0f}", *cells])
-        write_text(self.path, file.getvalue())
+        write_text(self.output_dir / "dice_per_image.csv", file.getvalue())
 
 
 def _nan_last(value: float) -> float:

@@ -23,9 +23,7 @@ boxes of nothing as false.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,37 +34,28 @@ from plug.data.annotations import read_amodal
 from plug.evaluation.iou import AmodalCounts, amodal_counts, amodal_means, mask_iou, merge_visible
 from plug.structures import AmodalInput, AmodalInstances, AmodalOutput, AmodalRecord, Window
 from sam_common.boxes.boxes import tight_boxes, xywh
-from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.evaluation.evaluator import Results, gather, is_main_process
+from sam_common.evaluation.evaluator import Evaluator, Results
 from sam_common.evaluation.mask_ap import average_precision, coco_library
 from sam_common.evaluation.result_file import ResultFile
+from sam_common.layers.processes import gather, is_main_process
 from sam_common.masks.rle import encode_mask, segmentation_area
-from sam_common.structures import Vocabulary
 
 _AMODAL, _VISIBLE = "segmentation", "visible_segmentation"  # in the truth and in the results
 _ONE_CLASS = {"id": 1, "name": "any"}
 
 
-class AmodalEvaluator:
+class AmodalEvaluator(Evaluator):
     """Compares `amodal` with an amodal annotation; each prediction is encoded at once and kept on disk.
 
-    Args:
-        spec: the data set; its records and vocabulary are loaded here.
-        output_dir: gets `amodal_results.json`; made when needed, several machines must share it.
-        training_vocabulary: not looked at, classes are not learned.
+    Writes `amodal_results.json` into `output_dir`. Classes are not learned: it does not look at those trained on.
     """
 
     judges = ("amodal",)
 
-    def __init__(
-        self,
-        spec: DatasetSpec,
-        *,
-        output_dir: str | os.PathLike,
-        training_vocabulary: Vocabulary | None = None,
-    ) -> None:
-        self.vocabulary = spec.load_vocabulary()
-        self.rules = {
+    @property
+    def rules(self) -> dict[str, str]:
+        """How its numbers come about."""
+        return {
             "IoU": "of each instance in the frame of the whole image, then the mean over instances",
             "hidden": "amodal and not visible; strict: it has a pixel, compat: the amodal mask has more pixels than "
             "the visible one, as the published code of C2F-Seg counts",
@@ -77,28 +66,18 @@ class AmodalEvaluator:
             "object the box is of, so with the boxes of the truth it is an upper bound; where any box is of nothing, "
             "all classes are judged as one",
         }
-        self._records = {record["image_id"]: record for record in spec.load()}
-        self._results = ResultFile(Path(output_dir) / "amodal_results.json")
-        self.reset()
 
     def reset(self) -> None:
         """Forgets all images."""
-        self._images: list[int | str] = []
-        self._results.clear()
+        super().reset()
+        self._results = ResultFile(self.output_dir / "amodal_results.json")
 
-    def process(self, inputs: Sequence[AmodalInput], outputs: Sequence[AmodalOutput]) -> None:
-        """Writes one batch; `amodal` is `AmodalInstances` in the order of the input's `annotation_ids`.
-
-        Raises:
-            UserError: an annotation cannot be read, or a result cannot be written.
-        """
-        for item, output in zip(inputs, outputs, strict=True):
-            record = self._records[item["image_id"]]
-            found: AmodalInstances = output["amodal"]
-            if tuple(found.image_size) != (record["height"], record["width"]):
-                raise ValueError(f"the objects of {record['file_name']} are of {found.image_size} pixels")
-            self._images.append(item["image_id"])
-            self._results.append(self._entries(record, item, found))
+    def judge(self, record: AmodalRecord, item: AmodalInput, output: AmodalOutput) -> None:
+        """Writes an image; `amodal` is `AmodalInstances` in the order of the input's `annotation_ids`."""
+        found: AmodalInstances = output["amodal"]
+        if tuple(found.image_size) != (record["height"], record["width"]):
+            raise ValueError(f"the objects of {record['file_name']} are of {found.image_size} pixels")
+        self._results.append(self._entries(record, item, found))
 
     def evaluate(self) -> Results:
         """Over all ranks, percentages; NaN where there is nothing to take a mean of.
@@ -108,7 +87,7 @@ class AmodalEvaluator:
             `amodal_merged`: the means with the visible mask merged in; `visible`: `mIoU` and AP, both only where the
             model makes visible masks; `visible_as_amodal`: the means of that baseline.
         """
-        images = [image for part in gather(self._images) for image in part]
+        images = self.images()
         self._results.join()
         return gather(self._judge(images) if is_main_process() else {})[0]
 
@@ -140,7 +119,7 @@ class AmodalEvaluator:
     def _judge(self, images: list[int | str]) -> Results:
         predicted = json.loads(self._results.path.read_bytes())
         judged = [entry for entry in predicted if entry["annotation_id"] is not None]
-        truth = [entry | {"image_id": image} for image in images for entry in self._records[image]["annotations"]]
+        truth = [entry | {"image_id": image} for image in images for entry in self.records[image]["annotations"]]
         area = {(entry["image_id"], entry["id"]): entry["area"] for entry in truth}
         pixels = sum(area[entry["image_id"], entry["annotation_id"]] for entry in judged)
         results = {
@@ -165,7 +144,7 @@ class AmodalEvaluator:
         """AP of the masks under `key`, without the number of classes: `n` counts instances here."""
         one_class = any(entry["category_id"] is None for entry in predicted)
         categories = [{"id": category.id, "name": category.name} for category in self.vocabulary]
-        sizes = [{side: self._records[image][side] for side in ("height", "width")} | {"id": image} for image in images]
+        sizes = [{side: self.records[image][side] for side in ("height", "width")} | {"id": image} for image in images]
         annotations = [
             {
                 "image_id": entry["image_id"],
@@ -196,7 +175,7 @@ class AmodalEvaluator:
         return {name: value for name, value in metrics.items() if name != "n"}
 
     def _area(self, entry: dict[str, Any], key: str) -> int:
-        record = self._records[entry["image_id"]]
+        record = self.records[entry["image_id"]]
         where = f"{record['file_name']}, annotation {entry['id']}"
         return segmentation_area(entry[key], record["height"], record["width"], where)
 

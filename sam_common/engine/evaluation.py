@@ -17,8 +17,9 @@ from tqdm import tqdm
 from sam_common.contracts import Batch, Model
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.class_groups import GROUPS, published_classes
-from sam_common.evaluation.evaluator import Judge, Results, gather, is_main_process
+from sam_common.evaluation.evaluator import Evaluators, Results
 from sam_common.io.files import write_text
+from sam_common.layers.processes import gather, is_main_process
 from sam_common.structures import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 def evaluate(
     model: Model,
     loader: Iterable[Batch],
-    evaluator: Judge,
+    evaluators: Evaluators,
     *,
     name: str,
     autocast: AbstractContextManager,
@@ -46,18 +47,18 @@ def evaluate(
     """
     training = model.training
     model.eval()
-    evaluator.reset()
+    evaluators.reset()
     # Not inference_mode: what a model caches here (text embeddings) must still serve in training.
     with torch.no_grad(), autocast:
         for batch in tqdm(loader, desc=name, leave=False, disable=None if is_main_process() else True):
             if stopped():
                 break
-            evaluator.process(batch, model(batch))
+            evaluators.process(batch, model(batch))
     model.train(training)
     if any(gather(stopped())):
-        evaluator.reset()
+        evaluators.reset()
         return None
-    return evaluator.evaluate()
+    return evaluators.evaluate()
 
 
 def flatten(results: dict[str, Results]) -> dict[str, float]:

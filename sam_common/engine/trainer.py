@@ -24,7 +24,8 @@ from sam_common.engine.launch import StopFlag, stop_on_signals
 from sam_common.engine.logging import MetricsWriter
 from sam_common.engine.optimizer import trainable_parameters
 from sam_common.errors import Interrupted, UserError
-from sam_common.evaluation.evaluator import Results, gather
+from sam_common.evaluation.evaluator import Results
+from sam_common.layers.processes import gather
 
 logger = logging.getLogger(__name__)
 

@@ -2,43 +2,77 @@
 
 from __future__ import annotations
 
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import Any
 
-from torch import distributed
+from torch import Tensor
 
+from sam_common.contracts import ImageRecord
+from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
-
-T = TypeVar("T")
+from sam_common.layers.processes import gather
+from sam_common.structures import Vocabulary
 
 Results = dict[str, dict[str, float]]
 
 
-class Judge(Protocol):
-    """Judges predictions image by image; every rank feeds its own images."""
+class Evaluator(ABC):
+    """Compares one thing that a model makes with the records of a data set; every rank feeds its own images.
+
+    Args:
+        spec: the data set; its records and vocabulary are loaded here.
+        output_dir: for its result files; made when needed, several machines must share it.
+        training_vocabulary: the classes the model was trained on; without it nothing is said of seen and unseen ones.
+
+    Attributes:
+        judges: the entries of a model's outputs of which it needs one, such as `sem_seg`; the first is its name.
+    """
+
+    judges: tuple[str, ...]
+
+    def __init__(
+        self, spec: DatasetSpec, *, output_dir: str | os.PathLike, training_vocabulary: Vocabulary | None = None
+    ) -> None:
+        self.spec, self.output_dir = spec, Path(output_dir)
+        self.vocabulary, self.training_vocabulary = spec.load_vocabulary(), training_vocabulary
+        self.records = {record["image_id"]: record for record in spec.load()}
+        self.reset()
 
     def reset(self) -> None:
         """Forgets everything seen so far."""
+        self._images: list[int | str] = []
 
     def process(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Takes in a batch: the model's inputs and, in the same order, its outputs."""
+        """Takes in a batch: the model's inputs and, in the same order, its outputs.
 
-    def evaluate(self) -> Results:
-        """The results over the images of all ranks, `{task: {metric: value}}`, the same on every rank."""
+        Raises:
+            UserError: an annotation cannot be read or contradicts its record, or a result cannot be written.
+        """
+        for item, output in zip(inputs, outputs, strict=True):
+            self.judge(self.records[item["image_id"]], item, output)
+            self._images.append(item["image_id"])
 
-
-class Evaluator(Judge, Protocol):
-    """Judges one thing that a model makes."""
+    def images(self) -> list[int | str]:
+        """The ids of the images judged, of all ranks; every rank must call it."""
+        return [image for part in gather(self._images) for image in part]
 
     @property
-    def judges(self) -> tuple[str, ...]:
-        """The entries of a model's outputs of which it needs one, such as `sem_seg`; the first is its name."""
-
-    @property
+    @abstractmethod
     def rules(self) -> Mapping[str, str]:
         """What somebody must know to compare its numbers with others'; reports quote it."""
+
+    @abstractmethod
+    def judge(self, record: Any, item: Any, output: Any) -> None:
+        """Takes in an image: its record, the model's input and its output."""
+
+    @abstractmethod
+    def evaluate(self) -> Results:
+        """The results over the images of all ranks, `{task: {metric: value}}`, the same on every rank."""
 
 
 class Evaluators:
@@ -113,6 +147,13 @@ class Evaluators:
         return [evaluator for evaluator in self.evaluators if evaluator.judges[0] in made]
 
 
+def check_shape(record: ImageRecord, predicted: Tensor, truth: Tensor) -> None:
+    """Raises ValueError where a model's map is of another size than the truth of the image."""
+    if predicted.shape != truth.shape:
+        shapes = f"{tuple(predicted.shape)}, not {tuple(truth.shape)}"
+        raise ValueError(f"the prediction of {record['file_name']} is {shapes}")
+
+
 def served(name: str, evaluators: Sequence[Any], made: AbstractSet[str]) -> list[Any]:
     """Those evaluators, or classes of them, of data set `name` that can judge what a model makes.
 
@@ -128,25 +169,3 @@ def served(name: str, evaluators: Sequence[Any], made: AbstractSet[str]) -> list
             "configuration, or name another data set in DATASETS.TEST"
         )
     return used
-
-
-def rank_and_size() -> tuple[int, int]:
-    """The number of this process, and of how many; 0 and 1 without distributed training."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-def gather(value: T) -> list[T]:
-    """The values of all ranks, in their order, on every rank; without distributed training the one there is."""
-    _, size = rank_and_size()
-    if size == 1:
-        return [value]
-    values: list[Any] = [None] * size
-    distributed.all_gather_object(values, value)
-    return values
-
-
-def is_main_process() -> bool:
-    """Whether this is rank 0, the one that writes."""
-    return rank_and_size()[0] == 0

@@ -15,9 +15,7 @@ import importlib.util
 import io
 import itertools
 import json
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,12 +23,11 @@ from pycocotools import mask as codec
 
 from sam_common.contracts import ModelInput, SegmentationOutput, SegmentationRecord
 from sam_common.data.coco_write import coco_instances
-from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.class_groups import GROUPS, published_classes
-from sam_common.evaluation.evaluator import Results, gather, is_main_process, rank_and_size
+from sam_common.evaluation.evaluator import Evaluator, Results
 from sam_common.evaluation.result_file import ResultFile
 from sam_common.evaluation.truth import read_instances
-from sam_common.structures import Instances, Vocabulary
+from sam_common.layers.processes import gather, is_main_process, rank_and_size
 
 TASKS = ("segm", "bbox")
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -108,71 +105,50 @@ def _mean(precision: np.ndarray) -> float:
     return float(100 * valid.mean()) if valid.size else float("nan")
 
 
-class MaskAPEvaluator:
+class MaskAPEvaluator(Evaluator):
     """Compares `instances` with an instance annotation, or with the things of a panoptic one.
 
     Masks are encoded at once and kept on disk, so memory does not grow with the images; rank 0 reads them at the end.
     Writes into `output_dir`: `coco_instances_results.json`, COCO results with the data set's own category ids, and
     `coco_instances_truth.json`, the COCO data set that they were compared with. What is reported is what COCO's
     evaluation says of these two files.
-
-    Args:
-        spec: the data set; its records and vocabulary are loaded here.
-        output_dir: made when needed; several machines must share it.
-        training_vocabulary: the classes the model was trained on; without it nothing is said of seen and unseen ones.
     """
 
     judges = ("instances",)
 
-    def __init__(
-        self,
-        spec: DatasetSpec,
-        *,
-        output_dir: str | os.PathLike,
-        training_vocabulary: Vocabulary | None = None,
-    ) -> None:
-        self.vocabulary = spec.load_vocabulary()
-        self.training_vocabulary = training_vocabulary
-        self.rules = {"library": coco_library()[0], "crowd": "ignored", "classes": "the things of the data set"}
-        self._records = {record["image_id"]: record for record in spec.load()}
-        self._results = ResultFile(Path(output_dir) / "coco_instances_results.json")
-        self._truth = ResultFile(Path(output_dir) / "coco_instances_truth.json")
-        self.reset()
+    @property
+    def rules(self) -> Mapping[str, str]:
+        """Names the library."""
+        return {"library": coco_library()[0], "crowd": "ignored", "classes": "the things of the data set"}
 
     def reset(self) -> None:
         """Forgets all images."""
+        super().reset()
         rank, size = rank_and_size()
         self._numbers = itertools.count(rank + 1, size)  # ids of the truth's annotations, distinct over ranks
-        self._images: list[int | str] = []
-        self._results.clear()
-        self._truth.clear()
+        self._results = ResultFile(self.output_dir / "coco_instances_results.json")
+        self._truth = ResultFile(self.output_dir / "coco_instances_truth.json")
 
-    def process(self, inputs: Sequence[ModelInput], outputs: Sequence[SegmentationOutput]) -> None:
-        """Writes one batch; `instances` is `Instances`. Those of a class that is no thing are passed by.
-
-        Raises:
-            UserError: an annotation cannot be read, or a result cannot be written.
-        """
-        for item, output in zip(inputs, outputs, strict=True):
-            record = self._records[item["image_id"]]
-            if tuple(output["instances"].image_size) != (record["height"], record["width"]):
-                raise ValueError(
-                    f"the instances of {record['file_name']} are of {output['instances'].image_size} pixels"
-                )
-            self._images.append(record["image_id"])
-            instances = read_instances(record, self.vocabulary)
-            self._truth.append({"id": number, **entry} for entry, number in zip(instances, self._numbers, strict=False))
-            self._results.append(self._encode(record, output["instances"].to("cpu")))
+    def judge(self, record: SegmentationRecord, item: ModelInput, output: SegmentationOutput) -> None:
+        """Writes an image; `instances` is `Instances`. Those of a class that is no thing are passed by."""
+        found = output["instances"].to("cpu")
+        if tuple(found.image_size) != (record["height"], record["width"]):
+            raise ValueError(f"the instances of {record['file_name']} are of {found.image_size} pixels")
+        truth = read_instances(record, self.vocabulary)
+        self._truth.append({"id": number, **entry} for entry, number in zip(truth, self._numbers, strict=False))
+        entries = zip(coco_instances(found, self.vocabulary), found.pred_classes.tolist(), strict=True)
+        self._results.append(
+            {"image_id": record["image_id"]} | entry for entry, index in entries if self.vocabulary[index].is_thing
+        )
 
     def evaluate(self) -> Results:
         """`{"segm": metrics, "bbox": metrics}` as `average_precision` names them, over all ranks.
 
         AP_seen and AP_unseen are the means of those classes' AP.
         """
-        records = [self._records[image] for part in gather(self._images) for image in part]
         images = [
-            {"id": record["image_id"], **{key: record[key] for key in ("file_name", "height", "width")}}
-            for record in records
+            {"id": image, **{key: self.records[image][key] for key in ("file_name", "height", "width")}}
+            for image in self.images()
         ]
         things = [category for category in self.vocabulary if category.is_thing]
         categories = [{"id": category.id, "name": category.name} for category in things]
@@ -189,7 +165,3 @@ class MaskAPEvaluator:
                 if values:
                     metrics |= {f"AP{GROUPS[group]}": float(np.mean(values)), f"n{GROUPS[group]}": float(len(values))}
         return results
-
-    def _encode(self, record: SegmentationRecord, instances: Instances) -> list[dict[str, Any]]:
-        found = zip(coco_instances(instances, self.vocabulary), instances.pred_classes.tolist(), strict=True)
-        return [{"image_id": record["image_id"]} | entry for entry, index in found if self.vocabulary[index].is_thing]

@@ -18,10 +18,8 @@ Symbols: C classes, H and W the pixels of an image.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,11 +27,11 @@ import torch
 from torch import Tensor
 
 from sam_common.contracts import ModelInput, SegmentationOutput, SegmentationRecord
-from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.evaluation.class_groups import GROUPS, class_groups
-from sam_common.evaluation.evaluator import Results, gather
+from sam_common.evaluation.evaluator import Evaluator, Results, check_shape
 from sam_common.evaluation.result_file import ResultFile
 from sam_common.evaluation.truth import IGNORE, read_class_map
+from sam_common.layers.processes import gather
 from sam_common.masks import kernels
 from sam_common.masks.rle import encode_labels, run_starts
 from sam_common.structures import Vocabulary
@@ -120,56 +118,32 @@ def class_accuracy(counts: Tensor) -> Tensor:
     return counts[:, TP].double() / counts[:, TRUE].double()
 
 
-def mean_iou(counts: Tensor) -> float:
-    """mIoU in [0, 1] over the classes that the truth has: Detectron2's rule since July 2022. NaN for no class."""
-    return float(class_iou(counts)[counts[:, TRUE] > 0].mean())
-
-
-def mean_iou_union(counts: Tensor) -> float:
-    """mIoU in [0, 1] over the classes that truth or prediction have: Detectron2's rule before. NaN for no class."""
-    return float(class_iou(counts).nanmean())
-
-
-def frequency_weighted_iou(counts: Tensor) -> float:
-    """fwIoU in [0, 1]: each class by its share of the truth's pixels. NaN where the truth has none."""
-    weights = counts[:, TRUE].double() / counts[:, TRUE].sum()
-    return float((weights * class_iou(counts).nan_to_num()).sum())
-
-
-def mean_accuracy(counts: Tensor) -> float:
-    """mACC in [0, 1]. NaN for no class."""
-    return float(class_accuracy(counts).nanmean())
-
-
-def pixel_accuracy(counts: Tensor) -> float:
-    """pACC in [0, 1]. NaN where the truth has no pixel."""
-    return float(counts[:, TP].sum().double() / counts[:, TRUE].sum())
-
-
-METRICS = {
-    "mIoU": mean_iou,
-    "mIoU_union": mean_iou_union,
-    "fwIoU": frequency_weighted_iou,
-    "mACC": mean_accuracy,
-    "pACC": pixel_accuracy,
-}
+def means(counts: Tensor) -> dict[str, float]:
+    """mIoU, mIoU_union, fwIoU, mACC and pACC, percentages, of counts [C, 3]; NaN where the truth has no class."""
+    iou, true = class_iou(counts), counts[:, TRUE]
+    found = {
+        "mIoU": iou[true > 0].mean(),
+        "mIoU_union": iou.nanmean(),
+        "fwIoU": (true.double() / true.sum() * iou.nan_to_num()).sum(),
+        "mACC": class_accuracy(counts).nanmean(),
+        "pACC": counts[:, TP].sum().double() / true.sum(),
+    }
+    return {name: 100 * float(value) for name, value in found.items()}
 
 
 def summarize(counts: Tensor, vocabulary: Vocabulary, groups: dict[str, Tensor]) -> dict[str, float]:
     """The flat metrics of a table.
 
     Returns:
-        `METRICS`; `n`, the classes that the truth has; mIoU, mIoU_union and n of the seen and the unseen classes; per
+        `means`; `n`, the classes that the truth has; mIoU, mIoU_union and n of the seen and the unseen classes; per
         class that the truth has `IoU-name` and `ACC-name`.
     """
-    metrics = {name: 100 * metric(counts) for name, metric in METRICS.items()}
-    metrics["n"] = float((counts[:, TRUE] > 0).sum())
+    metrics = means(counts) | {"n": float((counts[:, TRUE] > 0).sum())}
     for group in ("seen", "unseen"):
         members = counts[groups[group]] if group in groups else counts[:0]
         if members[:, TRUE].any():
-            suffix = GROUPS[group]
-            metrics |= {f"{name}{suffix}": 100 * METRICS[name](members) for name in ("mIoU", "mIoU_union")}
-            metrics[f"n{suffix}"] = float((members[:, TRUE] > 0).sum())
+            of_group = means(members) | {"n": float((members[:, TRUE] > 0).sum())}
+            metrics |= {f"{name}{GROUPS[group]}": of_group[name] for name in ("mIoU", "mIoU_union", "n")}
     iou, accuracy = (100 * class_iou(counts)).tolist(), (100 * class_accuracy(counts)).tolist()
     for index in counts[:, TRUE].nonzero().flatten().tolist():
         name = vocabulary[index].name
@@ -177,16 +151,11 @@ def summarize(counts: Tensor, vocabulary: Vocabulary, groups: dict[str, Tensor])
     return metrics
 
 
-class MeanIoUEvaluator:
+class MeanIoUEvaluator(Evaluator):
     """Compares `sem_seg` with a label map, or with the classes of a panoptic annotation; keeps counts [C, 3] only.
 
     Writes `sem_seg_predictions.json` into `output_dir`: per image and class that was predicted in it one entry with
     file_name, category_id (the data set's own), segmentation (RLE), as Detectron2 does, and image_id, as COCO asks.
-
-    Args:
-        spec: the data set; its records and vocabulary are loaded here.
-        output_dir: made when needed; several machines must share it.
-        training_vocabulary: the classes the model was trained on; without it nothing is said of seen and unseen ones.
     """
 
     judges = ("sem_seg", "sem_seg_labels")
@@ -196,46 +165,27 @@ class MeanIoUEvaluator:
         "crowd": "its pixels count for its class",
     }
 
-    def __init__(
-        self,
-        spec: DatasetSpec,
-        *,
-        output_dir: str | os.PathLike,
-        training_vocabulary: Vocabulary | None = None,
-    ) -> None:
-        self.vocabulary = spec.load_vocabulary()
-        self.groups = class_groups(self.vocabulary, training_vocabulary)
-        self._records = {record["image_id"]: record for record in spec.load()}
-        self._predictions = ResultFile(Path(output_dir) / "sem_seg_predictions.json")
-        self.reset()
-
     def reset(self) -> None:
         """Forgets all images."""
+        super().reset()
         self._counts = torch.zeros(len(self.vocabulary), 3, dtype=torch.int64)
-        self._predictions.clear()
+        self._predictions = ResultFile(self.output_dir / "sem_seg_predictions.json")
 
-    def process(self, inputs: Sequence[ModelInput], outputs: Sequence[SegmentationOutput]) -> None:
-        """Counts and writes one batch: `sem_seg_labels` [H, W] classes, or else the best of `sem_seg` [C, H, W].
-
-        Raises:
-            UserError: an annotation cannot be read, or a result cannot be written.
-        """
-        for item, output in zip(inputs, outputs, strict=True):
-            record = self._records[item["image_id"]]
-            labels = output["sem_seg_labels"] if "sem_seg_labels" in output else best_class(output["sem_seg"])
-            predicted = labels.cpu().long()
-            truth = read_class_map(record)
-            if predicted.shape != truth.shape:
-                shapes = f"{tuple(predicted.shape)}, not {tuple(truth.shape)}"
-                raise ValueError(f"the prediction of {record['file_name']} is {shapes}")
-            self._counts += pixel_counts(truth, predicted, len(self.vocabulary))
-            self._predictions.append(self._encode(record, predicted))
+    def judge(self, record: SegmentationRecord, item: ModelInput, output: SegmentationOutput) -> None:
+        """Counts an image and writes its classes: `sem_seg_labels` [H, W], or else the best of `sem_seg` [C, H, W]."""
+        labels = output["sem_seg_labels"] if "sem_seg_labels" in output else best_class(output["sem_seg"])
+        predicted = labels.cpu().long()
+        truth = read_class_map(record)
+        check_shape(record, predicted, truth)
+        self._counts += pixel_counts(truth, predicted, len(self.vocabulary))
+        self._predictions.append(self._encode(record, predicted))
 
     def evaluate(self) -> Results:
         """`{"sem_seg": metrics}` as `summarize` names them, over all ranks."""
         counts = torch.stack(gather(self._counts)).sum(0)
         self._predictions.join()
-        return {"sem_seg": summarize(counts, self.vocabulary, self.groups)}
+        groups = class_groups(self.vocabulary, self.training_vocabulary)
+        return {"sem_seg": summarize(counts, self.vocabulary, groups)}
 
     def _encode(self, record: SegmentationRecord, predicted: Tensor) -> list[dict[str, Any]]:
         return [

@@ -19,7 +19,6 @@ Symbols: G true and P predicted segments of an image, C classes.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,12 @@ from torch import Tensor
 from sam_common.contracts import ModelInput, PanopticSegment, SegmentationOutput, SegmentationRecord
 from sam_common.data.coco_panoptic import index_segments, index_truth, read_true_ids
 from sam_common.data.coco_write import coco_categories
-from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import write_segment_ids
 from sam_common.evaluation.class_groups import GROUPS, class_groups
-from sam_common.evaluation.evaluator import Results, gather, is_main_process
+from sam_common.evaluation.evaluator import Evaluator, Results, check_shape
 from sam_common.evaluation.result_file import ResultFile
 from sam_common.io.files import write_text
+from sam_common.layers.processes import gather, is_main_process
 from sam_common.masks import kernels
 from sam_common.masks.rle import run_starts
 from sam_common.structures import Vocabulary
@@ -168,16 +167,11 @@ def summarize(counts: Tensor, vocabulary: Vocabulary, groups: dict[str, Tensor])
     return metrics
 
 
-class PanopticQualityEvaluator:
+class PanopticQualityEvaluator(Evaluator):
     """Compares `panoptic_seg` with the ground truth, image by image; keeps counts and the images' ids only.
 
     Writes into `output_dir`: `predictions/*.png` and `predictions.json` with the data set's own category ids, together
     a COCO panoptic data set; `panoptic_quality.json` with the results, the numbers per class and the rules they follow.
-
-    Args:
-        spec: the data set; its records and vocabulary are loaded here.
-        output_dir: made when needed; several machines must share it.
-        training_vocabulary: the classes the model was trained on; without it nothing is said of seen and unseen ones.
     """
 
     judges = ("panoptic_seg",)
@@ -186,54 +180,19 @@ class PanopticQualityEvaluator:
         "mean": "over the classes that occur in truth or prediction",
     }
 
-    def __init__(
-        self,
-        spec: DatasetSpec,
-        *,
-        output_dir: str | os.PathLike,
-        training_vocabulary: Vocabulary | None = None,
-    ) -> None:
-        self.spec = spec
-        self.vocabulary = spec.load_vocabulary()
-        self.output_dir = Path(output_dir)
-        self.groups = class_groups(self.vocabulary, training_vocabulary)
-        self._records = {record["image_id"]: record for record in spec.load()}
-        self._predictions = ResultFile(self.output_dir / "predictions.json")
-        self.reset()
-
     def reset(self) -> None:
         """Forgets all images."""
+        super().reset()
         self._counts = torch.zeros(len(self.vocabulary), 4, dtype=torch.float64)
-        self._images: list[int | str] = []
-        self._predictions.clear()
+        self._predictions = ResultFile(self.output_dir / "predictions.json")
 
-    def process(self, inputs: Sequence[ModelInput], outputs: Sequence[SegmentationOutput]) -> None:
-        """Counts and writes one batch.
-
-        Raises:
-            UserError: an annotation is damaged or contradicts its JSON, or a result cannot be written.
-        """
-        for item, output in zip(inputs, outputs, strict=True):
-            ids, segments = output["panoptic_seg"]
-            self._process_image(self._records[item["image_id"]], ids.cpu().int(), segments)
-
-    def evaluate(self) -> Results:
-        """`{"panoptic_seg": metrics}` as `summarize` names them, over all ranks."""
-        counts = torch.stack(gather(self._counts)).sum(0)
-        images = [image for part in gather(self._images) for image in part]
-        metrics = summarize(counts, self.vocabulary, self.groups)
-        self._predictions.join(self._head(images), key="annotations")
-        if is_main_process():
-            self._write_quality(counts, metrics, len(images))
-        return {"panoptic_seg": metrics}
-
-    def _process_image(self, record: SegmentationRecord, ids: Tensor, segments: Sequence[PanopticSegment]) -> None:
-        true_ids = read_true_ids(record)
-        if ids.shape != true_ids.shape:
-            shapes = f"{tuple(ids.shape)}, not {tuple(true_ids.shape)}"
-            raise ValueError(f"the prediction of {record['file_name']} is {shapes}")
-        true_segments = record["segments_info"]
+    def judge(self, record: SegmentationRecord, item: ModelInput, output: SegmentationOutput) -> None:
+        """Counts an image and writes its prediction."""
+        ids, segments = output["panoptic_seg"]
+        ids, true_ids = ids.cpu().int(), read_true_ids(record)
+        check_shape(record, ids, true_ids)
         areas = shared_pixels(record, true_ids, ids, segments)
+        true_segments = record["segments_info"]
         self._counts += match_segments(
             areas,
             _column(true_segments, "category_id"),
@@ -251,19 +210,28 @@ class PanopticQualityEvaluator:
         ]
         annotation = {"image_id": record["image_id"], "file_name": png.as_posix(), "segments_info": found}
         self._predictions.append([annotation])
-        self._images.append(record["image_id"])
+
+    def evaluate(self) -> Results:
+        """`{"panoptic_seg": metrics}` as `summarize` names them, over all ranks."""
+        counts = torch.stack(gather(self._counts)).sum(0)
+        images = self.images()
+        groups = class_groups(self.vocabulary, self.training_vocabulary)
+        metrics = summarize(counts, self.vocabulary, groups)
+        self._predictions.join(self._head(images), key="annotations")
+        if is_main_process():
+            self._write_quality(counts, metrics, groups.get("seen"), len(images))
+        return {"panoptic_seg": metrics}
 
     def _head(self, image_ids: Sequence[int | str]) -> dict[str, Any]:
         """`predictions.json` but for its annotations."""
         images = []
-        for record in (self._records[image_id] for image_id in image_ids):
+        for record in (self.records[image_id] for image_id in image_ids):
             file_name = Path(record["file_name"]).relative_to(self.spec.files["images"]).as_posix()
             size = {"height": record["height"], "width": record["width"]}
             images.append({"id": record["image_id"], "file_name": file_name} | size)
         return {"images": images, "categories": coco_categories(self.vocabulary)}
 
-    def _write_quality(self, counts: Tensor, metrics: dict[str, float], num_images: int) -> None:
-        seen = self.groups.get("seen")
+    def _write_quality(self, counts: Tensor, metrics: dict[str, float], seen: Tensor | None, num_images: int) -> None:
         per_class = [
             {
                 "name": category.name,
@@ -277,7 +245,7 @@ class PanopticQualityEvaluator:
         rules = {
             "dataset": self.spec.name,
             "images": num_images,
-            "images_in_dataset": len(self._records),
+            "images_in_dataset": len(self.records),
             **self.rules,
             "seen": "a class that shares a synonym with a training class",
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -9,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from sam_common.errors import UserError
-from sam_common.evaluation.evaluator import gather, is_main_process, rank_and_size
 from sam_common.io.files import atomic_path
+from sam_common.layers.processes import gather, is_main_process, rank_and_size
 
 
 class ResultFile:
     """A JSON file with one long list, to which every rank appends; the whole appears when `join` is called.
 
-    Until then each rank keeps its entries beside it, in a hidden file of its own.
+    Until then each rank keeps its entries beside it, in a hidden file of its own; what an earlier evaluation left of
+    that is forgotten.
 
     Args:
         path: of the whole; several machines must share the folder.
@@ -25,11 +27,8 @@ class ResultFile:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         self._part = self.path.with_name(f".{self.path.name}.rank{rank_and_size()[0]}")
-        self._joined = False
-
-    def clear(self) -> None:
-        """Forgets what this rank appended."""
-        self._part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a folder that is none; `append` says so
+            self._part.unlink()
         self._joined = False
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from possam.config import add_possam_config
 from sam_common import method
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.evaluation.evaluator import gather
+from sam_common.layers.processes import gather
 from sam_common.method import Method
 from sam_common.structures import Category, Vocabulary
 from tests.support.workers import quick_start

@@ -17,11 +17,12 @@ from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_segment_ids
 from sam_common.errors import UserError
-from sam_common.evaluation.evaluator import Evaluators, gather, is_main_process
+from sam_common.evaluation.evaluator import Evaluators
 from sam_common.evaluation.mask_ap import MaskAPEvaluator
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.evaluation.truth import read_class_map
+from sam_common.layers.processes import gather, is_main_process
 from tests.support.worlds import (
     panoptic_world,
     predict_instances,
@@ -47,7 +48,7 @@ _RANK = """
 import json, sys
 from pathlib import Path
 from torch import distributed
-from sam_common.evaluation.evaluator import gather, is_main_process
+from sam_common.layers.processes import gather, is_main_process
 from tests.sam_common.evaluation.test_evaluator import OUTPUT, ROWS, SEGMENTS, judge, panoptic_world
 rank, folder = int(sys.argv[1]), Path(sys.argv[2])
 world = panoptic_world(folder / f"data{rank}", ROWS, SEGMENTS)

@@ -29,11 +29,10 @@ def test_empty_files_are_json(tmp_path, head):
     assert json.loads(file.path.read_text()) == ([] if head is None else {**head, "annotations": []})
 
 
-def test_clear_forgets_what_an_interrupted_evaluation_left(tmp_path):
-    """Invariant: after `clear` the file starts anew, also in a new process after a kill."""
+def test_what_an_interrupted_evaluation_left_is_forgotten(tmp_path):
+    """Invariant: a new file starts anew, also in a new process after a kill."""
     ResultFile(tmp_path / "results.json").append([{"old": 1}])
     file = ResultFile(tmp_path / "results.json")
-    file.clear()
     file.append([{"new": 1}])
     file.join({"x": 0}, key="list")
     assert json.loads(file.path.read_text()) == {"x": 0, "list": [{"new": 1}]}
@@ -55,12 +54,12 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
 
 def test_to_join_again_empties_nothing(tmp_path):
-    """Who asks an evaluator twice gets the same twice; after `clear` the file starts anew."""
+    """Who asks an evaluator twice gets the same twice; a new file starts anew."""
     file = ResultFile(tmp_path / "results.json")
     file.append([{"a": 1}])
     for _ in range(2):
         file.join()
         assert json.loads(file.path.read_text()) == [{"a": 1}]
-    file.clear()
+    file = ResultFile(tmp_path / "results.json")
     file.join()
     assert json.loads(file.path.read_text()) == []
