@@ -167,22 +167,4 @@ void first_highest_float64(const double* scores, int64_t classes, int64_t pixels
   first_highest<double, int64_t>(scores, classes, pixels, row, out);
 }
 
-int64_t rle_characters(const int64_t* numbers, const int64_t* lengths, int64_t count, char* text, int64_t* ends) {
-  char* next = text;
-  for (int64_t k = 0; k < count; ++k) {
-    for (int64_t i = 0; i < lengths[k]; ++i) {
-      int64_t rest = numbers[i] - (i > 2 ? numbers[i - 2] : 0);
-      for (bool more = true; more;) {
-        const int64_t bits = rest & 31;
-        rest >>= 5;
-        more = rest != (bits & 16 ? -1 : 0);
-        *next++ = static_cast<char>((bits | more << 5) + 48);
-      }
-    }
-    numbers += lengths[k];
-    ends[k] = next - text;
-  }
-  return next - text;
-}
-
 }  // extern "C"

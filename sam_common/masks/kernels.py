@@ -78,30 +78,6 @@ def first_highest(rows: np.ndarray) -> np.ndarray | None:
     return best
 
 
-def rle_characters(numbers: np.ndarray, lengths: np.ndarray) -> list[str] | None:
-    """The text of encodings as COCO compresses them (`rle.py`), [K] of them after each other.
-
-    Args:
-        numbers: int64, all of them, each in 0 … 2³¹-1.
-        lengths: [K] int64, how many of the numbers belong to each.
-    """
-    if (library := _library()) is None:
-        return None
-    numbers, lengths = (np.ascontiguousarray(array, dtype=np.int64) for array in (numbers, lengths))
-    if lengths.sum() != numbers.size:
-        raise ValueError(f"{numbers.size} numbers are not of lengths that add up to {lengths.sum()}")
-    if numbers.size and not 0 <= numbers.min() <= numbers.max() < 2**31:
-        raise ValueError(f"numbers must lie in 0..2³¹-1, got {numbers.min()}..{numbers.max()}")
-    text, ends = np.empty(_MOST_CHARACTERS * numbers.size, dtype=np.uint8), np.empty(lengths.size, dtype=np.int64)
-    library.rle_characters(_pointer(numbers), _pointer(lengths), _integer(lengths.size), _pointer(text), _pointer(ends))
-    whole, stops = text[: ends[-1] if ends.size else 0].tobytes().decode("ascii"), ends.tolist()
-    return [whole[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
-
-
-_MOST_CHARACTERS = 7
-"""Of a number, five bits each: 35 hold the difference of two numbers below 2³¹ and its sign."""
-
-
 def _library() -> ctypes.CDLL | None:
     try:
         return load(_SOURCE)

@@ -22,7 +22,6 @@ from torch import Tensor
 from sam_common.boxes.boxes import tight_boxes, xywh
 from sam_common.contracts import RLE, Segmentation
 from sam_common.errors import UserError
-from sam_common.masks import kernels
 
 _FARTHEST = 100_000
 """Pixels that a polygon may lie off the origin; the time to draw one grows with the length of its edges."""
@@ -39,26 +38,28 @@ def encode_labels(labels: Tensor | np.ndarray) -> dict[int, RLE]:
     All of them in one pass over the runs of equal labels; the bytes are those of `encode_mask`.
     """
     labels = np.asarray(labels)
-    if labels.size and labels.min() >= 0 and labels.max() < 2**16:
+    if not labels.size:
+        return {}
+    if labels.min() >= 0 and labels.max() < 2**16:
         labels = labels.astype(np.uint16)  # moved and sorted in a fraction of the time
     columns = labels.ravel(order="F")
     starts = run_starts(columns)
     ends = np.append(starts[1:], columns.size)
     order = np.argsort(columns[starts], kind="stable")  # label after label, the runs of each where they were
     starts, ends, owners = starts[order], ends[order], columns[starts][order]
-    first = np.flatnonzero(np.append(True, owners[1:] != owners[:-1])) if owners.size else starts
+    first = run_starts(owners)
     before = np.append(0, ends[:-1])
     before[first] = 0
     counts = np.stack([starts - before, ends - starts], axis=1)  # pixels that are not the label's, and that are
 
     # A label's numbers: both of every run, and what is left behind the last one, if anything is.
-    last = np.append(first[1:], owners.size)[: first.size] - 1
+    last = np.append(first[1:], owners.size) - 1
     rest = columns.size - ends[last]
+    numbers = np.insert(counts.ravel(), 2 * (last + 1)[rest > 0], rest[rest > 0]).astype(np.uint32)
     lengths = 2 * (last - first + 1) + (rest > 0)
-    numbers = np.insert(counts.ravel(), 2 * (last + 1)[rest > 0], rest[rest > 0])
-    texts = kernels.rle_characters(numbers, lengths) or _characters(numbers, lengths)
-    size = [int(side) for side in labels.shape]
-    return {int(label): {"size": size.copy(), "counts": text} for label, text in zip(owners[first], texts, strict=True)}
+    parts = [{"size": labels.shape, "counts": part} for part in np.split(numbers, lengths.cumsum()[:-1])]
+    encoded = codec.frPyObjects(parts, *labels.shape)
+    return {int(label): _as_json(rle) for label, rle in zip(owners[first], encoded, strict=True)}
 
 
 def area_and_box(mask: Tensor | np.ndarray) -> dict[str, Any]:
@@ -154,29 +155,6 @@ def as_rle(segmentation: Segmentation, height: int, width: int) -> RLE:
 
 def _as_json(rle: dict[str, Any]) -> RLE:
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
-
-
-def _characters(numbers: np.ndarray, lengths: np.ndarray) -> list[str]:
-    """The text of each encoding, `lengths` of the numbers after each other."""
-    begin = np.cumsum(lengths) - lengths
-    place = np.arange(numbers.size) - np.repeat(begin, lengths)
-    rest = numbers.astype(np.int32)  # of an image with fewer than 2³¹ pixels
-    differs = np.flatnonzero(place > 2)
-    rest[differs] -= numbers[differs - 2]
-    columns, present = [], []
-    more = np.ones(numbers.size, dtype=bool)
-    while more.any():
-        bits = rest & 31
-        rest >>= 5
-        present.append(more)
-        more = more & np.where(bits & 16, rest != -1, rest != 0)
-        columns.append((bits | (more << 5)) + 48)
-    if not columns:
-        return []
-    written = np.stack(present, axis=1)
-    text = np.stack(columns, axis=1).astype(np.uint8)[written].tobytes().decode("ascii")
-    ends = np.cumsum(np.add.reduceat(written.sum(1), begin)).tolist()
-    return [text[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _checked_polygon(polygon: Any, where: str) -> list[float]:

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 
-from sam_common.io.native import KERNELS_VARIABLE
-from sam_common.masks import kernels, rle
+from sam_common.masks import kernels
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -57,24 +55,3 @@ def test_first_highest_is_argmax(dtype):
     np.testing.assert_array_equal(kernels.first_highest(rows[::-1]), rows[::-1].argmax(0))
     with pytest.raises(ValueError, match="are int32"):
         kernels.first_highest(rows.view(np.int32))
-
-
-@settings(deadline=None, max_examples=60)
-@given(arrays(np.int64, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3)))
-def test_the_same_encodings_without_it(labels):
-    """Byte for byte what NumPy writes; that both are pycocotools' is `test_rle.py`'s."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(KERNELS_VARIABLE, "pytorch")
-        expected = rle.encode_labels(labels)
-    assert rle.encode_labels(labels) == expected
-
-
-def test_characters_of_large_numbers():
-    """Equality at the ends of what five bits a character hold, and nothing at all."""
-    numbers, lengths = np.array([0, 15, 16, 31, 2**29, 0, 2**31 - 1, 5, 1], np.int64), np.array([8, 1], np.int64)
-    assert kernels.rle_characters(numbers, lengths) == rle._characters(numbers, lengths)
-    assert kernels.rle_characters(numbers[:0], lengths[:0]) == []
-    with pytest.raises(ValueError, match="must lie in"):
-        kernels.rle_characters(numbers + 2**31, lengths)
-    with pytest.raises(ValueError, match="add up"):
-        kernels.rle_characters(numbers, lengths[:1])
