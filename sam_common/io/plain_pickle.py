@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import pickletools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class _Name:
     """A name in place of what it would import: a key of `_CALLS`, or numpy's array type."""
 
     def __init__(self, name: str) -> None:
+        if name not in _CALLS and name != _ARRAY_TYPE:
+            raise _Refused(f"the name {name.replace(' ', '.')}, which is not imported")
         self.name = name
 
 
@@ -97,15 +99,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
 }
 _ARRAY_TYPE = "numpy ndarray"
 
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_TUPLE": tuple,
-    "MARK": lambda: _MARK,
-}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "MARK": _MARK}
 _VALUES = frozenset(
     (
         *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -152,105 +146,65 @@ class _Machine:
         if name in _VALUES:
             self.stack.append(argument)
         elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name]())
+            self.stack.append(_CONSTANTS[name])
+        elif name in _CONTAINERS:
+            kind, number = _CONTAINERS[name]
+            self.stack.append(kind(self._take(number)))
+        elif name in ("APPEND", "APPENDS"):
+            values = self._take(1 if name == "APPEND" else None)
+            self._top(list, "an append to").extend(values)
+        elif name in ("SETITEM", "SETITEMS"):
+            values = self._take(2 if name == "SETITEM" else None)
+            self._top(dict, "an entry of").update(_pairs(values))
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            self.memo[len(self.memo) if name == "MEMOIZE" else argument] = self.stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            self.stack.append(self.memo[argument])
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            self.stack.append(_Name(argument if name == "GLOBAL" else "{} {}".format(*self._take(2))))
+        elif name == "REDUCE":
+            function, arguments = self._take(2)
+            if not isinstance(function, _Name) or function.name not in _CALLS:
+                raise _Refused("a call of something that is no function of numpy's arrays")
+            self.stack.append(_CALLS[function.name](*arguments))
+        elif name == "BUILD":
+            (state,) = self._take(1)
+            self._top((_Array, _Dtype), "a state of").build(state)
         elif name not in _IGNORED:
-            action = getattr(self, f"_{name.lower()}", None)
-            if action is None:
-                raise _Refused(f"the instruction {name}, which plain data does not need")
-            action(argument)
+            raise _Refused(f"the instruction {name}, which plain data does not need")
 
-    def _take(self, number: int) -> list[Any]:
-        if number > len(self.stack):
+    def _take(self, number: int | None) -> list[Any]:
+        """The values on top of the stack, which leave it: so many, or all above the last mark, which goes too."""
+        if number is None:
+            first = max(index for index, value in enumerate(self.stack) if value is _MARK)
+        elif number <= len(self.stack):
+            first = len(self.stack) - number
+        else:
             raise IndexError("the stack is empty")
-        taken = self.stack[len(self.stack) - number :]
-        del self.stack[len(self.stack) - number :]
+        taken = self.stack[first:] if number is not None else self.stack[first + 1 :]
+        del self.stack[first:]
         return [value.values if isinstance(value, _Array) else value for value in taken]
 
-    def _take_to_mark(self) -> list[Any]:
-        place = max(index for index, value in enumerate(self.stack) if value is _MARK)
-        taken = self._take(len(self.stack) - place)
-        return taken[1:]
+    def _top(self, kind: type | tuple[type, ...], action: str) -> Any:
+        """What lies on top of the stack, which must be of this kind."""
+        if not isinstance(self.stack[-1], kind):
+            raise _Refused(f"{action} {type(self.stack[-1]).__name__}")
+        return self.stack[-1]
 
-    # --- containers
 
-    def _append(self, _: Any) -> None:
-        self._extend(self._take(1))
+def _pairs(values: list[Any]) -> dict[Any, Any]:
+    return dict(zip(values[::2], values[1::2], strict=True))
 
-    def _appends(self, _: Any) -> None:
-        self._extend(self._take_to_mark())
 
-    def _extend(self, values: Sequence[Any]) -> None:
-        target = self.stack[-1]
-        if not isinstance(target, list):
-            raise _Refused(f"an append to {type(target).__name__}")
-        target.extend(values)
-
-    def _setitem(self, _: Any) -> None:
-        self._update(self._take(2))
-
-    def _setitems(self, _: Any) -> None:
-        self._update(self._take_to_mark())
-
-    def _update(self, values: Sequence[Any]) -> None:
-        target = self.stack[-1]
-        if not isinstance(target, dict):
-            raise _Refused(f"an entry of {type(target).__name__}")
-        target.update(zip(values[::2], values[1::2], strict=True))
-
-    def _list(self, _: Any) -> None:
-        self.stack.append(self._take_to_mark())
-
-    def _dict(self, _: Any) -> None:
-        values = self._take_to_mark()
-        self.stack.append(dict(zip(values[::2], values[1::2], strict=True)))
-
-    def _tuple(self, _: Any) -> None:
-        self.stack.append(tuple(self._take_to_mark()))
-
-    def _tuple1(self, _: Any) -> None:
-        self.stack.append(tuple(self._take(1)))
-
-    def _tuple2(self, _: Any) -> None:
-        self.stack.append(tuple(self._take(2)))
-
-    def _tuple3(self, _: Any) -> None:
-        self.stack.append(tuple(self._take(3)))
-
-    # --- memory
-
-    def _put(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
-
-    _binput = _long_binput = _put
-
-    def _memoize(self, _: Any) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
-
-    def _get(self, index: int) -> None:
-        self.stack.append(self.memo[index])
-
-    _binget = _long_binget = _get
-
-    # --- numpy
-
-    def _global(self, name: str) -> None:
-        if name not in _CALLS and name != _ARRAY_TYPE:
-            raise _Refused(f"the name {name.replace(' ', '.')}, which is not imported")
-        self.stack.append(_Name(name))
-
-    def _stack_global(self, _: Any) -> None:
-        module, name = self._take(2)
-        self._global(f"{module} {name}")
-
-    def _reduce(self, _: Any) -> None:
-        function, arguments = self._take(2)
-        if not isinstance(function, _Name) or function.name not in _CALLS:
-            raise _Refused("a call of something that is no function of numpy's arrays")
-        self.stack.append(_CALLS[function.name](*arguments))
-
-    def _build(self, _: Any) -> None:
-        (state,) = self._take(1)
-        target = self.stack[-1]
-        if not isinstance(target, _Array | _Dtype):
-            raise _Refused(f"a state of {type(target).__name__}")
-        target.build(state)
+_CONTAINERS: dict[str, tuple[Callable[[list[Any]], Any], int | None]] = {
+    "EMPTY_LIST": (list, 0),
+    "EMPTY_DICT": (_pairs, 0),
+    "EMPTY_TUPLE": (tuple, 0),
+    "LIST": (list, None),
+    "DICT": (_pairs, None),
+    "TUPLE": (tuple, None),
+    "TUPLE1": (tuple, 1),
+    "TUPLE2": (tuple, 2),
+    "TUPLE3": (tuple, 3),
+}
+"""What makes a container, and of how many values; None: of those above the mark."""
