@@ -85,14 +85,13 @@ def build_test_loader(
     records: Sequence[Record],
     mapper: Mapper,
     *,
-    batch_size: int = 1,
     rank: int = 0,
     world_size: int = 1,
     num_workers: int = 0,
 ) -> BatchLoader:
-    """Every `world_size`-th record from `rank` on, once, in order: together the ranks see each record exactly once."""
-    indices = [(0, index) for index in range(rank, len(records), world_size)]
-    batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+    """Every `world_size`-th record from `rank` on, once, in order and one by one: together the ranks see each record
+    exactly once."""
+    batches = [[(0, index)] for index in range(rank, len(records), world_size)]
     return _loader(MappedRecords(records, mapper, seed=0), batches, num_workers)
 
 
@@ -111,53 +110,40 @@ def _hash(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-class TrainBatches:
-    """Yields, per iteration, this rank's list of (iteration, index of the record)."""
+class LevelBatches:
+    """Yields, per iteration, this rank's list of (iteration, index of the record): a batch of every level.
 
-    def __init__(self, length: int, seed: int, batch_size: int, start: int, rank: int, world_size: int) -> None:
-        self.length, self.seed, self.batch_size, self.start = length, seed, batch_size, start
+    Each level walks through its own records, in orders of its own.
+
+    Args:
+        levels: the level of each record, as a method that learns at several has them; elsewhere it is one for all.
+    """
+
+    def __init__(
+        self, levels: Sequence[int], seed: int, batch_size: int, start: int, rank: int, world_size: int
+    ) -> None:
+        self.batch_size, self.start = batch_size, start
         share = batch_size // world_size
         self.slots = range(rank * share, (rank + 1) * share)
+        self.members = [[i for i, level in enumerate(levels) if level == wanted] for wanted in sorted(set(levels))]
+        self.seeds = [seed, *(_hash(seed, "level", number) for number in range(1, len(self.members)))]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        walks = map(self._walk, self.members, self.seeds)
+        for parts in zip(*walks, strict=True):
+            yield [item for part in parts for item in part]
+
+    def _walk(self, members: Sequence[int], seed: int) -> Iterator[list[tuple[int, int]]]:
+        """The batches of one level, which has these records."""
         epoch, order = -1, torch.empty(0)
         for iteration in count(self.start):
             batch = []
             for slot in self.slots:
-                position = iteration * self.batch_size + slot
-                if position // self.length != epoch:
-                    epoch = position // self.length
-                    order = epoch_order(self.length, self.seed, epoch)
-                batch.append((iteration, int(order[position % self.length])))
+                turn, place = divmod(iteration * self.batch_size + slot, len(members))
+                if turn != epoch:
+                    epoch, order = turn, epoch_order(len(members), seed, turn)
+                batch.append((iteration, members[int(order[place])]))
             yield batch
-
-
-class LevelBatches:
-    """`TrainBatches` of records at several levels of an optimisation: each iteration has a batch of every level.
-
-    Each level walks through its own records, in orders of its own; one level is `TrainBatches` itself.
-
-    Args:
-        levels: the level of each record.
-    """
-
-    def __init__(
-        self, levels: Sequence[int], seed: int, batch_size: int, start: int = 0, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self.members = [[i for i, level in enumerate(levels) if level == wanted] for wanted in sorted(set(levels))]
-        seeds = [seed, *(_hash(seed, "level", number) for number in range(1, len(self.members)))]
-        self.parts = [
-            TrainBatches(len(members), of_level, batch_size, start, rank, world_size)
-            for members, of_level in zip(self.members, seeds, strict=True)
-        ]
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batches in zip(*self.parts, strict=True):
-            yield [
-                (iteration, members[index])
-                for members, batch in zip(self.members, batches, strict=True)
-                for iteration, index in batch
-            ]
 
 
 class MappedRecords(Dataset):
