@@ -29,8 +29,8 @@ from sam_common.boxes.config import add_boxes_config
 from sam_common.config import CfgNode, add_missing, defaults, get_cfg, one_of
 from sam_common.errors import UserError
 from sam_common.io.weights import state_sha256
-from sam_common.sam import build_sam, sam_from_cfg
-from sam_common.sam.build import Sam
+from sam_common.sam.build import Sam, build_sam
+from sam_common.sam.load import sam_from_cfg
 from sam_common.sam.paired_decoder import PairedDecoder
 
 GRADIENTS = ("first_order", "unrolled", "joint")

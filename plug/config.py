@@ -13,7 +13,8 @@ from plug.vanilla_sam import VanillaSAM
 from sam_common.boxes.config import add_boxes_config
 from sam_common.config import CfgNode, add_missing, defaults
 from sam_common.errors import UserError
-from sam_common.sam import build_sam, sam_from_cfg
+from sam_common.sam.build import build_sam
+from sam_common.sam.load import sam_from_cfg
 from sam_common.sam.paired_decoder import PairedDecoder
 
 

@@ -33,7 +33,8 @@ from sam_common.config import CfgNode, defaults
 from sam_common.errors import UserError
 from sam_common.io.weights import cache_folder
 from sam_common.layers.activation_checkpointing import checkpoint_activations
-from sam_common.sam import build_image_encoder, sam_from_cfg
+from sam_common.sam.build import build_image_encoder
+from sam_common.sam.load import sam_from_cfg
 
 POOLINGS: dict[str, type[nn.Module]] = {
     "ldp": LocalDiscriminativePooling,

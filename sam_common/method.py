@@ -109,11 +109,6 @@ def method_of(cfg: CfgNode) -> Method:
     return method
 
 
-def method_for(truth: str) -> Method | None:
-    """The method that learns from a kind of ground truth; None where none does."""
-    return next((method for method in methods() if truth in method.truths), None)
-
-
 def backward_of(cfg: CfgNode) -> Callable[[CfgNode, Any, torch.optim.Optimizer], Backward] | None:
     """What builds the iteration of a model that learns at several levels; None for all others."""
     method = find_method(cfg.MODEL.META_ARCHITECTURE)

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from amsam.data.image_masks import image_masks_spec
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.generated import FOLDER, Split, with_command
+from sam_common.data.generated.specs import FOLDER, with_command
 from sam_common.data.generated.textures import FloatArray, smooth_noise
+from sam_common.data.generated.writer import Split
 from sam_common.io.files import atomic_path, write_text
 
 _POINTS = 160  # along a worm

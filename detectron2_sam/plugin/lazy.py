@@ -19,7 +19,8 @@ from possam.text_embeddings import TextEmbeddings
 from sam_common.data.loader import BatchLoader, Mapper, build_test_loader, build_train_loader
 from sam_common.engine.build_evaluation import make_evaluators
 from sam_common.io.weights import cache_folder
-from sam_common.sam import build_image_encoder, load_sam_weights
+from sam_common.sam.build import build_image_encoder
+from sam_common.sam.load import load_sam_weights
 from sam_common.structures import Vocabulary
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from plug.data.coco_amodal import coco_amodal_spec
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.generated import FOLDER, SPLITS, Split, with_command
-from sam_common.data.generated.writer import read_info, write_json
+from sam_common.data.generated.specs import FOLDER, SPLITS, with_command
+from sam_common.data.generated.writer import Split, read_info, write_json
 from sam_common.masks.rle import segmentation_extent
 from sam_common.structures import Vocabulary
 

@@ -9,7 +9,7 @@ from possam.data.coco_instance import coco_instance_spec
 from possam.data.semantic_sets import semantic_specs
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec, Source
-from sam_common.data.generated import scene_specs
+from sam_common.data.generated.specs import scene_specs
 from sam_common.data.label_maps import label_maps_spec
 from sam_common.data.vocabulary_file import with_synonyms
 from sam_common.io.resources import resource

@@ -9,7 +9,7 @@ from sam_common.config import CfgNode, one_of
 from sam_common.contracts import Mapper, Record
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
-from sam_common.method import Method, method_for, methods
+from sam_common.method import Method, methods
 from sam_common.structures import Vocabulary
 
 
@@ -19,10 +19,9 @@ def method_of_spec(spec: DatasetSpec) -> Method:
     Raises:
         UserError: none does.
     """
-    one_of(f"the truth of {spec.name}", spec.truth, [kind for method in methods() for kind in method.truths])
-    method = method_for(spec.truth)
-    assert method is not None  # checked above
-    return method
+    known = {kind: method for method in methods() for kind in method.truths}
+    one_of(f"the truth of {spec.name}", spec.truth, known)
+    return known[spec.truth]
 
 
 def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[Sequence[Record], Mapper]:

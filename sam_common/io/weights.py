@@ -57,22 +57,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "detectron2_sam")
 
 
-def official_weights(name: str) -> Path:
-    """The local, verified file of official weights, downloaded where the cache does not hold it.
+def verified_file(official: OfficialFile, name: str) -> Path:
+    """The local, verified copy of a published file, downloaded where the cache does not hold it.
 
     Args:
-        name: a key of `OFFICIAL`.
+        name: what it is called where it is damaged.
 
     Raises:
-        UserError: the name is unknown, the download fails, or the file is not the published one.
+        UserError: the download fails, or the file is not the published one.
     """
-    if name not in OFFICIAL:
-        raise UserError(f"there are no official weights named {name!r}; known: {', '.join(OFFICIAL)}")
-    return verified_file(OFFICIAL[name], name)
-
-
-def verified_file(official: OfficialFile, name: str) -> Path:
-    """The local copy of a published file, called `name` where it is damaged; see `official_weights`."""
     path = cache_folder() / official.file_name
     if path.is_file():
         if not (found := _file_sha256(path)).startswith(official.sha256):

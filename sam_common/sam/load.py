@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sam_common.config import CfgNode
 from sam_common.errors import UserError
 from sam_common.io.resources import resource
-from sam_common.io.weights import OFFICIAL, misfits, official_weights, read_weights
+from sam_common.io.weights import OFFICIAL, misfits, read_weights, verified_file
 from sam_common.sam.build import SIZES, Sam
 from sam_common.sam.image_encoder import ImageEncoder
 
@@ -50,12 +50,14 @@ def load_sam_weights(sam: Sam | ImageEncoder, source: str | Path) -> None:
     if source == "random":
         draw_positions(_encoder(sam))
         return
-    path = _find(sam, source)
-    state = read_weights(path)
     prefix, left_out = ("", ()) if isinstance(sam, Sam) else ("image_encoder.", ("prompt_encoder.", "mask_decoder."))
     wanted = {prefix + name: tensor for name, tensor in sam.state_dict().items()}
-    given = {name: tensor for name, tensor in state.items() if not name.startswith(left_out)}
-    _check_size(wanted, given, path)
+    if source in _OFFICIAL_SIZE:  # so that the wrong gigabytes are not downloaded first
+        official = SIZES[_OFFICIAL_SIZE[str(source)]]
+        _check_size((official.dim, official.depth), wanted, source)
+    path = _find(source)
+    given = {name: tensor for name, tensor in read_weights(path).items() if not name.startswith(left_out)}
+    _check_size(_measure(given), wanted, path)
     if found := misfits(wanted, given):
         raise UserError(f"{path} does not fit this SAM: keys {found}; give weights with the official layout")
     sam.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in given.items()})
@@ -72,28 +74,25 @@ def _encoder(sam: Sam | ImageEncoder) -> ImageEncoder:
     return sam.image_encoder if isinstance(sam, Sam) else sam
 
 
-def _find(sam: Sam | ImageEncoder, source: str | Path) -> Path:
+def _find(source: str | Path) -> Path:
     if source == "embedded":
         return resource(EMBEDDED)
-    if source not in OFFICIAL:
-        path = Path(source)
-        if not path.is_file():
-            names = ", ".join((*OFFICIAL, "embedded", "random"))
-            raise UserError(f"MODEL.SAM.WEIGHTS: there is no file {source}; give a path or one of {names}")
-        return path
-    # Known by name, so that the wrong gigabytes are not downloaded first.
-    encoder = sam.image_encoder if isinstance(sam, Sam) else sam
-    official = SIZES[_OFFICIAL_SIZE[str(source)]]
-    asked = (encoder.pos_embed.shape[-1], len(encoder.blocks))
-    if asked != (official.dim, official.depth):
-        raise _another_size(str(source), (official.dim, official.depth), asked)
-    return official_weights(str(source))
+    if source in OFFICIAL:
+        return verified_file(OFFICIAL[str(source)], str(source))
+    path = Path(source)
+    if not path.is_file():
+        names = ", ".join((*OFFICIAL, "embedded", "random"))
+        raise UserError(f"MODEL.SAM.WEIGHTS: there is no file {source}; give a path or one of {names}")
+    return path
 
 
-def _check_size(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
-    asked, found = _measure(wanted), _measure(given)
-    if found is not None and asked is not None and found != asked:
-        raise _another_size(str(path), found, asked)
+def _check_size(found: tuple[int, int] | None, wanted: Mapping[str, Tensor], source: str | Path) -> None:
+    asked = _measure(wanted)
+    if asked is not None and found not in (None, asked):
+        raise UserError(
+            f"{source} looks like {_describe(found)} but {_describe(asked)} was asked for; "
+            "change MODEL.SAM.SIZE or MODEL.SAM.WEIGHTS"
+        )
 
 
 def _measure(state: Mapping[str, Tensor]) -> tuple[int, int] | None:
@@ -102,13 +101,6 @@ def _measure(state: Mapping[str, Tensor]) -> tuple[int, int] | None:
         return None
     blocks = {name.split(".")[2] for name in state if name.startswith("image_encoder.blocks.")}
     return state["image_encoder.pos_embed"].shape[-1], len(blocks)
-
-
-def _another_size(source: str, found: tuple[int, int], asked: tuple[int, int]) -> UserError:
-    return UserError(
-        f"{source} looks like {_describe(found)} but {_describe(asked)} was asked for; "
-        "change MODEL.SAM.SIZE or MODEL.SAM.WEIGHTS"
-    )
 
 
 def _describe(measure: tuple[int, int]) -> str:

@@ -15,7 +15,8 @@ from amsam.config import build_box_rectangle, build_prompted_sam
 from amsam.data.worms import write_worms
 from detectron2_sam.commands import train as train_net
 from sam_common.errors import UserError
-from sam_common.sam import build_sam, load_sam_weights
+from sam_common.sam.build import build_sam
+from sam_common.sam.load import load_sam_weights
 from tests.amsam.test_amsam import config, entry
 from tests.amsam.test_run import arguments
 

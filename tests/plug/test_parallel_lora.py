@@ -11,7 +11,7 @@ from torch import nn
 from benchmarks import plug_branches
 from plug.parallel_lora import ParallelEncoder, ParallelLora
 from plug.resize_positions import resize_positions
-from sam_common.sam import build_image_encoder
+from sam_common.sam.build import build_image_encoder
 from sam_common.sam.image_encoder import ImageEncoder
 
 SIZE = 96  # 6 tokens: windows of 8 are padded

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from plug.resize_positions import resize_positions
 from sam_common.errors import UserError
-from sam_common.sam import build_image_encoder
+from sam_common.sam.build import build_image_encoder
 
 
 def test_a_resized_encoder_equals_segment_anythings_with_the_same_tables() -> None:

@@ -6,8 +6,9 @@ import torch
 
 from plug.config import build_vanilla_sam
 from sam_common.data.images import resize_image
-from sam_common.sam import build_sam, load_sam_weights
 from sam_common.sam.box_prompt import predict_masks_from_boxes
+from sam_common.sam.build import build_sam
+from sam_common.sam.load import load_sam_weights
 from tests.plug.test_plug import config
 
 MEAN, STD = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1), torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)

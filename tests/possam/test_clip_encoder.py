@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from possam import clip_encoder
 from possam.clip_encoder import PIXEL_MEAN, PIXEL_STD, ClipEncoder, build_clip
-from sam_common.data.generated import generate_scene, world_vocabulary
+from sam_common.data.generated.scene import generate_scene
+from sam_common.data.generated.vocabulary import world_vocabulary
 from sam_common.errors import UserError
 from sam_common.io.resources import resource
 from sam_common.layers.pixels import PixelNormalization

@@ -13,7 +13,8 @@ from detectron2_sam.commands.prepare.generated import prepare
 from possam.report import class_table, image_quality, picture_rows, quality_table
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.generated import scene_specs, seen_vocabulary
+from sam_common.data.generated.specs import scene_specs
+from sam_common.data.generated.vocabulary import seen_vocabulary
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.reporting.page import Part, Report, Section, render
 from sam_common.reporting.run_files import read_json

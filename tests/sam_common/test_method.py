@@ -6,8 +6,10 @@ import pytest
 
 from detectron2_sam.methods import methods
 from sam_common.config import get_cfg
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.engine.build_data import method_of_spec
 from sam_common.errors import UserError
-from sam_common.method import backward_of, build_model, find_method, method_for
+from sam_common.method import backward_of, build_model, find_method
 
 
 def test_an_unknown_meta_architecture_lists_the_known_ones() -> None:
@@ -22,7 +24,10 @@ def test_what_a_method_is_compared_with_belongs_to_it() -> None:
     """Every architecture and every kind of truth has one owner; only the method itself learns at several levels."""
     possam, plug, amsam = methods()
     assert find_method("VanillaSAM") is plug and find_method("BoxRectangle") is amsam and find_method("other") is None
-    assert method_for("semantic") is possam and method_for("masks") is amsam and method_for("depth") is None
+    for truth, owner in (("semantic", possam), ("masks", amsam)):
+        assert method_of_spec(DatasetSpec("a", list, tuple, truth=truth)) is owner
+    with pytest.raises(UserError, match="the truth of a is 'depth'; choose one of"):
+        method_of_spec(DatasetSpec("a", list, tuple, truth="depth"))
     kinds = [kind for method in methods() for kind in method.truths]
     assert len(kinds) == len(set(kinds))
     cfg = get_cfg()

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from possam.clip_encoder import build_clip
 from possam.local_discriminative_pooling import binary_masks
 from possam.text_embeddings import VILD_TEMPLATES
-from sam_common.data.generated import world_vocabulary
+from sam_common.data.generated.vocabulary import world_vocabulary
 from weights.tiny_encoders import clip as tiny_clip
 from weights.tiny_encoders import clip_data
 from weights.tiny_encoders.clip_data import Sentences, load_batch, loosen

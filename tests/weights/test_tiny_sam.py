@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from sam_common.data.generated import generate_scene
-from sam_common.sam import build_sam
+from sam_common.data.generated.scene import generate_scene
 from sam_common.sam.box_prompt import predict_masks_from_boxes
+from sam_common.sam.build import build_sam
 from sam_common.sam.load import load_sam_weights
 
 _MEAN = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)

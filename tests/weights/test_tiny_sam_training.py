@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from sam_common.data.generated import generate_scene, seen_vocabulary
-from sam_common.sam import build_sam
+from sam_common.data.generated.scene import generate_scene
+from sam_common.data.generated.vocabulary import seen_vocabulary
+from sam_common.sam.build import build_sam
 from sam_common.sam.load import load_sam_weights
 from weights.tiny_encoders import sam as tiny_sam
 

@@ -30,7 +30,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from possam.clip_encoder import ClipEncoder, build_clip
 from possam.local_discriminative_pooling import masked_average_pool
-from sam_common.data.generated import seen_vocabulary, world_vocabulary
+from sam_common.data.generated.vocabulary import seen_vocabulary, world_vocabulary
 from sam_common.evaluation.class_groups import seen_classes
 from sam_common.io.files import atomic_path
 

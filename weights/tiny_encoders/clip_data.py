@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from possam.clip_encoder import PIXEL_MEAN, PIXEL_STD, ClipEncoder
 from possam.text_embeddings import VILD_TEMPLATES
-from sam_common.data.generated import generate_scene, world_vocabulary
+from sam_common.data.generated.scene import generate_scene
+from sam_common.data.generated.vocabulary import world_vocabulary
 from sam_common.layers.pixels import PixelNormalization
 
 _MASK_STRIDE = 4  # of PosSAM's mask logits

@@ -25,10 +25,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sam_common.boxes.boxes import tight_boxes
-from sam_common.data.generated import Scene, generate_scene, seen_vocabulary, world_vocabulary
+from sam_common.data.generated.scene import Scene, generate_scene
+from sam_common.data.generated.vocabulary import seen_vocabulary, world_vocabulary
 from sam_common.layers.pixels import PixelNormalization
-from sam_common.sam import Sam, build_sam
 from sam_common.sam.box_prompt import predict_masks_from_boxes
+from sam_common.sam.build import Sam, build_sam
 from sam_common.sam.load import load_sam_weights
 from sam_common.structures import Vocabulary
 

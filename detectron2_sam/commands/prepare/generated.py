@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from detectron2_sam.methods import methods
-from sam_common.data.generated import draw_scenes
+from sam_common.data.generated.specs import draw_scenes
 
 
 def prepare(root: Path, *, train: int, test: int, seed: int = 0, size: int = 256, workers: int = 2) -> None:

@@ -43,11 +43,6 @@ class Thing:
     whole: BoolArray
     visible: BoolArray
 
-    @property
-    def occlusion(self) -> float:
-        """The hidden share of its area, 0..1."""
-        return 1 - _share(self.visible, self.whole)
-
 
 @dataclass(frozen=True, eq=False)
 class Scene:

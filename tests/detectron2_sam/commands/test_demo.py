@@ -20,7 +20,7 @@ from plug.evaluation.evaluator import AmodalEvaluator
 from plug.structures import AmodalInstances
 from sam_common.data import catalog
 from sam_common.data.coco_panoptic import read_ground_truth
-from sam_common.data.generated import seen_vocabulary
+from sam_common.data.generated.vocabulary import seen_vocabulary
 from sam_common.engine.checkpoint import frozen_sha256, trained_state
 from sam_common.engine.evaluation import write_report
 from sam_common.errors import UserError

@@ -10,7 +10,8 @@ import pytest
 from detectron2_sam.commands.prepare.generated import prepare
 from plug.data.annotations import read_amodal
 from plug.data.generated import generated_amodal_specs
-from sam_common.data.generated import generate_scene, seen_vocabulary, world_vocabulary
+from sam_common.data.generated.scene import generate_scene
+from sam_common.data.generated.vocabulary import seen_vocabulary, world_vocabulary
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,9 @@ from segment_anything.modeling import Sam as OfficialSam
 from torch import nn
 
 from sam_common.errors import UserError
-from sam_common.sam import build_image_encoder, build_sam, load_sam_weights, predict_masks_from_boxes
+from sam_common.sam.box_prompt import predict_masks_from_boxes
+from sam_common.sam.build import build_image_encoder, build_sam
+from sam_common.sam.load import load_sam_weights
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from sam_common.errors import UserError
 from sam_common.io.weights import state_sha256
-from sam_common.sam import build_image_encoder, build_sam, load, load_sam_weights
+from sam_common.sam import load
+from sam_common.sam.build import build_image_encoder, build_sam
+from sam_common.sam.load import load_sam_weights
 
 
 @pytest.fixture()

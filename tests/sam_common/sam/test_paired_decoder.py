@@ -8,7 +8,7 @@ import pytest
 import torch
 from segment_anything.modeling import MaskDecoder, TwoWayTransformer
 
-from sam_common.sam import build_sam
+from sam_common.sam.build import build_sam
 from sam_common.sam.paired_decoder import PairedDecoder
 
 

@@ -11,7 +11,9 @@ from pycocotools import mask as rle_codec
 
 from detectron2_sam.commands.prepare.generated import prepare
 from sam_common.data.coco_panoptic import read_ground_truth
-from sam_common.data.generated import generate_scene, scene_specs, seen_vocabulary, world_vocabulary
+from sam_common.data.generated.scene import generate_scene
+from sam_common.data.generated.specs import scene_specs
+from sam_common.data.generated.vocabulary import seen_vocabulary, world_vocabulary
 from sam_common.data.images import read_image, read_segment_ids
 from sam_common.errors import UserError
 
