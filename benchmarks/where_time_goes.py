@@ -18,13 +18,14 @@ import torch
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from detectron2_sam.commands.train.build import build_batches, register_datasets
 from detectron2_sam.methods import full_cfg, methods
 from possam.config import build_possam
 from possam.possam import PosSAM
 from sam_common.config import CfgNode
 from sam_common.data import catalog
 from sam_common.data.loader import build_test_loader
-from sam_common.engine.build import build_batches, build_optimizer, register_datasets
+from sam_common.engine.build import build_optimizer
 from sam_common.engine.build_data import test_set
 from sam_common.engine.build_evaluation import make_evaluators
 from sam_common.evaluation.evaluator import Evaluator

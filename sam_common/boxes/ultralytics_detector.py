@@ -141,7 +141,8 @@ def read_yolo(path: str) -> tuple[str, dict[int, str], dict[str, Tensor]]:
     except Exception as error:  # a damaged file fails in many ways
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read as a YOLO model: {reason}") from error
-    model = next((content[key] for key in ("ema", "model") if _is_saved(content, key)), None)
+    parts = [content.get(key) for key in ("ema", "model")] if isinstance(content, dict) else []
+    model = next((part for part in parts if isinstance(part, _Saved)), None)
     told = vars(model) if model is not None else {}
     description, names = told.get("yaml"), told.get("names")
     file = Path(str(description.get("yaml_file", ""))).name if isinstance(description, dict) else ""
@@ -154,10 +155,6 @@ def read_yolo(path: str) -> tuple[str, dict[int, str], dict[str, Tensor]]:
     except (RecursionError, AttributeError, TypeError) as error:  # parts of the wrong kind, or one inside itself
         raise UserError(f"{path} is no YOLO model: its layers are damaged") from error
     return file, {index: str(name) for index, name in names.items()}, weights
-
-
-def _is_saved(content: Any, key: str) -> bool:
-    return isinstance(content, dict) and isinstance(content.get(key), _Saved)
 
 
 def _tensors(saved: _Saved, prefix: str) -> Iterator[tuple[str, Tensor]]:

@@ -11,18 +11,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from sam_common.config import CfgNode, one_of
-from sam_common.contracts import Batch
-from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.loader import build_train_loader
-from sam_common.engine.build_data import training_set
-from sam_common.engine.build_evaluation import build_validation, check_evaluation, evaluate_all
-from sam_common.engine.checkpoint import Checkpointer, read_checkpoint
-from sam_common.engine.launch import choose_precision, grad_scaler
+from sam_common.engine.checkpoint import read_checkpoint
+from sam_common.engine.launch import choose_precision
 from sam_common.engine.optimizer import (
     build_adamw,
     cosine_factor,
@@ -32,23 +26,11 @@ from sam_common.engine.optimizer import (
     poly_factor,
     trainable_parameters,
 )
-from sam_common.engine.trainer import BEST, Plan, Trainer
+from sam_common.engine.trainer import Plan
 from sam_common.errors import UserError
 from sam_common.method import Backward, backward_of, method_of
 
 logger = logging.getLogger(__name__)
-
-
-def register_datasets(cfg: CfgNode) -> None:
-    """Makes the builtin data sets and those of `DATASETS.REGISTER` known.
-
-    Raises:
-        UserError: an entry is wrong, or `DATASETS.TRAIN` or `.TEST` names an unknown data set.
-    """
-    catalog.register_builtin()
-    catalog.register_from_config(cfg.DATASETS.REGISTER)
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        catalog.get(name)
 
 
 def check_output_dir(cfg: CfgNode, *, resume: bool, eval_only: bool) -> None:
@@ -116,62 +98,6 @@ def build_plan(cfg: CfgNode) -> Plan:
         norm_type=clip.NORM_TYPE,
         accumulate=solver.ACCUMULATE,
         seed=cfg.SEED,
-    )
-
-
-def build_batches(cfg: CfgNode, *, rank: int, world_size: int) -> Callable[[int], Iterable[Batch]]:
-    """First iteration -> the training batches of a rank from there on, of all data sets of `DATASETS.TRAIN`."""
-    records, mapper = training_set(cfg, [catalog.get(name) for name in cfg.DATASETS.TRAIN])
-
-    def batches(start_iteration: int) -> Iterable[Batch]:
-        return build_train_loader(
-            records,
-            mapper,
-            seed=cfg.SEED,
-            batch_size=cfg.SOLVER.IMS_PER_BATCH,
-            start_iteration=start_iteration,
-            rank=rank,
-            world_size=world_size,
-            parts=cfg.SOLVER.ACCUMULATE,
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-        )
-
-    return batches
-
-
-def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file: str) -> Trainer:
-    """The trainer of a run that writes to `OUTPUT_DIR`.
-
-    Raises:
-        UserError: a value of the configuration, or a data set to train or test on, cannot be used.
-    """
-    check_training(cfg, model, map(catalog.get, cfg.DATASETS.TRAIN))
-    check_evaluation(cfg, model)
-    for name in cfg.DATASETS.TEST:  # what is missing would show only after the training
-        catalog.get(name).load()
-    optimizer = build_optimizer(cfg, model)
-    backward = build_backward(cfg, model, optimizer, device=fabric.device, world_size=fabric.world_size)
-    validate = build_validation(cfg, [catalog.get(name) for name in cfg.DATASETS.TRAIN])
-    evaluated = cfg.OUTPUT_DIR if validate is None else str(Path(cfg.OUTPUT_DIR, f"{BEST}.pth"))
-    checkpointer = Checkpointer(
-        model,
-        Path(cfg.OUTPUT_DIR),
-        optimizer=optimizer,
-        scaler=grad_scaler(fabric),
-        config=cfg.dump(),
-        config_file=config_file,
-    )
-    return Trainer(
-        fabric,
-        model,
-        optimizer,
-        plan=build_plan(cfg),
-        lr_factor=build_lr_factor(cfg),
-        batches=build_batches(cfg, rank=fabric.global_rank, world_size=fabric.world_size),
-        checkpointer=checkpointer,
-        evaluate=partial(evaluate_all, cfg, fabric, model, evaluated),
-        validate=None if validate is None else lambda _, stopped: validate(model, fabric.autocast(), stopped),
-        backward=backward,
     )
 
 

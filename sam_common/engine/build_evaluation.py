@@ -2,95 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from torch import nn
 
-from sam_common.config import CfgNode, one_of
+from sam_common.config import CfgNode
 from sam_common.contracts import as_model
-from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.loader import build_test_loader
 from sam_common.engine.build_data import method_of_spec, test_set
-from sam_common.engine.evaluation import copypaste, dataset_facts, evaluate, format_report, write_report
-from sam_common.engine.launch import share_buffers
+from sam_common.engine.evaluation import evaluate
 from sam_common.engine.trainer import BEST
-from sam_common.evaluation.evaluator import Evaluator, Evaluators, Results, served
+from sam_common.evaluation.evaluator import Evaluator, Evaluators, Results
 from sam_common.structures import Vocabulary
-
-logger = logging.getLogger(__name__)
-
-
-def check_evaluation(cfg: CfgNode, model: nn.Module) -> None:
-    """Finds what would stop an evaluation, before it or the training before it begins.
-
-    Args:
-        model: with `outputs`, the set of keys of what it makes of an image.
-
-    Raises:
-        UserError: `TEST.EVALUATORS` is unknown, or a data set of `DATASETS.TEST` serves nothing that the model makes.
-    """
-    one_of("TEST.EVALUATORS, without --engine detectron2,", cfg.TEST.EVALUATORS, ("auto", "native"))
-    for spec in map(catalog.get, cfg.DATASETS.TEST):
-        served(spec.name, method_of_spec(spec).truths[spec.truth], as_model(model).outputs)
-
-
-def evaluate_all(
-    cfg: CfgNode, fabric: Fabric, model: nn.Module, checkpoint: str, iteration: int, stopped: Callable[[], bool]
-) -> dict[str, Results] | None:
-    """Evaluates every data set of `DATASETS.TEST` as its spec asks, prints tables and writes reports.
-
-    Args:
-        model: the bare model, on its device.
-        checkpoint, iteration: what is evaluated, for the report; the iteration is -1 before the first.
-
-    Returns:
-        Data set -> results; None when `stopped()` ended it.
-    """
-    check_evaluation(cfg, model)
-    share_buffers(model)
-    facts = {"engine": "fabric", **checkpoint_facts(cfg, checkpoint), "iteration": iteration}
-    results: dict[str, Results] = {}
-    for name in cfg.DATASETS.TEST:
-        outcome = _evaluate_one(cfg, fabric, model, catalog.get(name), facts, stopped)
-        if outcome is None:
-            return None
-        results[name] = outcome
-    return results
-
-
-def _evaluate_one(
-    cfg: CfgNode,
-    fabric: Fabric,
-    model: nn.Module,
-    spec: DatasetSpec,
-    facts: dict[str, Any],
-    stopped: Callable[[], bool],
-) -> Results | None:
-    folder, seen = Path(cfg.OUTPUT_DIR) / "inference" / spec.name, as_model(model).training_vocabulary or None
-    records, mapper = test_set(cfg, spec)
-    loader = build_test_loader(
-        records,
-        mapper,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-    )
-    evaluators = Evaluators(spec.name, make_evaluators(spec, folder, seen))
-    results = evaluate(as_model(model), loader, evaluators, name=spec.name, autocast=fabric.autocast(), stopped=stopped)
-    if results is None:
-        return None
-    facts = {**dataset_facts(spec, seen), **facts, **evaluators.facts()}
-    if fabric.is_global_zero:
-        write_report(folder / "results.json", results, facts)
-        for line in (format_report(results, facts), *copypaste(results)):
-            logger.info(line)
-    return results
 
 
 def checkpoint_facts(cfg: CfgNode, checkpoint: str) -> dict[str, Any]:

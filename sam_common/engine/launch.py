@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import lightning_fabric
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision, Precision
@@ -122,19 +121,6 @@ def grad_scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
     """The scaler that float16 needs; None in other precisions."""
     precision = fabric.strategy.precision
     return precision.scaler if isinstance(precision, MixedPrecision) else None
-
-
-def describe(fabric: Fabric, kernels: str) -> str:
-    """What runs, for the first line of the log: engine, device, precision, processes, kernels (`Method.kernels`),
-    versions."""
-    precision = fabric.strategy.precision
-    kind = precision.precision if isinstance(precision, MixedPrecision) else "float32"
-    device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else str(fabric.device)
-    return (
-        f"engine: fabric {lightning_fabric.__version__}; device: {device}; precision: {kind}; "
-        f"processes: {fabric.world_size}, {torch.get_num_threads()} threads each; "
-        f"{f'{kernels}; ' if kernels else ''}torch {torch.__version__}"
-    )
 
 
 def launch(

@@ -1,8 +1,7 @@
-"""What a run says: log.txt, the console, metrics.json and TensorBoard events."""
+"""What a training says of itself: a line on the log now and then, metrics.json and TensorBoard events."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import logging
@@ -11,61 +10,15 @@ import resource
 import statistics
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
-from sam_common.errors import Interrupted, UserError
 from sam_common.io.files import write_text
 
 logger = logging.getLogger(__name__)
-
-
-class _Console(logging.Handler):
-    """Standard output, above any progress bar."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-
-
-@contextlib.contextmanager
-def log_to(directory: Path, rank: int) -> Iterator[None]:
-    """Logs to the console and `directory/log.txt`, which also tells how the run ended if by an exception.
-
-    Ranks above 0 log to `log.txt.rank<R>`, and only warnings to the console.
-
-    Raises:
-        UserError: the directory cannot be made or written to.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(directory / (f"log.txt.rank{rank}" if rank else "log.txt"))
-    except OSError as error:
-        raise UserError(f"cannot write to {directory}: {error.strerror}; choose another OUTPUT_DIR") from error
-    console = _Console()
-    console.setLevel(logging.WARNING if rank else logging.INFO)
-    root, level = logging.getLogger(), logging.getLogger().level
-    for handler in (console, file):
-        handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", datefmt="%m/%d %H:%M:%S"))
-        root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    except Exception as error:
-        expected = isinstance(error, UserError | Interrupted)
-        message = f"ended: {error}" if expected else "ended by an unexpected error"
-        file.handle(
-            logger.makeRecord(__name__, logging.ERROR, "", 0, message, (), None if expected else sys.exc_info())
-        )
-        raise
-    finally:
-        root.setLevel(level)
-        for handler in (console, file):
-            root.removeHandler(handler)
-            handler.close()
 
 
 def peak_memory(device: torch.device) -> int:

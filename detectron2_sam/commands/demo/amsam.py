@@ -14,11 +14,12 @@ from amsam.report import picture_row, scores_table
 from amsam.structures import name_of
 from detectron2_sam.commands.demo.run import Demo, Shown, train_net
 from detectron2_sam.commands.fewshot.runs import AMSAM, BASELINES
+from detectron2_sam.commands.loss_curve import loss_curve
 from detectron2_sam.methods import full_cfg
 from sam_common.data import catalog
 from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
 from sam_common.reporting.page import Part, PictureRow, Section
-from sam_common.reporting.run_files import evenly, loss_curve, read_json
+from sam_common.reporting.run_files import evenly, read_json
 
 CONFIG = "amsam_T"
 TEST = "generated_worms_test"

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from detectron2_sam.commands.demo.run import NUM_TEST, Demo, Shown, train_net
+from detectron2_sam.commands.loss_curve import loss_curve
 from plug.report import METRICS, amodal_picture_rows, amodal_table
 from sam_common.data import catalog
 from sam_common.reporting.page import Part, Section
-from sam_common.reporting.run_files import loss_curve, read_json
+from sam_common.reporting.run_files import read_json
 
 CONFIG = "plug_T"
 TEST = "generated_test_amodal"

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from detectron2_sam.commands.demo.run import NUM_TEST, Demo, Shown, train_net
+from detectron2_sam.commands.loss_curve import loss_curve
 from possam.report import class_table, picture_rows, quality_table
 from sam_common.data import catalog
 from sam_common.evaluation.class_groups import GROUPS
 from sam_common.evaluation.panoptic_quality import METRICS
 from sam_common.reporting.page import Cell, Part, Section, Table
-from sam_common.reporting.run_files import loss_curve, read_json
+from sam_common.reporting.run_files import read_json
 
 CONFIG = "possam_T"
 TRAIN, TEST = "generated_train_panoptic", "generated_test_panoptic"

@@ -15,12 +15,12 @@ from amsam.report import class_table, picture_row, scores_table, worst
 from amsam.structures import MaskRecord, name_of
 from detectron2_sam.commands.fewshot.plan import TEST, Plan, Split
 from detectron2_sam.commands.fewshot.runs import AMSAM, Runs
+from detectron2_sam.commands.loss_curve import loss_curve
+from detectron2_sam.commands.train.build import register_datasets
 from sam_common.config import CfgNode
 from sam_common.data import catalog
-from sam_common.engine.build import register_datasets
 from sam_common.io.files import atomic_path
 from sam_common.reporting.page import Cell, Part, PictureRow, Report, Section, Spread, Table
-from sam_common.reporting.run_files import loss_curve
 
 WORST = 10
 

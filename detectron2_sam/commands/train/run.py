@@ -11,21 +11,21 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from detectron2_sam.commands.train.build import build_trainer, evaluate_all, register_datasets
+from detectron2_sam.commands.train.log import describe, log_to
 from detectron2_sam.methods import full_cfg, methods
 from sam_common.config import CfgNode, get_cfg
-from sam_common.engine.build import build_trainer, check_levels, check_output_dir, register_datasets, run_seed
-from sam_common.engine.build_evaluation import evaluate_all
+from sam_common.engine.build import check_levels, check_output_dir, run_seed
 from sam_common.engine.checkpoint import frozen_sha256, last_checkpoint, load_trained, read_checkpoint
 from sam_common.engine.launch import (
     choose_device,
     choose_precision,
-    describe,
     is_first_process,
     launch,
     started_by_torchrun,
     stop_on_signals,
 )
-from sam_common.engine.logging import MetricsWriter, log_to
+from sam_common.engine.logging import MetricsWriter
 from sam_common.errors import Interrupted, UserError
 from sam_common.evaluation.evaluator import Results
 from sam_common.io.files import write_text

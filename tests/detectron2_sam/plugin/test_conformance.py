@@ -24,6 +24,7 @@ from torch import Tensor
 
 import detectron2_sam
 from amsam.data.worms import write_worms
+from detectron2_sam.commands.train.build import build_batches
 from detectron2_sam.plugin.datasets import load_standard_records, register_datasets, spec_of
 from detectron2_sam.plugin.trainer import Trainer
 from plug.data.annotations import boxes_of, read_amodal
@@ -31,7 +32,6 @@ from sam_common.data import catalog
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.label_maps import read_label_map
 from sam_common.data.loader import build_test_loader
-from sam_common.engine.build import build_batches
 from sam_common.engine.build_data import test_set as mapped_test_set
 from sam_common.masks.rle import decode_segmentation
 from tests.detectron2_sam.plugin.test_engines import assert_same

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from detectron2_sam.commands.train.build import check_evaluation
 from detectron2_sam.methods import full_cfg
 from sam_common.config import get_cfg
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.engine.build import build_lr_factor
 from sam_common.engine.build_data import training_set
-from sam_common.engine.build_evaluation import check_evaluation
 from sam_common.errors import UserError
 from sam_common.method import methods
 from sam_common.structures import Category

@@ -1,0 +1,76 @@
+"""What a run says on the console and in log.txt."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning_fabric
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from tqdm import tqdm
+
+from sam_common.errors import Interrupted, UserError
+
+logger = logging.getLogger(__name__)
+
+
+class _Console(logging.Handler):
+    """Standard output, above any progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+
+
+@contextlib.contextmanager
+def log_to(directory: Path, rank: int) -> Iterator[None]:
+    """Logs to the console and `directory/log.txt`, which also tells how the run ended if by an exception.
+
+    Ranks above 0 log to `log.txt.rank<R>`, and only warnings to the console.
+
+    Raises:
+        UserError: the directory cannot be made or written to.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(directory / (f"log.txt.rank{rank}" if rank else "log.txt"))
+    except OSError as error:
+        raise UserError(f"cannot write to {directory}: {error.strerror}; choose another OUTPUT_DIR") from error
+    console = _Console()
+    console.setLevel(logging.WARNING if rank else logging.INFO)
+    root, level = logging.getLogger(), logging.getLogger().level
+    for handler in (console, file):
+        handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", datefmt="%m/%d %H:%M:%S"))
+        root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    except Exception as error:
+        expected = isinstance(error, UserError | Interrupted)
+        message = f"ended: {error}" if expected else "ended by an unexpected error"
+        file.handle(
+            logger.makeRecord(__name__, logging.ERROR, "", 0, message, (), None if expected else sys.exc_info())
+        )
+        raise
+    finally:
+        root.setLevel(level)
+        for handler in (console, file):
+            root.removeHandler(handler)
+            handler.close()
+
+
+def describe(fabric: Fabric, kernels: str) -> str:
+    """What runs, for the first line of the log: engine, device, precision, processes, kernels (`Method.kernels`),
+    versions."""
+    precision = fabric.strategy.precision
+    kind = precision.precision if isinstance(precision, MixedPrecision) else "float32"
+    device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else str(fabric.device)
+    return (
+        f"engine: fabric {lightning_fabric.__version__}; device: {device}; precision: {kind}; "
+        f"processes: {fabric.world_size}, {torch.get_num_threads()} threads each; "
+        f"{f'{kernels}; ' if kernels else ''}torch {torch.__version__}"
+    )
