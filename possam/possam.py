@@ -22,8 +22,9 @@ from possam.clip_encoder import ClipEncoder
 from possam.criterion import Criterion
 from possam.panoptic_inference import instances, panoptic, semantic, semantic_labels
 from possam.side_stream import side_stream
+from possam.structures import SegmentationInput
 from possam.text_embeddings import TextEmbeddings
-from sam_common.contracts import Losses, SegmentationInput, SegmentationOutput
+from sam_common.contracts import Losses, SegmentationOutput
 from sam_common.errors import UserError
 from sam_common.evaluation.class_groups import seen_classes
 from sam_common.layers.padding import crop_and_resize, normalize_and_pad, pad

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypedDict, cast
 
 from torch import Tensor, nn
 
-from sam_common.structures import Instances, Segments, Vocabulary
+from sam_common.structures import Instances, Vocabulary
 
 
 class RLE(TypedDict):
@@ -87,14 +87,6 @@ class ModelInput(TypedDict):
     width: int
     file_name: str
     image_id: int | str
-
-
-class SegmentationInput(ModelInput, total=False):
-    """`segments`, at h × w, and `seed`, which keys the draws of the losses, in training."""
-
-    vocabulary: Vocabulary
-    segments: Segments
-    seed: int
 
 
 class PanopticSegment(TypedDict, total=False):

@@ -38,7 +38,7 @@ from sam_common.evaluation.evaluator import Evaluator, Results
 from sam_common.evaluation.mask_ap import average_precision, coco_library
 from sam_common.evaluation.result_file import ResultFile
 from sam_common.layers.processes import gather, is_main_process
-from sam_common.masks.rle import encode_mask, segmentation_area
+from sam_common.masks.rle import encode_mask, segmentation_extent
 
 _AMODAL, _VISIBLE = "segmentation", "visible_segmentation"  # in the truth and in the results
 _ONE_CLASS = {"id": 1, "name": "any"}
@@ -177,7 +177,7 @@ class AmodalEvaluator(Evaluator):
     def _area(self, entry: dict[str, Any], key: str) -> int:
         record = self.records[entry["image_id"]]
         where = f"{record['file_name']}, annotation {entry['id']}"
-        return segmentation_area(entry[key], record["height"], record["width"], where)
+        return segmentation_extent(entry[key], record["height"], record["width"], where)[1]
 
 
 def _compare(amodal: Tensor, visible: Tensor | None, true_amodal: Tensor, true_visible: Tensor) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from sam_common.data.coco_json import (
 )
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
-from sam_common.masks.rle import checked_segmentation, segmentation_area
+from sam_common.masks.rle import checked_segmentation, segmentation_extent
 
 _XYWH = 1  # Detectron2's BoxMode.XYWH_ABS
 
@@ -65,7 +65,7 @@ def _parse_annotation(entry: dict, record: SegmentationRecord, where: str) -> An
     size = record["height"], record["width"]
     segmentation = checked_segmentation(entry["segmentation"], *size, where)
     if "area" not in entry:
-        entry = entry | {"area": segmentation_area(segmentation, *size, where)}
+        entry = entry | {"area": segmentation_extent(segmentation, *size, where)[1]}
     return {
         "bbox": _parse_box(entry, where),
         "bbox_mode": _XYWH,

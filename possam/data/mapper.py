@@ -17,7 +17,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from possam.data.segments import read_targets
-from sam_common.contracts import SegmentationInput, SegmentationRecord
+from possam.structures import SegmentationInput
+from sam_common.contracts import SegmentationRecord
 from sam_common.data.images import fit_size, read_item, resize_image, shortest_edge_size
 from sam_common.structures import Segments, Vocabulary
 

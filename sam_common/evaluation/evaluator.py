@@ -91,17 +91,13 @@ class Evaluators:
         self.name, self.evaluators = name, evaluators
         self._threads = ThreadPoolExecutor(len(evaluators), "evaluator")
         self._under_way: list[Future[None]] = []
-        self._reset_own()
-
-    def _reset_own(self) -> None:
         self._made: set[str] = set()
         self._num_images = 0
 
     def reset(self) -> None:
         """Forgets all images, and what went wrong with them."""
         wait(self._under_way)
-        self._under_way = []
-        self._reset_own()
+        self._under_way, self._made, self._num_images = [], set(), 0
         for evaluator in self.evaluators:
             evaluator.reset()
 

@@ -62,23 +62,15 @@ def shared_pixels(
     listed = [np.array([0, *(segment["id"] for segment in few)], dtype=np.int32) for few in both]
     if (areas := kernels.joint_areas(true_ids.numpy(), predicted_ids.numpy(), *listed)) is not None:
         return torch.from_numpy(areas)
-    true_runs, predicted_runs, lengths = joint_runs(true_ids, predicted_ids)
+    flat = [ids.numpy().ravel() for ids in (true_ids, predicted_ids)]
+    starts = run_starts(*flat)  # some thousands: what is done run by run costs next to nothing
+    true_runs, predicted_runs = (torch.from_numpy(ids[starts]) for ids in flat)
+    lengths = torch.from_numpy(np.diff(starts, append=true_ids.numel()))
     truth = index_truth(record, true_runs)
     predicted, unknown = index_segments(predicted_runs, torch.from_numpy(listed[1][1:]))
     if len(unknown):
         raise ValueError(f"the prediction of {record['file_name']} has ids without segments_info: {unknown}")
     return joint_areas(truth, predicted, len(record["segments_info"]), len(segments), lengths=lengths)
-
-
-def joint_runs(true_ids: Tensor, predicted_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Two id maps [H, W] as runs in which neither changes: the ids of both and the number of pixels, [R] each.
-
-    A picture has some thousands of them: what is done run by run costs next to nothing.
-    """
-    true, predicted = true_ids.numpy().ravel(), predicted_ids.numpy().ravel()
-    starts = run_starts(true, predicted)
-    lengths = np.diff(starts, append=true.size)
-    return torch.from_numpy(true[starts]), torch.from_numpy(predicted[starts]), torch.from_numpy(lengths)
 
 
 def joint_areas(

@@ -14,7 +14,7 @@ from torch import Tensor
 from sam_common.contracts import Annotation, SegmentationRecord
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.label_maps import read_label_map
-from sam_common.masks.rle import encode_labels, encode_mask, segmentation_area
+from sam_common.masks.rle import encode_labels, encode_mask, segmentation_extent
 from sam_common.structures import Vocabulary
 
 IGNORE = -1
@@ -61,7 +61,7 @@ def read_instances(record: SegmentationRecord, vocabulary: Vocabulary) -> list[A
 def _area(record: SegmentationRecord, entry: Annotation) -> int:
     """Pixels of an instance whose data set does not tell; Detectron2's reader drops what COCO's JSON says."""
     where = f"{record['file_name']}, annotation {entry.get('id')}"
-    return segmentation_area(entry["segmentation"], record["height"], record["width"], where)
+    return segmentation_extent(entry["segmentation"], record["height"], record["width"], where)[1]
 
 
 def _things(record: SegmentationRecord, vocabulary: Vocabulary) -> list[Annotation]:

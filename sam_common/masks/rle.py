@@ -118,11 +118,6 @@ def decode_segmentation(segmentation: Segmentation, height: int, width: int, whe
     return torch.from_numpy(np.repeat(inside, runs).reshape(width, height)).T
 
 
-def segmentation_area(segmentation: Segmentation, height: int, width: int, where: str) -> int:
-    """Its number of pixels."""
-    return segmentation_extent(segmentation, height, width, where)[1]
-
-
 def segmentation_extent(segmentation: Segmentation, height: int, width: int, where: str) -> tuple[list[int], int]:
     """The tight box [x, y, width, height] of a checked segmentation, zeros where it is empty, and its number of pixels.
 

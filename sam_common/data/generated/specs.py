@@ -46,7 +46,7 @@ def draw_scenes(
         Split(folder, "test", seed, _FIRST_TEST_INDEX, test, size, world_vocabulary()),
     )
     for split in splits:
-        write_split(split, workers=workers)
+        write_split(split, workers)
     return splits
 
 

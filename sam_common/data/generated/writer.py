@@ -72,21 +72,20 @@ class Split:
         return range(self.first_index, self.first_index + self.count)
 
 
-def write_split(split: Split, *, workers: int = 2) -> bool:
-    """Writes a split unless it is there, complete and with the same parameters; returns whether it drew scenes.
+def write_split(split: Split, workers: int) -> None:
+    """Writes a split unless it is there, complete and with the same parameters.
 
     The panoptic JSON is written last and atomically: where it is, the scenes are complete.
 
     Raises:
         UserError: the folder cannot be written to.
     """
-    drawn = not is_complete(split)
+    if is_complete(split):
+        return
     try:
-        if drawn:
-            _draw_split(split, workers)
+        _draw_split(split, workers)
     except OSError as error:
         raise UserError(f"cannot write the generated data set to {split.root}: {error.strerror}") from error
-    return drawn
 
 
 def _draw_split(split: Split, workers: int) -> None:
