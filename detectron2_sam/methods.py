@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib import import_module
 
 from sam_common import method
@@ -30,9 +31,16 @@ def register_datasets(root: str | os.PathLike | None = None) -> None:
     catalog.register_builtin(root)
 
 
-def full_cfg() -> CfgNode:
-    """The shared keys and those of every method."""
+def full_cfg(config_file: str | os.PathLike = "", options: Sequence[str] = ()) -> CfgNode:
+    """The shared keys and those of every method, with the values of a configuration file, and of KEY, VALUE, ….
+
+    Raises:
+        UserError: the file or an option cannot be used.
+    """
     cfg = get_cfg()
     for each in methods():
         each.add_config(cfg)
+    if config_file:
+        cfg.merge_from_file(config_file)
+    cfg.merge_from_list(options)
     return cfg

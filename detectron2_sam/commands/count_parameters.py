@@ -35,9 +35,7 @@ def main(argv: Sequence[str]) -> None:
     from detectron2_sam.methods import full_cfg
     from sam_common.method import build_model
 
-    cfg = full_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = full_cfg(args.config_file, args.opts)
     cfg.MODEL.SAM.WEIGHTS = cfg.MODEL.CLIP.WEIGHTS = "random"  # nothing is read to be counted
     with torch.device("meta"):
         model = build_model(cfg)

@@ -267,7 +267,9 @@ def examine(config_file: str = "", opts: Sequence[str] = ()) -> list[Finding]:
     cfg = None
     if config_file:
         try:
-            cfg = _configuration(config_file, opts)
+            from detectron2_sam.methods import full_cfg
+
+            cfg = full_cfg(config_file, opts)
         except Exception as error:  # a doctor reports what breaks, also without the packages
             found.append(Finding("configuration", config_file, False, _line(error), "correct it", needed=True))
     parts: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
@@ -287,15 +289,6 @@ def examine(config_file: str = "", opts: Sequence[str] = ()) -> list[Finding]:
             fix = "correct that, or first what stands above"
             found.append(Finding(section, section, False, f"cannot be examined: {_line(error)}", fix, needed=True))
     return found
-
-
-def _configuration(config_file: str, opts: Sequence[str]) -> Any:
-    from detectron2_sam.methods import full_cfg
-
-    cfg = full_cfg()
-    cfg.merge_from_file(config_file)
-    cfg.merge_from_list(list(opts))
-    return cfg
 
 
 def _bounds() -> dict[str, str]:

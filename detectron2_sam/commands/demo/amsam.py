@@ -54,12 +54,10 @@ def amsam_part(run: Path, answers: Mapping[str, Mapping[str, float]]) -> Shown:
         answers: the metrics of `AMSAM` and of the baselines.
     """
     rows = picture_rows(run)
-    cfg = full_cfg()
-    cfg.merge_from_file(CONFIG)
     text = (
         f"{answers[AMSAM]['n']:.0f} pictures of luminous worms, which the tiny SAM never met. AM-SAM has seen "
-        f"{cfg.DATASETS.SHOTS} others with their masks; half of them taught its weights, the other half its prompt "
-        "and chose which weights to keep. All three are told the box of the truth."
+        f"{full_cfg(CONFIG).DATASETS.SHOTS} others with their masks; half of them taught its weights, the other half "
+        "its prompt and chose which weights to keep. All three are told the box of the truth."
     )
     table = scores_table({words: [means] for words, means in answers.items()}, "Answers to the same pictures")
     sections = [
@@ -81,8 +79,7 @@ def amsam_part(run: Path, answers: Mapping[str, Mapping[str, float]]) -> Shown:
 @torch.inference_mode()
 def picture_rows(run: Path) -> list[PictureRow]:
     """Input, truth and prediction of `PICTURES` images, spread evenly over the test set."""
-    cfg = full_cfg()
-    cfg.merge_from_file(CONFIG)
+    cfg = full_cfg(CONFIG)
     path, spec = run / "model_best.pth", catalog.get(TEST)
     model = build_amsam(cfg).eval()
     load_trained(model, read_checkpoint(path), str(path), frozen=frozen_sha256(model))

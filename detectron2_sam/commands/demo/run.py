@@ -43,9 +43,7 @@ class Demo:
 
     def iterations(self, config: str) -> int:
         """Of the training of a configuration file."""
-        cfg = full_cfg()
-        cfg.merge_from_file(config)
-        return max(1, round(self.fraction * cfg.SOLVER.MAX_ITER))
+        return max(1, round(self.fraction * full_cfg(config).SOLVER.MAX_ITER))
 
     @contextmanager
     def phase(self, name: str, announcement: str) -> Iterator[None]:

@@ -78,8 +78,7 @@ class Plan:
             owner = next((by for own, by in OWN.items() if key == own or key.startswith(f"{own}.")), None)
             if owner is not None:
                 raise UserError(f"{key} is set by {owner}; leave it out")
-        cfg = full_cfg()
-        cfg.merge_from_file(self.config_file)
+        cfg = full_cfg(self.config_file)
         if cfg.MODEL.META_ARCHITECTURE != "AMSAM":
             raise UserError(f"{self.config_file} is for {cfg.MODEL.META_ARCHITECTURE}; give one of AMSAM")
         half = (self.shots + 1) // 2
@@ -210,14 +209,12 @@ def check_output(plan: Plan, of: Split) -> None:
 def _asked(plan: Plan, of: Split) -> dict[str, Any]:
     """With names of what the files hold: where one was mended since, earlier numbers are not those of this command."""
     asked = {key: getattr(plan, key) for key in plan.__dataclass_fields__ if key != "output"}
-    cfg = full_cfg()
-    cfg.merge_from_file(plan.config_file)
     told = [path for path in (plan.classes, plan.boxes) if path and Path(path).is_file()]
     return asked | {
         "images in the folder": f"{len(of.records)}, {_sha256([name_of(record).encode() for record in of.records])}",
         "content of images": _content(record["file_name"] for record in of.records),
         "content of masks": _content(record["mask_file_name"] for record in of.records),
-        "content of the configuration": _sha256([cfg.dump().encode()]),
+        "content of the configuration": _sha256([full_cfg(plan.config_file).dump().encode()]),
         "content of the classes and the boxes": _content(told),
     }
 

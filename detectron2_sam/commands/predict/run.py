@@ -61,9 +61,7 @@ def make_task(args: argparse.Namespace, inputs: list[Input]) -> Task:
         return LabelsTask(args, inputs, None)
     if args.config_file is None:
         raise UserError("give the model: --config, or the --adapter of a few-shot training")
-    cfg = full_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = full_cfg(args.config_file, args.opts)
     able = {method.name: method.prediction for method in methods() if method.prediction is not None}
     one_of("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, able)
     return able[cfg.MODEL.META_ARCHITECTURE](args, inputs, cfg)

@@ -25,7 +25,6 @@ from detectron2_sam.commands import doctor
 from detectron2_sam.commands.cli import program_process
 from detectron2_sam.commands.reproduce.table import Row, Table, Training
 from detectron2_sam.methods import full_cfg
-from sam_common.config import CfgNode
 from sam_common.engine.launch import StopFlag, stop_on_signals
 from sam_common.errors import Interrupted, UserError
 from sam_common.text import some
@@ -69,7 +68,7 @@ class Runner:
         self.lacks = {row: self._find_lacking(row) for row in self.plan}
 
     def _find_lacking(self, row: Row) -> list[doctor.Finding]:
-        cfg = resolve(row.training.config, row.settings)
+        cfg = full_cfg(row.training.config, row.settings)
         if not row.training.trains or self.is_trained(row):
             cfg.DATASETS.TRAIN = ()
         found = [*doctor.datasets(cfg), *doctor.weights(cfg), *doctor.boxes(cfg)]
@@ -241,20 +240,12 @@ def check_settings(folder: Path, config: str, options: Sequence[str]) -> None:
         then = dict(_leaves(yaml.safe_load(known.read_text(encoding="utf-8"))))
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
         raise UserError(f"{known} is damaged: delete its folder and give the same command again") from error
-    now = dict(_leaves(yaml.safe_load(resolve(config, options).dump())))
+    now = dict(_leaves(yaml.safe_load(full_cfg(config, options).dump())))
     skipped = _NO_MATTER | ({"MODEL.WEIGHTS"} if known.parent != folder else set())
     other = [key for key in sorted(now.keys() & then.keys() - skipped) if now[key] != then[key]]
     if other:
         told = some([f"{key} {then[key]}, now {now[key]}" for key in other], most=3)
         raise UserError(f"{folder} was run with other settings ({told}): delete it, or give another --output")
-
-
-def resolve(config: str, options: Sequence[str]) -> CfgNode:
-    """A configuration file with overrides, KEY, VALUE, …"""
-    cfg = full_cfg()
-    cfg.merge_from_file(config)
-    cfg.merge_from_list(list(options))
-    return cfg
 
 
 def _leaves(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -36,9 +36,7 @@ logger = logging.getLogger("detectron2_sam.commands.train")
 
 def setup(args: argparse.Namespace) -> CfgNode:
     """The configuration, checked as far as the command line and the disk allow before any process starts."""
-    cfg = full_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = full_cfg(args.config_file, args.opts)
     register_datasets(cfg)
     args.num_gpus = processes_here(args.num_gpus, args.num_machines)
     device = choose_device(cfg.MODEL.DEVICE, args.num_gpus)
