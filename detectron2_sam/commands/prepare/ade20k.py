@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, write_label_map
+from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, write_image
 from sam_common.data.images import read_class_indices, read_image, write_segment_ids
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
@@ -135,7 +135,7 @@ def _check(holds: bool | np.bool_, path: Path, what: str) -> None:
 def write(split: Split, content: Content) -> Entry:
     """Writes the two PNGs of one image, where they are not there yet."""
     entry, labels, ids = content
-    write_label_map(split.label_map(entry.stem), np.where(labels < 0, OTHER, labels).astype(np.uint8))
+    write_image(split.label_map(entry.stem), np.where(labels < 0, OTHER, labels).astype(np.uint8))
     png = split.panoptic_png(entry.stem)
     if not split.semantic_only and not png.is_file():
         write_segment_ids(png, torch.from_numpy(ids))

@@ -12,13 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, tell_count, write_label_map
+from detectron2_sam.commands.prepare.preparation import convert_images, exit_status, tell_count
 from possam.data.semantic_sets import FOLDERS, NUM_IMAGES
 from sam_common.data.images import read_image
 from sam_common.errors import UserError
-from sam_common.io.files import atomic_path
 from sam_common.io.resources import resource
 
 OTHER = 65535
@@ -42,11 +40,10 @@ class Split:
             raise UserError(f"there are no images in {folder}; see detectron2-sam prepare ade20k_full --help")
         return found
 
-    def image(self, source: Path) -> Path:
-        return self.root / "images_detectron2" / self.folder / source.name
-
-    def label_map(self, source: Path) -> Path:
-        return self.root / "annotations_detectron2" / self.folder / f"{source.stem}.tif"
+    def targets(self, source: Path) -> tuple[Path, Path]:
+        """Its smaller image and its label map."""
+        image = self.root / "images_detectron2" / self.folder / source.name
+        return image, self.root / "annotations_detectron2" / self.folder / f"{source.stem}.tif"
 
 
 def class_indices() -> NDArray[np.uint16]:
@@ -58,12 +55,12 @@ def class_indices() -> NDArray[np.uint16]:
     return index_of
 
 
-Content = tuple[Path, NDArray[np.uint8], NDArray[np.uint16]]
-"""Of one image: its source, its pixels [H, W, 3], its class indices [H, W]."""
+def read(source: Path, index_of: NDArray[np.uint16]) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    """Pixels [H, W, 3] and class indices [H, W], made smaller.
 
-
-def read(source: Path, index_of: NDArray[np.uint16]) -> Content:
-    """One image and its truth, made smaller; UserError where a file is missing, damaged or of another size."""
+    Raises:
+        UserError: a file is missing, damaged or of another size.
+    """
     image = read_image(source).permute(1, 2, 0).contiguous().numpy()
     truth = source.with_name(f"{source.stem}_seg.png")
     red, green, _ = read_image(truth).numpy().astype(np.int64)
@@ -74,7 +71,7 @@ def read(source: Path, index_of: NDArray[np.uint16]) -> Content:
     if size != (image.shape[1], image.shape[0]):
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-    return source, image, labels
+    return image, labels
 
 
 def smaller(width: int, height: int) -> tuple[int, int]:
@@ -85,33 +82,15 @@ def smaller(width: int, height: int) -> tuple[int, int]:
     return round(width / shorter * SHORTER_SIDE), round(height / shorter * SHORTER_SIDE)
 
 
-def write(split: Split, content: Content) -> None:
-    """Writes the two files of one image, where they are not there yet; the label map is the last."""
-    source, image, labels = content
-    if not split.image(source).is_file():
-        with atomic_path(split.image(source)) as temporary:
-            Image.fromarray(image).save(temporary)
-    write_label_map(split.label_map(source), labels)
-
-
 def prepare(split: Split, name: str, workers: int) -> list[str]:
     """Makes the files of a split; returns what was wrong with those that were skipped."""
-    sources, index_of = split.sources(), class_indices()
-    tell_count(f"ade20k_full {name}", len(sources), NUM_IMAGES["ade20k_full"][name])
-    _, broken = convert_all(
-        [source for source in sources if not (split.image(source).is_file() and split.label_map(source).is_file())],
-        lambda source: read(source, index_of),
-        lambda content: write(split, content),
-        title=f"ade20k_full {name}",
-        workers=workers,
-    )
-    return broken
+    sources, index_of, title = split.sources(), class_indices(), f"ade20k_full {name}"
+    tell_count(title, len(sources), NUM_IMAGES["ade20k_full"][name])
+    return convert_images(title, sources, split.targets, lambda source: read(source, index_of), workers=workers)
 
 
 def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     tree = args.root / "ADE20K_2021_17_01"
-    broken = []
-    for name in args.splits:
-        broken += prepare(Split(tree, FOLDERS[name]), name, args.workers)
-    return exit_status(broken)
+    splits = {name: Split(tree, FOLDERS[name]) for name in args.splits}
+    return exit_status([fault for name, split in splits.items() for fault in prepare(split, name, args.workers)])

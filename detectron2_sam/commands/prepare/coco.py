@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, write_label_map
+from detectron2_sam.commands.prepare.preparation import convert_images, exit_status
 from detectron2_sam.methods import register_datasets
 from sam_common.contracts import SegmentationRecord
 from sam_common.data import catalog
@@ -34,19 +34,14 @@ def prepare(panoptic: DatasetSpec, semantic: DatasetSpec, workers: int) -> list[
         raise UserError(f"{panoptic.files['json']} has classes that are not COCO's: {sorted(set(found) - set(names))}")
     index_of = np.array([names.index(name) for name in found], np.uint8)
 
-    def target(record: SegmentationRecord) -> Path:
+    def targets(record: SegmentationRecord) -> list[Path]:
         png = Path(record["pan_seg_file_name"]).relative_to(panoptic.files["panoptic"])
-        return Path(semantic.files["labels"]) / png
+        return [semantic.files["labels"] / png]
 
-    missing = [record for record in panoptic.load() if not target(record).is_file()]
-    _, broken = convert_all(
-        missing,
-        lambda record: (target(record), label_map(record, index_of)),
-        lambda result: write_label_map(*result),
-        title=semantic.name,
-        workers=workers,
-    )
-    return broken
+    def read(record: SegmentationRecord) -> list[NDArray[np.uint8]]:
+        return [label_map(record, index_of)]
+
+    return convert_images(semantic.name, panoptic.load(), targets, read, workers=workers)
 
 
 def main(args: argparse.Namespace) -> int:

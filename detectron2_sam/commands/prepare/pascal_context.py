@@ -9,13 +9,7 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
-from detectron2_sam.commands.prepare.preparation import (
-    convert_all,
-    exit_status,
-    read_names,
-    tell_count,
-    write_label_map,
-)
+from detectron2_sam.commands.prepare.preparation import convert_images, exit_status, read_names, tell_count
 from possam.data.semantic_sets import FOLDERS, NUM_IMAGES
 from sam_common.data.images import upright_size
 from sam_common.data.vocabulary_file import parse_vocabulary
@@ -59,31 +53,19 @@ def read(voc: Path, name: str) -> NDArray[np.uint16]:
 
 def prepare(root: Path, split: str, workers: int) -> list[str]:
     """Makes the label maps of a split; returns what was wrong with the files that were skipped."""
-    voc, annotations, frequent = root / "VOCdevkit/VOC2010", root / "pascal_ctx_d2", frequent_classes()
-    names = read_names(voc / "ImageSets/Main" / f"{split}.txt")
-    tell_count(f"pascal_context {split}", len(names), NUM_IMAGES["pascal_context"][split])
+    voc, annotations, title = root / "VOCdevkit/VOC2010", root / "pascal_ctx_d2", f"pascal_context {split}"
+    names, frequent = read_names(voc / "ImageSets/Main" / f"{split}.txt"), frequent_classes()
+    tell_count(title, len(names), NUM_IMAGES["pascal_context"][split])
 
-    def targets(name: str) -> tuple[Path, Path]:
-        folder = FOLDERS[split]
-        return (
-            annotations / f"annotations_ctx459/{folder}/{name}.tif",
-            annotations / f"annotations_ctx59/{folder}/{name}.png",
-        )
+    def targets(name: str) -> list[Path]:
+        files = f"annotations_ctx459/{FOLDERS[split]}/{name}.tif", f"annotations_ctx59/{FOLDERS[split]}/{name}.png"
+        return [annotations / file for file in files]
 
-    def write(content: tuple[str, NDArray[np.uint16]]) -> None:
-        name, numbers = content
-        of_459, of_59 = targets(name)
-        write_label_map(of_459, np.where(numbers > 0, numbers - 1, NONE_OF_459).astype(np.uint16))
-        write_label_map(of_59, frequent[numbers])
+    def maps(name: str) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+        numbers = read(voc, name)
+        return np.where(numbers > 0, numbers - 1, NONE_OF_459).astype(np.uint16), frequent[numbers]
 
-    _, broken = convert_all(
-        [name for name in names if not all(path.is_file() for path in targets(name))],
-        lambda name: (name, read(voc, name)),
-        write,
-        title=f"pascal_context {split}",
-        workers=workers,
-    )
-    return broken
+    return convert_images(title, names, targets, maps, workers=workers)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -65,15 +63,36 @@ def convert_all(
     return entries, broken
 
 
-def write_label_map(path: str | os.PathLike, labels: NDArray[np.uint8 | np.uint16]) -> None:
-    """Writes class indices [H, W] as a PNG, or a compressed TIFF by the suffix `.tif`, unless the file is there.
+def convert_images(
+    title: str,
+    items: Sequence[Item],
+    targets: Callable[[Item], Sequence[Path]],
+    read: Callable[[Item], Sequence[NDArray[Any]]],
+    *,
+    workers: int,
+) -> list[str]:
+    """Makes the images that `targets` names of each item, in this order, from what `read` gives for each of them.
 
-    A file that is there was written whole.
+    Items whose images are all there are passed by. Returns the errors of the items that could not be read.
     """
-    if not os.path.isfile(path):
-        options = {"compression": "tiff_deflate"} if Path(path).suffix == ".tif" else {}
+
+    def write(content: tuple[Sequence[Path], Sequence[NDArray[Any]]]) -> None:
+        for path, pixels in zip(*content, strict=True):
+            write_image(path, pixels)
+
+    missing = [item for item in items if not all(path.is_file() for path in targets(item))]
+    return convert_all(missing, lambda item: (targets(item), read(item)), write, title=title, workers=workers)[1]
+
+
+def write_image(path: Path, pixels: NDArray[Any]) -> None:
+    """Writes pixels [H, W] or [H, W, 3] in the format of the suffix, unless the file is there: then it is whole.
+
+    TIFFs are compressed without loss.
+    """
+    if not path.is_file():
+        options = {"compression": "tiff_deflate"} if path.suffix == ".tif" else {}
         with atomic_path(path) as temporary:
-            Image.fromarray(labels).save(temporary, **options)
+            Image.fromarray(pixels).save(temporary, **options)
 
 
 def read_names(path: Path) -> list[str]:
