@@ -13,13 +13,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from detectron2_sam.commands.demo import METHODS, amsam, plug, possam, run
-from detectron2_sam.commands.demo.run import Demo, Shown, device_name, duration
+from detectron2_sam.commands.demo.run import Demo, device_name, duration
 from detectron2_sam.commands.prepare.generated import prepare
 from detectron2_sam.methods import register_datasets
 from sam_common.data import catalog
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path
-from sam_common.reporting.page import Report, write_report
+from sam_common.reporting.page import Part, Report, write_report
 from sam_common.reporting.run_files import read_json
 
 DEMOS = dict(zip(METHODS, (possam.demo_possam, plug.demo_plug, amsam.demo_amsam), strict=True))
@@ -35,15 +35,15 @@ def main(args: argparse.Namespace) -> int:
     ):
         prepare(root, train=run.NUM_TRAIN, test=run.NUM_TEST)
     register_datasets(root)
-    shown = [DEMOS[name](demo) for name in args.methods]
+    parts = [DEMOS[name](demo) for name in args.methods]
     with demo.phase("report", "writing the report"):
-        write_report(demo.output / "report.html", build_report(demo, shown))
-        write_picture(demo.output / "picture.jpg", shown)
+        write_report(demo.output / "report.html", build_report(demo, parts))
+        write_picture(demo.output / "picture.jpg", parts)
     print(f"\n{demo.output / 'report.html'}: open it in a browser. {duration(sum(demo.seconds.values()))} in all.")
     return 0
 
 
-def build_report(demo: Demo, shown: Sequence[Shown]) -> Report:
+def build_report(demo: Demo, parts: Sequence[Part]) -> Report:
     total = duration(sum(demo.seconds.values()))
     facts = [
         ("command", f"detectron2-sam demo --output {demo.output} --seed {demo.seed} --fraction {demo.fraction:g}"),
@@ -55,15 +55,16 @@ def build_report(demo: Demo, shown: Sequence[Shown]) -> Report:
         ("software", f"Python {platform.python_version()}, PyTorch {torch.__version__}"),
         ("finished", time.strftime("%Y-%m-%d %H:%M %Z")),
     ]
-    *others, last = (one.part.title for one in shown)
+    *others, last = (part.title for part in parts)
     names = " and ".join([", ".join(others), last] if others else [last])
     lead = f"Tiny models, trained on drawn scenes and tested on others: {total} from nothing to this page."
-    return Report(f"{names} on a generated world", lead, [one.part for one in shown], facts)
+    return Report(f"{names} on a generated world", lead, parts, facts)
 
 
-def write_picture(path: Path, shown: Sequence[Shown], *, side: int = 400, gap: int = 10) -> None:
+def write_picture(path: Path, parts: Sequence[Part], *, side: int = 400, gap: int = 10) -> None:
     """Some picture rows of each method, every picture `side` pixels wide under its title, on white, as one JPEG."""
-    blocks = [(one.part.title, one.pictures[:_PICTURES]) for one in shown if one.pictures]
+    drawn = [(part.title, [row for section in part.sections for row in section.rows]) for part in parts]
+    blocks = [(title, rows[:_PICTURES]) for title, rows in drawn if rows]
     columns = max((len(rows[0].pictures) for _, rows in blocks), default=1)
     height = gap + sum(3 * gap + (side + gap) * len(rows) for _, rows in blocks)
     sheet = Image.new("RGB", ((side + gap) * columns + gap, height), "white")

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from detectron2_sam.commands.demo.run import NUM_TEST, Demo, Shown, train_net
-from detectron2_sam.commands.loss_curve import loss_curve
+from detectron2_sam.commands.demo.run import (
+    NUM_TEST,
+    Demo,
+    last_sections,
+    print_answers,
+    results_file,
+    test_only,
+    train_and_test,
+)
 from plug.report import METRICS, amodal_picture_rows, amodal_table
 from sam_common.data import catalog
 from sam_common.reporting.page import Part, Section
@@ -19,31 +26,25 @@ SAM = "SAM as it is, told the amodal box"
 VISIBLE = "the true visible mask taken as the answer"
 
 
-def demo_plug(demo: Demo) -> Shown:
+def demo_plug(demo: Demo) -> Part:
     """Trains and tests what is not trained and tested yet."""
-    run, sam, iterations = demo.output / "plug", demo.output / "sam_amodal_box", demo.iterations(CONFIG)
-    final = run / "model_final.pth"
-    if results_file(run).is_file() and final.is_file():
-        print(f"\n== PLUG is trained and tested already: {final}", flush=True)
-    else:
-        announcement = f"training PLUG, {iterations:,} iterations, then testing it on {NUM_TEST} scenes"
-        with demo.phase("training PLUG", announcement):
-            train_net(demo, CONFIG, run, "--resume", "SOLVER.MAX_ITER", iterations)
-    if not results_file(sam).is_file():
-        with demo.phase("testing SAM", "testing SAM as it is, told the boxes of the whole objects"):
-            train_net(demo, CONFIG, sam, "--eval-only", "MODEL.META_ARCHITECTURE", "VanillaSAM")
-    results = read_json(results_file(run))["results"]
+    run = demo.output / "plug"
+    own, of_sam = results_file(run, TEST), results_file(demo.output / "sam_amodal_box", TEST)
+    train_and_test(demo, "PLUG", CONFIG, run / "model_final.pth", own, f"{NUM_TEST} scenes")
+    announcement = "SAM as it is, told the boxes of the whole objects"
+    test_only(demo, "SAM", announcement, CONFIG, of_sam, "MODEL.META_ARCHITECTURE", "VanillaSAM")
+    results = read_json(own)["results"]
     answers = {
         PLUG: results["amodal"],
         MERGED: results["amodal_merged"],
         VISIBLE: results["visible_as_amodal"],
-        SAM: read_json(results_file(sam))["results"]["amodal"],
+        SAM: read_json(of_sam)["results"]["amodal"],
     }
-    print_answers(answers)
+    print_answers("mIoU", METRICS, answers, width=16)
     return plug_part(run, answers, visible=results["visible"]["mIoU"])
 
 
-def plug_part(run: Path, answers: Mapping[str, Mapping[str, float]], *, visible: float) -> Shown:
+def plug_part(run: Path, answers: Mapping[str, Mapping[str, float]], *, visible: float) -> Part:
     """The part of a trained and evaluated PLUG.
 
     Args:
@@ -52,7 +53,7 @@ def plug_part(run: Path, answers: Mapping[str, Mapping[str, float]], *, visible:
         visible: mIoU of its visible masks, per cent.
     """
     plug = answers[PLUG]
-    rows = amodal_picture_rows(results_file(run).parent, catalog.get(TEST))
+    rows = amodal_picture_rows(results_file(run, TEST).parent, catalog.get(TEST))
     text = (
         f"{plug['n']:.0f} objects; {plug['n_occ_strict']:.0f} have a hidden part (strict), or "
         f"{plug['n_occ_compat']:.0f} (compat). Each comes with a box: PLUG gets that of the part one sees, SAM that "
@@ -61,8 +62,7 @@ def plug_part(run: Path, answers: Mapping[str, Mapping[str, float]], *, visible:
     )
     sections = [
         Section("Whole objects and their hidden parts", [text], [amodal_table(answers, "Answers to the same objects")]),
-        Section(f"{len(rows)} pictures", ["Spread evenly over the test scenes, none chosen by hand."], rows=rows),
-        Section("Training", curves=[loss_curve(run / "metrics.json")]),
+        *last_sections(run, rows),
     ]
     highlights = [
         (f"{plug['mIoU_occ_strict']:.1f}", f"mIoU, hidden parts; SAM as it is: {answers[SAM]['mIoU_occ_strict']:.1f}"),
@@ -79,16 +79,4 @@ def plug_part(run: Path, answers: Mapping[str, Mapping[str, float]], *, visible:
         "One seed, a model of minutes that has met generated pictures only.",
     ]
     lead = "Amodal segmentation: from an image and the box of an object's visible part to the whole object."
-    return Shown(Part("PLUG", lead, highlights, sections, notes), rows)
-
-
-def results_file(run: Path) -> Path:
-    """Where an evaluation of the test scenes leaves its results."""
-    return run / "inference" / TEST / "results.json"
-
-
-def print_answers(answers: Mapping[str, Mapping[str, float]]) -> None:
-    width = max(map(len, answers))
-    print(f"\n{'mIoU':{width}}{''.join(f'{words:>16}' for words in METRICS.values())}")
-    for name, means in answers.items():
-        print(f"{name:{width}}{''.join(f'{means[key]:16.1f}' for key in METRICS)}")
+    return Part("PLUG", lead, highlights, sections, notes)

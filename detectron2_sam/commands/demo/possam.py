@@ -6,8 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from detectron2_sam.commands.demo.run import NUM_TEST, Demo, Shown, train_net
-from detectron2_sam.commands.loss_curve import loss_curve
+from detectron2_sam.commands.demo.run import (
+    NUM_TEST,
+    Demo,
+    last_sections,
+    results_file,
+    test_only,
+    train_and_test,
+)
 from possam.report import class_table, picture_rows, quality_table
 from sam_common.data import catalog
 from sam_common.evaluation.class_groups import GROUPS
@@ -25,28 +31,22 @@ ENSEMBLES = {
 }
 
 
-def demo_possam(demo: Demo) -> Shown:
+def demo_possam(demo: Demo) -> Part:
     """Trains and tests what is not trained and tested yet."""
-    run, iterations = demo.output / "possam", demo.iterations(CONFIG)
+    run = demo.output / "possam"
     final = run / "model_final.pth"
-    if quality_file(run).is_file() and final.is_file():
-        print(f"\n== PosSAM is trained and tested already: {final}", flush=True)
-    else:
-        announcement = f"training PosSAM, {iterations:,} iterations, then testing it on {NUM_TEST} scenes"
-        with demo.phase("training PosSAM", announcement):
-            train_net(demo, CONFIG, run, "--resume", "SOLVER.MAX_ITER", iterations)
+    train_and_test(demo, "PosSAM", CONFIG, final, quality_file(run), f"{NUM_TEST} scenes")
     folders = {name: run if name == "mase" else demo.output / "ensembles" / name for name in ENSEMBLES}
     for name, folder in folders.items():
-        if not quality_file(folder).is_file():
-            with demo.phase(f"testing {name}", f"testing the same weights, masks classified by {ENSEMBLES[name]}"):
-                options = ("MODEL.WEIGHTS", final, "MODEL.POSSAM.ENSEMBLE.NAME", name)
-                train_net(demo, CONFIG, folder, "--eval-only", *options)
+        announcement = f"the same weights, masks classified by {ENSEMBLES[name]}"
+        options = ("MODEL.WEIGHTS", final, "MODEL.POSSAM.ENSEMBLE.NAME", name)
+        test_only(demo, name, announcement, CONFIG, quality_file(folder), *options)
     qualities = {name: read_json(quality_file(folder)) for name, folder in folders.items()}
     print_table(qualities["mase"])
     return possam_part(run, qualities)
 
 
-def possam_part(run: Path, qualities: Mapping[str, dict[str, Any]]) -> Shown:
+def possam_part(run: Path, qualities: Mapping[str, dict[str, Any]]) -> Part:
     """The part of a trained and evaluated PosSAM.
 
     Args:
@@ -63,11 +63,7 @@ def possam_part(run: Path, qualities: Mapping[str, dict[str, Any]]) -> Shown:
         class_table(quality),
     ]
     text = f"{quality['rules']['images']} test scenes. Unseen classes are words that no training mask was named with."
-    sections = [
-        Section("Panoptic quality", [text], tables),
-        Section(f"{len(rows)} pictures", ["Spread evenly over the test scenes, none chosen by hand."], rows=rows),
-        Section("Training", curves=[loss_curve(run / "metrics.json")]),
-    ]
+    sections = [Section("Panoptic quality", [text], tables), *last_sections(run, rows)]
     highlights = [
         (f"{means['PQ']:.1f}", f"PQ, all {means['n']:.0f} classes"),
         (f"{means['PQ_seen']:.1f}", f"PQ, the {means['n_seen']:.0f} seen classes"),
@@ -81,7 +77,7 @@ def possam_part(run: Path, qualities: Mapping[str, dict[str, Any]]) -> Shown:
         "One seed. Differences of a few tenths between the ensembles are within the noise of a training.",
     ]
     lead = "Open-vocabulary panoptic segmentation: asked for words that no mask of its training was named with."
-    return Shown(Part("PosSAM", lead, highlights, sections, notes), rows)
+    return Part("PosSAM", lead, highlights, sections, notes)
 
 
 def ensemble_table(qualities: Mapping[str, dict[str, Any]]) -> Table:
@@ -96,7 +92,7 @@ def ensemble_table(qualities: Mapping[str, dict[str, Any]]) -> Table:
 
 def quality_file(run: Path) -> Path:
     """Where an evaluation of the test scenes leaves its results."""
-    return run / "inference" / TEST / "panoptic_quality.json"
+    return results_file(run, TEST, "panoptic_quality.json")
 
 
 def print_table(quality: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,8 @@ import torch
 from detectron2_sam.commands.cli import program_process
 from detectron2_sam.methods import full_cfg
 from sam_common.io.files import write_text
-from sam_common.reporting.page import Part, PictureRow
+from sam_common.reporting.page import PictureRow, Section
+from sam_common.reporting.run_files import loss_curve
 
 NUM_TRAIN, NUM_TEST = 2000, 200
 
@@ -63,12 +64,53 @@ class Demo:
         write_text(self.output / "demo.json", json.dumps(entry, indent=1))
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What the demo of a method ends with: its part of the report, whose pictures `picture.jpg` shows some of."""
+def train_and_test(demo: Demo, name: str, config: str, weights: Path, results: Path, tested: str, **more: int) -> None:
+    """Trains a method and tests it, unless its weights and its results are there.
 
-    part: Part
-    pictures: Sequence[PictureRow]
+    Args:
+        name: of the method.
+        weights: what the training leaves in its OUTPUT_DIR.
+        results: what the test leaves.
+        tested: how many pictures, in words.
+        more: as `train_net`.
+    """
+    if results.is_file() and weights.is_file():
+        print(f"\n== {name} is trained and tested already: {weights}", flush=True)
+        return
+    iterations = demo.iterations(config)
+    with demo.phase(f"training {name}", f"training {name}, {iterations:,} iterations, then testing it on {tested}"):
+        train_net(demo, config, weights.parent, "--resume", "SOLVER.MAX_ITER", iterations, **more)
+
+
+def test_only(demo: Demo, name: str, announcement: str, config: str, results: Path, *options: object) -> None:
+    """Tests what those options make of a configuration, unless its results are there."""
+    if not results.is_file():
+        with demo.phase(f"testing {name}", f"testing {announcement}"):
+            train_net(demo, config, results.parents[2], "--eval-only", *options)
+
+
+def results_file(run: Path, dataset: str, name: str = "results.json") -> Path:
+    """Where an evaluation leaves its results; `run` is its OUTPUT_DIR."""
+    return run / "inference" / dataset / name
+
+
+def last_sections(run: Path, rows: Sequence[PictureRow], of: str = "scenes") -> list[Section]:
+    """What the part of every method ends with: pictures of its test, and its training."""
+    text = f"Spread evenly over the test {of}, none chosen by hand."
+    return [
+        Section(f"{len(rows)} pictures", [text], rows=rows),
+        Section("Training", curves=[loss_curve(run / "metrics.json")]),
+    ]
+
+
+def print_answers(
+    heading: str, metrics: Mapping[str, str], answers: Mapping[str, Mapping[str, float]], *, width: int
+) -> None:
+    """Prints a line for each answer; `metrics`: key -> the heading of its column, `width` characters wide."""
+    first = max(map(len, answers))
+    print(f"\n{heading:{first}}{''.join(f'{words:>{width}}' for words in metrics.values())}")
+    for name, means in answers.items():
+        print(f"{name:{first}}{''.join(f'{means[key]:{width}.1f}' for key in metrics)}")
 
 
 def train_net(demo: Demo, config: str, output: Path, mode: str, *options: object, processes: int | None = None) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 
 from amsam.evaluation import Scores, means, read_scores
+from amsam.predictor import Predictor
 from amsam.structures import name_of
 from detectron2_sam.commands import train
 from detectron2_sam.commands.fewshot.plan import TEST, Plan, Split
-from sam_common.config import CfgNode, resolve_device
-from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
+from sam_common.config import CfgNode
+from sam_common.engine.checkpoint import read_checkpoint
 from sam_common.io.files import write_text
-from sam_common.method import build_model
 
 AMSAM = "AM-SAM"
 BASELINES = {"PromptedSAM": "SAM as it is, told the box", "BoxRectangle": "the box itself"}
@@ -88,10 +88,8 @@ class Runs:
 
     def trained(self, seed: int) -> tuple[torch.nn.Module, CfgNode]:
         """The model of a seed with the weights that its validation chose, ready to predict; and its cfg."""
-        cfg, path = self.cfg(seed), self.best(seed)
-        model = build_model(cfg)
-        load_trained(model, read_checkpoint(path), str(path), frozen=frozen_sha256(model))
-        return model.to(resolve_device(cfg.MODEL.DEVICE)).eval(), cfg
+        cfg = self.cfg(seed)
+        return Predictor.from_config(cfg, weights=self.best(seed)).model, cfg
 
 
 def results_file(run: Path) -> Path:

@@ -48,8 +48,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         entry = {"iteration": 0, "total_loss": 1.0, "loss_class": 1.0}
         (output / "metrics.json").write_text(json.dumps(entry) + "\n")
 
-    for method in (possam, plug, amsam):
-        monkeypatch.setattr(method, "train_net", train_net)
+    monkeypatch.setattr(run, "train_net", train_net)
     return noted
 
 
@@ -65,7 +64,7 @@ def judge_truth(output: Path) -> None:
 
 def judge_amodal_truth(output: Path, makes_visible: bool) -> None:
     """What an evaluation of a perfect PLUG, or of a perfect SAM, leaves."""
-    spec, file = catalog.get(plug.TEST), plug.results_file(output)
+    spec, file = catalog.get(plug.TEST), run.results_file(output, plug.TEST)
     evaluator = AmodalEvaluator(spec, output_dir=file.parent)
     for record in spec.load():
         item = AmodalMapper(training=False)(record)
@@ -79,7 +78,7 @@ def judge_amodal_truth(output: Path, makes_visible: bool) -> None:
 
 def judge_few_shot_truth(output: Path) -> None:
     """What an evaluation of a perfect AM-SAM leaves, and weights that were never trained."""
-    spec, file = catalog.get(amsam.TEST), amsam.results_file(output)
+    spec, file = catalog.get(amsam.TEST), run.results_file(output, amsam.TEST)
     evaluator = DiceEvaluator(spec, output_dir=file.parent)
     for record in spec.load():
         labels = read_labels(record)
@@ -125,7 +124,7 @@ def test_interrupted_evaluation_is_made_up_for(runs: list[str], tmp_path: Path) 
     output = tmp_path / "demo"
     demo.main(["--output", str(output)])
     possam.quality_file(output / "ensembles" / "ldp").unlink()
-    plug.results_file(output / "sam_amodal_box").unlink()
+    run.results_file(output / "sam_amodal_box", plug.TEST).unlink()
     demo.main(["--output", str(output)])
     assert runs[len(ALL_RUNS) :] == ["ldp --eval-only", "sam_amodal_box --eval-only"]
 
