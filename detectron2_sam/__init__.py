@@ -19,16 +19,16 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-_PLUGIN = (
-    "add_config",
-    "metadata_of",
-    "register",
-    "register_box_detector",
-    "register_visible_parts",
-    "vocabulary_of",
-    "whole_objects",
-)
-"""What `detectron2_sam.plugin` has for users of Detectron2."""
+_PLUGIN = {
+    "add_config": "config",
+    "metadata_of": "datasets",
+    "register": "registration",
+    "register_box_detector": "detector",
+    "register_visible_parts": "datasets",
+    "vocabulary_of": "datasets",
+    "whole_objects": "amodal_detector",
+}
+"""What is for users of Detectron2 -> its module in `detectron2_sam.plugin`."""
 
 __all__ = ["__version__", "methods", *_PLUGIN]
 
@@ -37,5 +37,5 @@ def __getattr__(name: str) -> Any:
     if name == "methods":
         return importlib.import_module("detectron2_sam.methods")
     if name in _PLUGIN:
-        return getattr(importlib.import_module("detectron2_sam.plugin"), name)
+        return getattr(importlib.import_module(f"detectron2_sam.plugin.{_PLUGIN[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,21 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, configurable
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from torch import Tensor
 
 import plug.config
 import plug.plug
 import plug.vanilla_sam
 from detectron2_sam.plugin.modeling import TrainedPart
-from detectron2_sam.plugin.structures import to_amodal_instances
+from detectron2_sam.plugin.structures import boxes_of, to_amodal_instances
 from plug.structures import AmodalInput, AmodalOutput
-from sam_common.boxes.boxes import checked_boxes
 from sam_common.errors import UserError
-
-FIELDS = ("pred_boxes", "proposal_boxes", "gt_boxes")
-"""Where the boxes of Detectron2's `Instances` are, in the order in which they are looked for."""
 
 
 class PLUG(TrainedPart, plug.plug.PLUG):
@@ -32,13 +27,7 @@ class PLUG(TrainedPart, plug.plug.PLUG):
     Outputs are the model's, and `instances`, Detectron2's, in the order of the boxes (see `to_amodal_instances`).
     """
 
-    @configurable
-    def __init__(self, **parts: Any) -> None:
-        super().__init__(**parts)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return plug.config.plug_arguments(cfg)
+    arguments = staticmethod(plug.config.plug_arguments)
 
     def forward(self, batch: list[Any], whole: Sequence[Any] | None = None) -> Any:
         complete_whole = None if whole is None else [_complete(entry) for entry in whole]
@@ -49,13 +38,7 @@ class PLUG(TrainedPart, plug.plug.PLUG):
 class VanillaSAM(TrainedPart, plug.vanilla_sam.VanillaSAM):
     """SAM asked by `amodal_boxes`, with the same outputs."""
 
-    @configurable
-    def __init__(self, sam: Any, *, pixels: Any) -> None:
-        super().__init__(sam, pixels=pixels)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return plug.config.vanilla_sam_arguments(cfg)
+    arguments = staticmethod(plug.config.vanilla_sam_arguments)
 
     def forward(self, batch: list[Any]) -> Any:
         return _with_instances(batch, super().forward([_complete(entry) for entry in batch]))
@@ -63,23 +46,13 @@ class VanillaSAM(TrainedPart, plug.vanilla_sam.VanillaSAM):
 
 def _complete(entry: dict[str, Any]) -> AmodalInput:
     """The input with all that the model expects."""
-    boxes, where = _boxes(entry), entry.get("file_name", "")
-    corners = boxes.tensor if isinstance(boxes, Boxes) else boxes
-    corners = checked_boxes(corners, tuple(entry["image"].shape[-2:]), f"{where}: " if where else "")
-    complete: Any = {"file_name": where, **entry, "boxes": corners}
+    boxes, _ = boxes_of(entry)
+    if boxes is None:
+        raise UserError(f"{entry.get('file_name') or 'an input'} has no boxes: give boxes, instances or proposals")
+    complete: Any = {"file_name": "", **entry, "boxes": boxes}
     if "amodal_masks" in entry and "seeds" not in entry:
         complete["seeds"] = torch.randint(2**62, (len(complete["boxes"]),)).tolist()
     return complete
-
-
-def _boxes(entry: dict[str, Any]) -> Any:
-    if "boxes" in entry:
-        return entry["boxes"]
-    for found in (entry[key] for key in ("instances", "proposals") if key in entry):
-        for field in FIELDS:
-            if found.has(field):
-                return found.get(field)
-    raise UserError(f"{entry.get('file_name') or 'an input'} has no boxes: give boxes, instances or proposals")
 
 
 def _with_instances(batch: list[dict[str, Any]], outputs: list[AmodalOutput]) -> list[dict[str, Any]]:

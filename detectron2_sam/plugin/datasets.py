@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,15 @@ from sam_common.data.images import upright_size
 from sam_common.data.label_maps import ignore_label
 from sam_common.errors import UserError
 from sam_common.structures import Category, Vocabulary
+
+_KINDS = {
+    "panoptic": ("coco_panoptic_seg", "panoptic_json", "json"),
+    "instance": ("coco", "json_file", "json"),
+    "semantic": ("sem_seg", "sem_seg_root", "labels"),
+    "amodal": ("amodal", "amodal_json", "json"),
+    "masks": ("masks", "mask_root", "masks"),
+}
+"""Kind of truth -> the `evaluator_type` of its metadata, the attribute that names its file, and that file's role."""
 
 
 class SpecMetadata(Metadata):
@@ -73,23 +83,15 @@ def register_datasets(entries: Iterable[Mapping[str, Any]] = ()) -> None:
 
 def _file_metadata(spec: DatasetSpec) -> dict[str, Any]:
     """What is known of a data set without reading its files."""
-    files = spec.files
-    common: dict[str, Any] = {"image_root": files.get("images")}
+    evaluator_type, key, role = _KINDS.get(spec.truth, (spec.truth, "", ""))
+    known: dict[str, Any] = {"image_root": spec.files.get("images"), "evaluator_type": evaluator_type}
+    if key:
+        known[key] = spec.files.get(role)
+    if spec.truth == "panoptic":
+        known |= {"panoptic_root": spec.files.get("panoptic"), "label_divisor": 1000}
     if spec.truth != "semantic":
-        common["ignore_label"] = spec.ignore_label
-    by_kind: dict[str, dict[str, Any]] = {
-        "panoptic": {
-            "evaluator_type": "coco_panoptic_seg",
-            "panoptic_json": files.get("json"),
-            "panoptic_root": files.get("panoptic"),
-            "label_divisor": 1000,
-        },
-        "instance": {"evaluator_type": "coco", "json_file": files.get("json")},
-        "semantic": {"evaluator_type": "sem_seg", "sem_seg_root": files.get("labels")},
-        "amodal": {"evaluator_type": "amodal", "amodal_json": files.get("json")},
-        "masks": {"evaluator_type": "masks", "mask_root": files.get("masks")},
-    }
-    return {**common, **by_kind.get(spec.truth, {"evaluator_type": spec.truth})}
+        known["ignore_label"] = spec.ignore_label
+    return known
 
 
 def _load(name: str) -> list[Any]:
@@ -136,25 +138,15 @@ def spec_of(name: str) -> DatasetSpec:
         return catalog.get(name)
     metadata = MetadataCatalog.get(name)
     ours = catalog.get(name) if name in catalog.names() else None
-    truth = {
-        "panoptic_json": "panoptic",
-        "json_file": "instance",
-        "sem_seg_root": "semantic",
-        "amodal_json": "amodal",
-        "mask_root": "masks",
-    }
-    kinds = [kind for key, kind in truth.items() if metadata.get(key)]
-    if ours is not None and any(
-        _same_file(path, metadata.get(key))
-        for key in truth
-        for path in map(ours.files.get, ("json", "labels", "masks"))
-    ):
+    truths = {kind: metadata.get(key) for kind, (_, key, _) in _KINDS.items() if metadata.get(key)}
+    own = [] if ours is None else [ours.files.get(role) for _, _, role in _KINDS.values()]
+    if ours is not None and any(_same_file(*pair) for pair in product(own, truths.values())):
         return ours
     return DatasetSpec(
         name,
         load=partial(load_standard_records, name),
         load_vocabulary=partial(vocabulary_from_metadata, metadata),
-        truth=kinds[0] if kinds else "panoptic",
+        truth=next(iter(truths), "panoptic"),
         ignore_label=metadata.get("ignore_label", 255),
     )
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.structures import Boxes as Detectron2Boxes
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,10 +14,9 @@ import amsam.baselines
 import amsam.config
 from amsam.box_prompts import select_boxes
 from amsam.data.image_masks import IGNORE
-from detectron2_sam.plugin.amodal import FIELDS
 from detectron2_sam.plugin.modeling import TrainedPart
-from detectron2_sam.plugin.structures import IGNORE_LABEL
-from sam_common.boxes.boxes import Boxes, checked_boxes, no_boxes
+from detectron2_sam.plugin.structures import IGNORE_LABEL, boxes_of
+from sam_common.boxes.boxes import Boxes, no_boxes
 from sam_common.errors import UserError
 
 
@@ -32,9 +30,14 @@ class _FewShot(TrainedPart):
     Outputs are the model's, and `sem_seg` [K+1, height, width], the same probabilities at the size that is asked for.
     """
 
+    @configurable
     def __init__(self, *, select: str, **parts: Any) -> None:
         super().__init__(**parts)
         self.select = select
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {**super().from_config(cfg), "select": cfg.INPUT.BOXES.SELECT}
 
     def forward(self, batch: list[Any]) -> Any:
         outputs = super().forward([self._complete(entry) for entry in batch])
@@ -56,55 +59,34 @@ class _FewShot(TrainedPart):
         return complete
 
     def _boxes(self, entry: dict[str, Any]) -> Tensor:
-        size, where = tuple(entry["image"].shape[-2:]), entry.get("file_name", "")
-        where = f"{where}: " if where else ""
-        if "boxes" in entry:
-            boxes = entry["boxes"]
-            return checked_boxes(boxes.tensor if isinstance(boxes, Detectron2Boxes) else boxes, size, where)
-        found = next((entry[key] for key in ("instances", "proposals") if key in entry), None)
-        field = None if found is None else next((name for name in FIELDS if found.has(name)), None)
-        if found is None or field is None:
-            return select_boxes(no_boxes(), self.select, size)[0]
-        corners = checked_boxes(found.get(field).tensor, size, where)
-        scores = found.scores.cpu() if found.has("scores") else torch.ones(len(corners))
-        return select_boxes(Boxes(corners, scores), self.select, size)[0]
+        boxes, found = boxes_of(entry)
+        if boxes is not None and found is None:
+            return boxes
+        offered = no_boxes()
+        if boxes is not None and found is not None:
+            offered = Boxes(boxes, found.scores.cpu() if found.has("scores") else torch.ones(len(boxes)))
+        return select_boxes(offered, self.select, tuple(entry["image"].shape[-2:]))[0]
 
 
 class AMSAM(_FewShot, amsam.amsam.AMSAM):
     """AM-SAM with Detectron2's inputs and outputs (see `_FewShot`)."""
 
-    @configurable
-    def __init__(self, **parts: Any) -> None:
-        super().__init__(**parts)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return {**amsam.config.amsam_arguments(cfg), "select": cfg.INPUT.BOXES.SELECT}
+    arguments = staticmethod(amsam.config.amsam_arguments)
 
 
 class PromptedSAM(_FewShot, amsam.baselines.PromptedSAM):
     """SAM as it is, asked by the box, with the same."""
 
-    @configurable
-    def __init__(self, **parts: Any) -> None:
-        super().__init__(**parts)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return {**amsam.config.prompted_sam_arguments(cfg), "select": cfg.INPUT.BOXES.SELECT}
+    arguments = staticmethod(amsam.config.prompted_sam_arguments)
 
 
 class BoxRectangle(_FewShot, amsam.baselines.BoxRectangle):
     """The box itself as the answer, with the same."""
 
-    @configurable
-    def __init__(self, **parts: Any) -> None:
-        super().__init__(**parts)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+    @staticmethod
+    def arguments(cfg: CfgNode) -> dict[str, Any]:
         amsam.config.build_box_rectangle(cfg)  # for its checks
-        return {"select": cfg.INPUT.BOXES.SELECT}
+        return {}
 
 
 def _labels(entry: dict[str, Any]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -81,8 +81,22 @@ def PosSAMHead(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> Head:
 
 
 class TrainedPart(nn.Module):
-    """A model whose `state_dict()` holds what trains and nothing else, so any checkpointer writes small files and reads
-    ours."""
+    """A model that Detectron2 builds of a cfg, and whose `state_dict()` holds what trains and nothing else, so any
+    checkpointer writes small files and reads ours.
+
+    Attributes:
+        arguments: cfg -> those of the constructor.
+    """
+
+    arguments: Callable[[CfgNode], dict[str, Any]]
+
+    @configurable
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return cls.arguments(cfg)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What trains; as part of another module, that one decides."""

@@ -10,10 +10,34 @@ from torch import Tensor
 
 from plug.structures import AmodalInstances, put_back
 from sam_common import structures
+from sam_common.boxes.boxes import checked_boxes
 from sam_common.errors import UserError
 from sam_common.structures import Segments
 
 IGNORE_LABEL = 255
+
+_BOXES = ("pred_boxes", "proposal_boxes", "gt_boxes")
+"""Where the boxes of Detectron2's `Instances` are, in the order in which they are looked for."""
+
+
+def boxes_of(entry: dict[str, Any]) -> tuple[Tensor | None, Instances | None]:
+    """The boxes of an input [n, 4], XYXY in pixels of its image: `boxes`, those of `instances` or of `proposals`.
+
+    With them come the `Instances` that they are of, if any. Both are None where there are none.
+
+    Raises:
+        UserError: they are no [n, 4], or one has no area inside the image.
+    """
+    boxes, found = entry.get("boxes", ()), None
+    if "boxes" not in entry:
+        known = [entry[key] for key in ("instances", "proposals") if key in entry]
+        found, field = next(((each, name) for each in known for name in _BOXES if each.has(name)), (None, ""))
+        if found is None:
+            return None, None
+        boxes = found.get(field)
+    where = entry.get("file_name", "")
+    corners = boxes.tensor if isinstance(boxes, Boxes) else boxes
+    return checked_boxes(corners, tuple(entry["image"].shape[-2:]), f"{where}: " if where else ""), found
 
 
 def to_instances(instances: structures.Instances) -> Instances:

@@ -74,7 +74,7 @@ def choose_engine(name: str) -> str:
     if name == "fabric":
         return name
     try:
-        import detectron2_sam.plugin  # noqa: F401
+        import detectron2_sam.plugin.launch  # noqa: F401
     except Exception as error:  # built for other versions, it fails in many ways; `auto` must not
         if name == "detectron2":
             raise UserError(f"Detectron2 cannot be used: {' '.join(str(error).split())}") from error
