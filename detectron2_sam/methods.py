@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from typing import Any
 
 from sam_common import method
 from sam_common.config import CfgNode, get_cfg
@@ -44,3 +45,12 @@ def full_cfg(config_file: str | os.PathLike = "", options: Sequence[str] = ()) -
         cfg.merge_from_file(config_file)
     cfg.merge_from_list(options)
     return cfg
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(SECTION.KEY, value) of every key of a configuration."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -10,7 +10,8 @@ import difflib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,6 +43,16 @@ def add_overrides(parser: argparse.ArgumentParser, nargs: str = "*") -> None:
     """Adds trailing `KEY VALUE` pairs, between options too, or only after them (`argparse.REMAINDER`)."""
     text = "override keys of the configuration, for example MODEL.DEVICE cpu"
     parser.add_argument("opts", nargs=nargs, metavar="KEY VALUE", help=text)
+
+
+def add_number(parser: argparse._ActionsContainer, name: str, default: int, meaning: str) -> None:
+    """Adds an option that takes a whole number, with its default told in the help."""
+    parser.add_argument(name, type=int, default=default, metavar="N", help=f"{meaning} (default: %(default)s)")
+
+
+def run_later(parse: Callable[[Sequence[str]], argparse.Namespace], module: str) -> Callable[[Sequence[str]], Any]:
+    """The `main` of a command: parses a command line, and only then imports the module whose `main` carries it out."""
+    return lambda argv: import_module(module).main(parse(argv))
 
 
 def check_at_least(args: argparse.Namespace, **least: int) -> None:

@@ -50,7 +50,7 @@ MODULES = {"opencv-python-headless": "cv2", "open_clip_torch": "open_clip", "pil
 """Package -> what it is imported as, where that is not its name with `_` for `-`."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Finding:
     """One line of the report.
 
@@ -58,7 +58,7 @@ class Finding:
         section, name: what was looked at.
         found: whether it is here and usable.
         detail: version, path, or what is wrong.
-        fix: the command to run or the file to get; "" where nothing is to be done.
+        fix: the command to run or the file to get; "" where it is found.
         needed: whether the exit status depends on it.
         downloads: whether what needs it gets it by itself, where there is a network.
     """
@@ -71,6 +71,10 @@ class Finding:
     needed: bool = False
     downloads: bool = False
 
+    def __post_init__(self) -> None:
+        if self.found:
+            self.fix = ""
+
     def __str__(self) -> str:
         mark = "ok" if self.found else "!!" if self.needed else "--"
         return f"  {mark} {self.name:<26} {self.detail}" + (f"\n     → {self.fix}" if self.fix else "")
@@ -79,30 +83,28 @@ class Finding:
 def versions() -> Iterator[Finding]:
     """Python and the packages, each against the bound that the project's own metadata states."""
     fits = sys.version_info[:2] >= PYTHON
-    fix = "" if fits else f"install Python {PYTHON[0]}.{PYTHON[1]} or newer, and make a new environment with it"
+    fix = f"install Python {PYTHON[0]}.{PYTHON[1]} or newer, and make a new environment with it"
     yield Finding("versions", "python", fits, platform.python_version(), fix, needed=True)
     bounds = _bounds()
     for package in PACKAGES:
         yield _package(package, bounds.get(package.replace("_", "-"), ""))
     for package, fix in OPTIONAL.items():
-        module = importlib.util.find_spec(package)
-        yield Finding(
-            "versions", package, module is not None, _version(package) or "not installed", "" if module else fix
-        )
+        found = importlib.util.find_spec(package) is not None
+        yield Finding("versions", package, found, _version(package) or "not installed", fix)
 
 
 def _package(package: str, bound: str) -> Finding:
-    version = _version(package)
-    fix = f'pip install "{package}{bound}"'
+    version, wrong = _version(package), ""
     if not version:
-        return Finding("versions", package, False, "not installed", fix, needed=True)
-    if bound and not _satisfies(version, bound):
-        return Finding("versions", package, False, f"{version}, but {bound} is needed", fix, needed=True)
-    try:  # what cannot be imported may raise anything: a library of another version, a missing system file
-        importlib.import_module(MODULES.get(package, package.replace("-", "_")))
-    except Exception as error:
-        return Finding("versions", package, False, f"{version} cannot be imported: {_line(error)}", fix, needed=True)
-    return Finding("versions", package, True, version, needed=True)
+        wrong = "not installed"
+    elif bound and not _satisfies(version, bound):
+        wrong = f"{version}, but {bound} is needed"
+    else:
+        try:  # what cannot be imported may raise anything: a library of another version, a missing system file
+            importlib.import_module(MODULES.get(package, package.replace("-", "_")))
+        except Exception as error:
+            wrong = f"{version} cannot be imported: {_line(error)}"
+    return Finding("versions", package, not wrong, wrong or version, f'pip install "{package}{bound}"', needed=True)
 
 
 def engines() -> Iterator[Finding]:
@@ -136,7 +138,7 @@ def devices() -> Iterator[Finding]:
     yield Finding("devices", "cpu", True, cpu)
     yield from (_kernel(torch.device(kind)) for kind in ("cpu", *(["cuda"] if gpus else [])))
     maps = map_kernels.kernel_in_use()
-    fix = "" if maps == "c++" else "for a faster one install a C++ compiler, such as g++ (optional)"
+    fix = "for a faster one install a C++ compiler, such as g++ (optional)"
     yield Finding("kernels", "passes over maps, cpu", maps == "c++", maps, fix)
 
 
@@ -147,9 +149,9 @@ def _kernel(device: Any) -> Finding:
     kernel = kernel_in_use(device)
     slow = kernel.startswith("pytorch")
     wanted = "a C++ compiler, such as g++" if device.type == "cpu" else "triton>=3.3"
-    fix = f"for a faster one install {wanted} (optional)" if slow else ""
     if device.type == "cuda" and not slow:
         kernel += "; not yet run on a GPU: to compare, set DETECTRON2_SAM_KERNELS=pytorch"
+    fix = f"for a faster one install {wanted} (optional)"
     return Finding("kernels", f"deformable attention, {device.type}", not slow, kernel, fix)
 
 
@@ -170,8 +172,7 @@ def datasets(cfg: Any) -> Iterator[Finding]:
         missing = [f"{role} {path}" for role, path in files.items() if not Path(path).exists()]
         first = next(iter(files.values()), "")
         detail = f"no {missing[0]}" if missing else first
-        fix = where_to_get(spec.source) if missing else ""
-        yield Finding("data sets", name, not missing, detail, fix, name in wanted)
+        yield Finding("data sets", name, not missing, detail, where_to_get(spec.source), name in wanted)
 
 
 def where_to_get(source: Any) -> str:
@@ -227,7 +228,7 @@ def boxes(cfg: Any) -> Iterator[Finding]:
         yield _file("boxes", source, Path(source), "correct INPUT.BOXES.SOURCE", True)
     if family in ("transformers", "ultralytics"):
         found = _version(family)
-        yield Finding("boxes", family, bool(found), found or "not installed", "" if found else OPTIONAL[family], True)
+        yield Finding("boxes", family, bool(found), found or "not installed", OPTIONAL[family], True)
     if family == "ultralytics":
         yield _file("boxes", source, Path(rest), "get it from https://github.com/ultralytics/assets/releases", True)
 
@@ -237,9 +238,8 @@ def _download(name: str, path: Path, url: str, needed: bool, section: str = "wei
 
 
 def _file(section: str, name: str, path: Path | None, fix: str, needed: bool, downloads: bool = False) -> Finding:
-    if path is not None and path.is_file():
-        return Finding(section, name, True, str(path), needed=needed, downloads=downloads)
-    return Finding(section, name, False, "not here", fix, needed, downloads)
+    found = path is not None and path.is_file()
+    return Finding(section, name, found, str(path) if found else "not here", fix, needed, downloads)
 
 
 def samples() -> Iterator[Finding]:
@@ -247,9 +247,7 @@ def samples() -> Iterator[Finding]:
     folder = os.environ.get("DETECTRON2_SAM_SAMPLES", "")
     found = bool(folder) and Path(folder).is_dir()
     detail = folder if found else f"there is no folder {folder}" if folder else "unset: tests on real pictures skip"
-    fix = (
-        "" if found else "set it to a folder with coco_panoptic/panoptic.json, images/ and panoptic/ (CONTRIBUTING.md)"
-    )
+    fix = "set it to a folder with coco_panoptic/panoptic.json, images/ and panoptic/ (CONTRIBUTING.md)"
     yield Finding("samples", "DETECTRON2_SAM_SAMPLES", found, detail, fix)
 
 

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 from detectron2.engine import SimpleTrainer
@@ -78,11 +77,6 @@ def with_validation(hooks: list[HookBase], validate: Validate, period: int, test
     first = next(i for i, hook in enumerate(hooks) if isinstance(hook, PeriodicCheckpointer | EvalHook))
     others = [EvalHook(0, test) if isinstance(hook, EvalHook) else hook for hook in hooks]
     return [*others[:first], ValidationHook(validate, period), *others[first:]]
-
-
-def best_file(output_dir: str) -> Path:
-    """Where the weights are that the validation chose."""
-    return Path(output_dir, f"{BEST}.pth")
 
 
 def bare(model: nn.Module) -> nn.Module:

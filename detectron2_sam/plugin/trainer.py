@@ -26,20 +26,16 @@ from detectron2_sam.plugin.clipping import clip_before_steps
 from detectron2_sam.plugin.compat import amp_precision, distributed_on, without_cpu_amp
 from detectron2_sam.plugin.datasets import spec_of
 from detectron2_sam.plugin.evaluation import build_evaluator, evaluator_facts
-from detectron2_sam.plugin.levels import LevelTrainer, bare, best_file, with_validation
+from detectron2_sam.plugin.levels import LevelTrainer, bare, with_validation
 from detectron2_sam.plugin.modeling import TrainedPart
 from sam_common.data.loader import BatchLoader, LevelBatches, MappedRecords, item_seed
 from sam_common.engine import build
-from sam_common.engine.build import (
-    build_backward,
-    build_lr_factor,
-    build_plan,
-    check_training,
-)
+from sam_common.engine.build import build_backward, build_lr_factor, build_plan, check_training
 from sam_common.engine.build_data import test_set, training_set
 from sam_common.engine.build_evaluation import build_validation, checkpoint_facts
 from sam_common.engine.evaluation import dataset_facts, format_report, write_report
 from sam_common.engine.launch import share_buffers
+from sam_common.engine.trainer import BEST
 from sam_common.method import backward_of
 from sam_common.structures import Vocabulary
 
@@ -121,7 +117,7 @@ class Trainer(DefaultTrainer):
 
     def test_best(self) -> dict[str, Any]:
         """Takes the weights that the validation chose in place of the last, and tests them."""
-        path = str(best_file(self.cfg.OUTPUT_DIR))
+        path = str(Path(self.cfg.OUTPUT_DIR, f"{BEST}.pth"))
         self.checkpointer.load(path, checkpointables=[])
         self._last_eval_results = self.test(self.cfg, self.model, checkpoint=path)
         return self._last_eval_results

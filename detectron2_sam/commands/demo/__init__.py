@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from detectron2_sam.commands.cli import check_at_least, command_line
+from detectron2_sam.commands.cli import add_number, check_at_least, command_line, run_later
 from sam_common.errors import UserError
 
 METHODS = ("possam", "plug", "amsam")
@@ -35,9 +35,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default=1.0,
         help="share of the configured iterations to train for (default: %(default)s)",
     )
-    training.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="processes that train together on a CPU (default: 1)"
-    )
+    add_number(training, "--processes", 1, "processes that train together on a CPU")
     args = parser.parse_args(argv)
     if not 0 < args.fraction < float("inf"):
         raise UserError(f"--fraction is {args.fraction}; give a number above 0")
@@ -45,9 +43,4 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str]) -> int:
-    """Returns the exit status."""
-    args = parse(argv)
-    from detectron2_sam.commands.demo import page
-
-    return page.main(args)
+main = run_later(parse, "detectron2_sam.commands.demo.page")

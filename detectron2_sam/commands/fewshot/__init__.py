@@ -27,7 +27,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from detectron2_sam.commands.cli import add_config, add_overrides, check_at_least, command_line
+from detectron2_sam.commands.cli import add_config, add_number, add_overrides, check_at_least, command_line, run_later
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -45,12 +45,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--boxes", default="full_image", metavar="SOURCE", help="where boxes come from (default: %(default)s)"
     )
     trials = parser.add_argument_group("training and testing")
-    trials.add_argument(
-        "--shots", type=int, default=4, metavar="N", help="labelled images to learn from (default: %(default)s)"
-    )
-    trials.add_argument(
-        "--seeds", type=int, default=5, metavar="N", help="trials, each with other shots (default: %(default)s)"
-    )
+    add_number(trials, "--shots", 4, "labelled images to learn from")
+    add_number(trials, "--seeds", 5, "trials, each with other shots")
     trials.add_argument(
         "--pool", type=int, default=0, metavar="N", help="draw shots from the first N images, test on the rest"
     )
@@ -66,14 +62,4 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the command.
-
-    Raises:
-        UserError: something that was given cannot be used.
-        Interrupted: a signal came; the same command goes on.
-    """
-    args = parse(argv)
-    from detectron2_sam.commands.fewshot import run
-
-    run.main(args)
+main = run_later(parse, "detectron2_sam.commands.fewshot.run")

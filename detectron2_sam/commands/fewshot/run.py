@@ -23,7 +23,12 @@ from sam_common.reporting.page import Spread, write_report
 
 
 def main(args: argparse.Namespace) -> None:
-    """Trains and tests every seed, and what needs no training, then writes the results."""
+    """Trains and tests every seed, and what needs no training, then writes the results.
+
+    Raises:
+        UserError: something that was given cannot be used.
+        Interrupted: a signal came; the same command goes on.
+    """
     plan = make_plan(args)
     base = plan.base()
     of = split(plan, args.seeds)

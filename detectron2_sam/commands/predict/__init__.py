@@ -37,7 +37,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from detectron2_sam.commands.cli import add_config, add_overrides, command_line
+from detectron2_sam.commands.cli import add_config, add_overrides, command_line, run_later
 from sam_common.errors import UserError
 
 VOCABULARIES = (
@@ -90,9 +90,4 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str]) -> int:
-    """Returns the exit status: 1 if a file could not be read; the others are done all the same."""
-    args = parse(argv)
-    from detectron2_sam.commands.predict import run
-
-    return run.main(args)
+main = run_later(parse, "detectron2_sam.commands.predict.run")

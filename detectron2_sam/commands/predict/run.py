@@ -30,7 +30,7 @@ from sam_common.predictor import image_tensor
 
 
 def main(args: argparse.Namespace) -> int:
-    """Returns the exit status of the command."""
+    """Returns the exit status: 1 if a file could not be read; the others are done all the same."""
     if args.vocabulary in VOCABULARIES:
         args.vocabulary = str(resource(f"configs/vocabularies/{args.vocabulary}.txt"))
     output = Path(args.output)

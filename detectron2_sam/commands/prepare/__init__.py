@@ -19,7 +19,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from detectron2_sam.commands.cli import ToolParser, check_at_least, command_line
+from detectron2_sam.commands.cli import ToolParser, add_number, check_at_least, command_line
 
 DATASETS = {
     "generated": (
@@ -148,7 +148,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="folder of the data sets (default: $DETECTRON2_DATASETS, or ./datasets)",
     )
     threads = ToolParser(add_help=False, parents=[root])
-    threads.add_argument("--workers", type=int, default=2, metavar="N", help="threads (default: %(default)s)")
+    add_number(threads, "--workers", 2, "threads")
     names = parser.add_subparsers(title="data sets", dest="name", metavar="NAME", required=True)
     of = {
         name: names.add_parser(
@@ -161,15 +161,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         )
         for name, (summary, text) in DATASETS.items()
     }
-    for option, default, meaning in (
-        ("--train", 2000, "training scenes"),
-        ("--test", 200, "test scenes"),
-        ("--seed", 0, "seed of the world"),
-        ("--size", 256, "side of a picture in pixels"),
-    ):
-        of["generated"].add_argument(
-            option, type=int, default=default, metavar="N", help=f"{meaning} (default: %(default)s)"
-        )
+    add_number(of["generated"], "--train", 2000, "training scenes")
+    add_number(of["generated"], "--test", 200, "test scenes")
+    add_number(of["generated"], "--seed", 0, "seed of the world")
+    add_number(of["generated"], "--size", 256, "side of a picture in pixels")
     of["ade20k"].add_argument(
         "--semantic-only", action="store_true", help="make label maps only; needs no annotations_instance/"
     )

@@ -19,9 +19,10 @@ command.
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 
-from detectron2_sam.commands.cli import add_overrides, check_at_least, command_line
+from detectron2_sam.commands.cli import add_number, add_overrides, check_at_least, command_line, run_later
 from sam_common.errors import UserError
 
 
@@ -48,25 +49,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="N",
         help="runs side by side (default: one per core, with one thread each; 1 on a GPU)",
     )
-    runs.add_argument(
-        "--num-gpus", type=int, default=1, metavar="N", help="processes of each run (default: %(default)s)"
-    )
+    add_number(runs, "--num-gpus", 1, "processes of each run")
     runs.add_argument("--device", default="auto", help="MODEL.DEVICE of the runs (default: %(default)s)")
     add_overrides(parser, argparse.REMAINDER)
     args = parser.parse_args(argv)
     check_at_least(args, num_gpus=1, **{name: 1 for name in ("seeds", "jobs") if getattr(args, name) is not None})
     if len(args.opts) % 2:
         raise UserError(f"overrides come as KEY VALUE pairs, got {len(args.opts)} words: {' '.join(args.opts)}")
+    args.command = shlex.join([*parser.prog.split(), *argv])
     return args
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command and returns its exit status.
-
-    Raises:
-        UserError: something that was given cannot be used.
-    """
-    args = parse(argv)
-    from detectron2_sam.commands.reproduce import run
-
-    return run.main(args, argv)
+main = run_later(parse, "detectron2_sam.commands.reproduce.run")

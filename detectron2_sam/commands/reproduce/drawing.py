@@ -1,4 +1,4 @@
-"""The pictures of the report of `tools/ablations.py`, SVG files: differences between rows, and lines.
+"""The pictures of the report of `detectron2-sam reproduce`, SVG files: differences between rows, and lines.
 
 Both show a mean as a point and the sample standard deviation to either side of it as a bar. They are white on a dark
 page too, where the file is an image and has no style to follow.
@@ -7,29 +7,22 @@ page too, where the file is an image and has no style to follow.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
+from typing import NamedTuple
 
 import numpy as np
 
 from sam_common.reporting.charts import svg_file
+from sam_common.reporting.page import Spread
 
 _BLUE, _RED, _GREY, _GRID, _INK = "#0072b2", "#d55e00", "#767676", "#dddddd", "#222222"  # told apart by all eyes
 
 
-@dataclass(frozen=True)
-class Difference:
-    """By how much one row is better than another.
-
-    Attributes:
-        name: of the two.
-        mean, spread: in points of the metric.
-        resolved: whether the difference is greater than its spread; drawn as a full point.
-    """
+class Difference(NamedTuple):
+    """By how much one row is better than another, in points of the metric; drawn as a full point where `resolved`."""
 
     name: str
-    mean: float
-    spread: float
+    spread: Spread
     resolved: bool
 
 
@@ -54,10 +47,10 @@ def draw_differences(groups: Mapping[str, Sequence[Difference]]) -> str:
         if isinstance(line, str):
             label.set_fontweight("bold")
             continue
-        color = _GREY if not line.resolved else _BLUE if line.mean > 0 else _RED
-        full = color if line.resolved else "white"
-        axes.errorbar(line.mean, y, xerr=line.spread, fmt="o", color=color, linewidth=2, markerfacecolor=full)
-        value, right = f"{line.mean:+.1f} ± {line.spread:.1f}", axes.get_yaxis_transform()
+        color = _GREY if not line.resolved else _BLUE if line.spread.mean > 0 else _RED
+        full, mean, bar = color if line.resolved else "white", line.spread.mean, line.spread.bar
+        axes.errorbar(mean, y, xerr=bar, fmt="o", color=color, linewidth=2, markerfacecolor=full)
+        value, right = f"{mean:+.1f} ± {bar:.1f}", axes.get_yaxis_transform()
         axes.annotate(value, (1, y), (80, 0), right, "offset points", color=color, ha="right", va="center")
     return svg_file(figure)
 

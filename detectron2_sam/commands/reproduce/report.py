@@ -146,7 +146,7 @@ def write_report(path: Path, tables: Sequence[Table], results: Results, command:
     if total:
         counted = ", ".join(f"{total[verdict]} {what}" for verdict, what in _COUNTED.items() if total[verdict])
         drawn = {
-            title: [Difference(name, d.mean, d.bar, verdict != OPEN) for name, verdict, d in group if d]
+            title: [Difference(name, spread, verdict != OPEN) for name, verdict, spread in group if spread]
             for title, group in judgements.items()
         }
         overview = draw("orderings", draw_differences(drawn))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +15,12 @@ from detectron2_sam.commands.reproduce.runs import Runner
 from detectron2_sam.commands.reproduce.table import EMBEDDED, read_table, table_names
 
 
-def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Returns the exit status of the command; `argv`, as it was given, is told in the report."""
+def main(args: argparse.Namespace) -> int:
+    """Returns the exit status of the command.
+
+    Raises:
+        UserError: something that was given cannot be used.
+    """
     if args.list:
         print(f"{'embedded':<24} all of embedded-*: the papers' ablations on the embedded world")
         print(*(f"{name:<24} {read_table(name).title}" for name in table_names()), sep="\n")
@@ -39,8 +41,7 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
         return 0
     stem = Path(names[0]).stem if len(names) == 1 else "reproduction"
     report = Path(args.report or Path(args.output, f"{stem}.md"))
-    command = shlex.join(["detectron2-sam", "reproduce", *argv])
-    write_report(report, tables, results, command)
+    write_report(report, tables, results, args.command)
     print(f"\n{report}")
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)

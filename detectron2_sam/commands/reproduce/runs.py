@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tqdm import tqdm
 from detectron2_sam.commands import doctor
 from detectron2_sam.commands.cli import program_process
 from detectron2_sam.commands.reproduce.table import Row, Table, Training
-from detectron2_sam.methods import full_cfg
+from detectron2_sam.methods import full_cfg, leaves
 from sam_common.engine.launch import StopFlag, stop_on_signals
 from sam_common.errors import Interrupted, UserError
 from sam_common.text import some
@@ -237,21 +237,12 @@ def check_settings(folder: Path, config: str, options: Sequence[str]) -> None:
     if known is None:
         return
     try:
-        then = dict(_leaves(yaml.safe_load(known.read_text(encoding="utf-8"))))
+        then = dict(leaves(yaml.safe_load(known.read_text(encoding="utf-8"))))
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
         raise UserError(f"{known} is damaged: delete its folder and give the same command again") from error
-    now = dict(_leaves(yaml.safe_load(full_cfg(config, options).dump())))
+    now = dict(leaves(yaml.safe_load(full_cfg(config, options).dump())))
     skipped = _NO_MATTER | ({"MODEL.WEIGHTS"} if known.parent != folder else set())
     other = [key for key in sorted(now.keys() & then.keys() - skipped) if now[key] != then[key]]
     if other:
         told = some([f"{key} {then[key]}, now {now[key]}" for key in other], most=3)
         raise UserError(f"{folder} was run with other settings ({told}): delete it, or give another --output")
-
-
-def _leaves(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """KEY -> value of what YAML nests."""
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -18,7 +18,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from detectron2_sam.commands.cli import ToolParser, add_config, add_overrides, command_line
+from detectron2_sam.commands.cli import ToolParser, add_config, add_number, add_overrides, command_line
 from sam_common.errors import UserError
 
 logger = logging.getLogger("detectron2_sam.commands.train")
@@ -41,17 +41,10 @@ def parse(argv: Sequence[str], name: str = "train", description: str | None = __
     if name == "train":
         parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS instead of training")
     processes = parser.add_argument_group("processes and machines")
-    processes.add_argument(
-        "--num-gpus",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes on each machine, one GPU each; CPU processes with MODEL.DEVICE cpu (default: %(default)s)",
-    )
-    processes.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines (default: %(default)s)")
-    processes.add_argument(
-        "--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0 (default: %(default)s)"
-    )
+    each = "processes on each machine, one GPU each; CPU processes with MODEL.DEVICE cpu"
+    add_number(processes, "--num-gpus", 1, each)
+    add_number(processes, "--num-machines", 1, "machines")
+    add_number(processes, "--machine-rank", 0, "number of this machine, from 0")
     processes.add_argument(
         "--dist-url",
         default="auto",

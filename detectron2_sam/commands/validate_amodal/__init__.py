@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from detectron2_sam.commands.cli import command_line
+from detectron2_sam.commands.cli import command_line, run_later
 
 SHOWN = 20
 
@@ -28,9 +28,4 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Returns the exit status."""
-    args = parse(argv)
-    from detectron2_sam.commands.validate_amodal import run
-
-    return run.main(args)
+main = run_later(parse, "detectron2_sam.commands.validate_amodal.run")

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from detectron2_sam.commands.reproduce.drawing import Difference, draw_differences, draw_lines
+from sam_common.reporting.page import Spread
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -29,9 +30,9 @@ def corners(svg: str) -> list[tuple[float, float, str]]:
 def test_differences_lie_on_one_axis() -> None:
     """Positions are linear in the means over all groups, 0 where the dark line is; what is not resolved is hollow."""
     groups = {
-        "A <1>": [Difference("a > b", 4.0, 1.0, True), Difference("c > b", -2.0, 0.5, True)],
+        "A <1>": [Difference("a > b", Spread(4.0, 1.0), True), Difference("c > b", Spread(-2.0, 0.5), True)],
         "empty": [],
-        "B": [Difference("d > e", 1.0, 2.0, False)],
+        "B": [Difference("d > e", Spread(1.0, 2.0), False)],
     }
     svg = draw_differences(groups)
     first, second, third = points(svg)
