@@ -39,17 +39,10 @@ class _FewShot(TrainedPart):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {**super().from_config(cfg), "select": cfg.INPUT.BOXES.SELECT}
 
-    def forward(self, batch: list[Any]) -> Any:
-        outputs = super().forward([self._complete(entry) for entry in batch])
-        if isinstance(outputs, dict):
-            return outputs
-        return [
-            {**output, "sem_seg": _at_asked_size(output["few_shot"], entry)}
-            for entry, output in zip(batch, outputs, strict=True)
-        ]
+    def _answer(self, entry: dict[str, Any], output: Any) -> dict[str, Any]:
+        return {"sem_seg": _at_asked_size(output["few_shot"], entry)}
 
     def _complete(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """The input with all that the model expects."""
         image = entry["image"]
         if image.dtype != torch.uint8:
             image = image.round().clamp(0, 255).to(torch.uint8)

@@ -98,6 +98,22 @@ class TrainedPart(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return cls.arguments(cfg)
 
+    def forward(self, batch: list[Any], whole: Sequence[Any] | None = None) -> Any:
+        """The model's own `forward`, between Detectron2's inputs and outputs; losses stay as they are."""
+        more = [] if whole is None else [[self._complete(entry) for entry in whole]]
+        outputs = super().forward([self._complete(entry) for entry in batch], *more)
+        if isinstance(outputs, dict):
+            return outputs
+        return [{**output, **self._answer(entry, output)} for entry, output in zip(batch, outputs, strict=True)]
+
+    def _complete(self, entry: dict[str, Any]) -> Any:
+        """The input with all that the model expects."""
+        raise NotImplementedError
+
+    def _answer(self, entry: dict[str, Any], output: Any) -> dict[str, Any]:
+        """What Detectron2 expects of the output for an input, beside what the model makes."""
+        raise NotImplementedError
+
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What trains; as part of another module, that one decides."""
         return super().state_dict(*args, **kwargs) if args or kwargs else trained_state(self)
@@ -141,18 +157,10 @@ class PosSAM(TrainedPart, possam.possam.PosSAM):
         parts = possam.config.possam_arguments(cfg, backbone=backbone, clip=clip, head=head)
         return {**parts, "train_datasets": cfg.DATASETS.TRAIN, "test_datasets": cfg.DATASETS.TEST}
 
-    def forward(self, batch: list[Any], whole: Sequence[Any] | None = None) -> Any:
-        complete_whole = None if whole is None else [self._complete(entry) for entry in whole]
-        outputs = super().forward([self._complete(entry) for entry in batch], complete_whole)
-        if isinstance(outputs, dict):
-            return outputs
-        return [
-            {**output, "instances": to_instances(output["instances"])} if "instances" in output else output
-            for output in outputs
-        ]
+    def _answer(self, entry: dict[str, Any], output: Any) -> dict[str, Any]:
+        return {"instances": to_instances(output["instances"])} if "instances" in output else {}
 
     def _complete(self, entry: dict[str, Any]) -> Any:
-        """The input with all that the model expects."""
         height, width = entry["image"].shape[-2:]
         complete = {"height": height, "width": width, "file_name": "", **entry}
         if "vocabulary" not in entry:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, write_image
+from possam.data.semantic_sets import FOLDERS
 from sam_common.data.images import read_class_indices, read_image, write_segment_ids
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
@@ -22,7 +23,6 @@ from sam_common.io.resources import resource
 from sam_common.masks.rle import area_and_box, encode_mask
 from sam_common.structures import Vocabulary
 
-SPLITS = (("train", "training"), ("val", "validation"))
 OTHER = 255
 
 IntArray = NDArray[np.int64]
@@ -202,8 +202,5 @@ def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     classes = parse_vocabulary(resource("configs/vocabularies/ade20k.txt"))
     tree = args.root / "ADEChallengeData2016"
-    broken = []
-    for name, folder in SPLITS:
-        split = Split(tree, name, folder, classes, args.semantic_only)
-        broken += prepare(split, args.workers)
-    return exit_status(broken)
+    splits = [Split(tree, *names, classes, args.semantic_only) for names in FOLDERS.items()]
+    return exit_status([fault for split in splits for fault in prepare(split, args.workers)])

@@ -17,8 +17,8 @@ from detectron2.utils.visualizer import Visualizer
 
 import detectron2_sam
 from detectron2_sam.commands import train as train_net
-from detectron2_sam.plugin import amodal
 from detectron2_sam.plugin.datasets import spec_of
+from detectron2_sam.plugin.structures import boxes_of
 from sam_common.errors import UserError
 from tests.detectron2_sam.plugin.test_engines import assert_same, losses, trained
 
@@ -129,7 +129,7 @@ def test_boxes_that_cannot_be_asked_about(box: list[float], message: str) -> Non
     """Error: the file and the box are named, whatever the boxes come in."""
     found = Instances((48, 64), pred_boxes=Boxes(torch.tensor([[4, 4, 24, 30], box])))
     with pytest.raises(UserError, match=rf"a\.jpg: box 1, .* {message}"):
-        amodal._complete({"file_name": "a.jpg", "image": torch.zeros(3, 48, 64), "instances": found})
+        boxes_of({"file_name": "a.jpg", "image": torch.zeros(3, 48, 64), "instances": found})
 
 
 def test_only_what_trains_is_in_the_state() -> None:
