@@ -52,7 +52,12 @@ def add_number(parser: argparse._ActionsContainer, name: str, default: int, mean
 
 def run_later(parse: Callable[[Sequence[str]], argparse.Namespace], module: str) -> Callable[[Sequence[str]], Any]:
     """The `main` of a command: parses a command line, and only then imports the module whose `main` carries it out."""
-    return lambda argv: import_module(module).main(parse(argv))
+
+    def main(argv: Sequence[str]) -> Any:
+        args = parse(argv)
+        return import_module(module).main(args)
+
+    return main
 
 
 def check_at_least(args: argparse.Namespace, **least: int) -> None:
