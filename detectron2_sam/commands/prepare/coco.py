@@ -47,15 +47,12 @@ def prepare(panoptic: DatasetSpec, semantic: DatasetSpec, workers: int) -> list[
 def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     register_datasets(args.root)
-    broken = []
     splits = [split for split in ("val", "train") if _has(split)]
     if not splits:
         json = catalog.get("coco_2017_val_panoptic").files["json"]
         raise UserError(f"there is no {json}; see detectron2-sam prepare coco --help")
-    for split in splits:
-        panoptic, semantic = catalog.get(f"coco_2017_{split}_panoptic"), catalog.get(f"coco_2017_{split}_sem_seg")
-        broken += prepare(panoptic, semantic, args.workers)
-    return exit_status(broken)
+    pairs = [[catalog.get(f"coco_2017_{split}_{form}") for form in ("panoptic", "sem_seg")] for split in splits]
+    return exit_status([fault for pair in pairs for fault in prepare(*pair, workers=args.workers)])
 
 
 def _has(split: str) -> bool:
