@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from detectron2_sam.commands.cli import program_process
+from detectron2_sam.commands.loss_curve import loss_curve
 from detectron2_sam.methods import full_cfg
 from sam_common.io.files import write_text
 from sam_common.reporting.page import PictureRow, Section
-from sam_common.reporting.run_files import loss_curve
 
 NUM_TRAIN, NUM_TEST = 2000, 200
 

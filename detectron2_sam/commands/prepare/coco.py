@@ -51,7 +51,9 @@ def main(args: argparse.Namespace) -> int:
     if not splits:
         json = catalog.get("coco_2017_val_panoptic").files["json"]
         raise UserError(f"there is no {json}; see detectron2-sam prepare coco --help")
-    pairs = [[catalog.get(f"coco_2017_{split}_{form}") for form in ("panoptic", "sem_seg")] for split in splits]
+    pairs = [
+        (catalog.get(f"coco_2017_{split}_panoptic"), catalog.get(f"coco_2017_{split}_sem_seg")) for split in splits
+    ]
     return exit_status([fault for pair in pairs for fault in prepare(*pair, workers=args.workers)])
 
 
