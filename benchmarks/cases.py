@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detectron2_sam.methods import full_cfg
+from detectron2_sam.methods import full_cfg, methods
 from possam.text_embeddings import ClassEmbeddings
-from sam_common.config import CfgNode
+from sam_common.config import CfgNode, resolve_device
 from sam_common.data.vocabulary_file import parse_vocabulary
+from sam_common.engine.launch import choose_precision
 from sam_common.structures import Segments, Vocabulary
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -48,6 +49,15 @@ class Case:
         cfg.MODEL.SAM.WEIGHTS = cfg.MODEL.CLIP.WEIGHTS = "random"
         cfg.MODEL.POSSAM.ACTIVATION_CHECKPOINTING = cfg.MODEL.PLUG.ACTIVATION_CHECKPOINTING = self.checkpointing
         return cfg
+
+    def begin(self) -> tuple[CfgNode, torch.device, torch.autocast]:
+        """Sets threads, seed and methods of this process; the configuration, its device and its precision."""
+        cfg, device = self.cfg(), resolve_device(self.device)
+        torch.set_num_threads(self.threads)
+        torch.manual_seed(0)
+        methods()
+        dtype = choose_precision(device, cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32")
+        return cfg, device, torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def read_config(name: str) -> CfgNode:

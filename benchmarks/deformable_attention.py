@@ -5,10 +5,9 @@
     python -m benchmarks.deformable_attention --device cuda --dtype bf16        # untested: no GPU was at hand
     BENCH_PEERS=clones python -m benchmarks.deformable_attention       # with clones/Mask2Former, the peer itself
 
-The peer is Mask2Former's PyTorch core, on a GPU its CUDA op where that is built and installed. Without a clone ours
-runs against the same formulation written out here: `grid_sample` map by map, the samples of all maps side by side,
-weighted, summed. A peer computes in float32 whatever --dtype says, as it does in its model: it has nothing lower. On a
-GPU each of our kernels that is there has its lines.
+The peer is Mask2Former's PyTorch core, on a GPU its CUDA op where that is built and installed. Without a clone it is
+our own kernel in PyTorch, which is faster than theirs. A peer computes in float32 whatever --dtype says, as it does in
+its model: it has nothing lower. On a GPU each of our kernels that is there has its lines.
 """
 
 from __future__ import annotations
@@ -21,12 +20,13 @@ from collections.abc import Callable
 from types import ModuleType
 
 import torch
-import torch.nn.functional as F
+from sam_common.native import KERNELS_VARIABLE
 from torch import Tensor
 
-from benchmarks.side_by_side import import_file, in_turn, peer_file, tell
-from possam.deformable_attention.operator import deformable_attention, kernel_in_use
-from sam_common.io.native import KERNELS_VARIABLE
+from benchmarks.side_by_side import Parser, import_file, in_turn, peer_file, tell
+from detectron2_sam.commands.cli import run_tool
+from possam.deformable_attention.operator import deformable_attention, kernel_in_use, sampled_attention
+from sam_common.config import resolve_device
 
 SIZES = {  # batch, heads, channels per head, maps
     "1024": (1, 8, 32, ((32, 32), (64, 64), (128, 128))),
@@ -40,27 +40,15 @@ CUDA_OP = "MultiScaleDeformableAttention"  # what Mask2Former's make.sh installs
 Attention = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def plain(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    """The core in PyTorch, query by query and point by point in the rows of `grid_sample`."""
-    batch, _, heads, depth = value.shape
-    queries = locations.shape[1]
-    sizes = [(int(h), int(w)) for h, w in shapes]
-    maps = value.split([h * w for h, w in sizes], dim=1)
-    sampled = []
-    for level, (h, w) in enumerate(sizes):
-        image = maps[level].flatten(2).transpose(1, 2).reshape(batch * heads, depth, h, w)
-        grid = (2 * locations[:, :, :, level] - 1).transpose(1, 2).flatten(0, 1)  # [B·heads, N, P, 2]
-        sampled.append(F.grid_sample(image, grid, align_corners=False))
-    rows = weights.transpose(1, 2).reshape(batch * heads, 1, queries, -1)
-    output = (torch.stack(sampled, dim=-2).flatten(-2) * rows).sum(-1)
-    return output.view(batch, heads * depth, queries).transpose(1, 2).contiguous()
+def in_pytorch(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    return sampled_attention(value, shapes.flatten().tolist(), locations, weights)
 
 
 def find_peer(device: torch.device) -> tuple[str, Attention]:
-    """Mask2Former's function where its clone is, else ours of the same."""
+    """Mask2Former's function where its clone is, else our kernel in PyTorch."""
     path = peer_file("Mask2Former", "mask2former/modeling/pixel_decoder/ops/functions/ms_deform_attn_func.py")
     if path is None:
-        return "the plain PyTorch formulation (BENCH_PEERS has no Mask2Former)", plain
+        return "our kernel in PyTorch (BENCH_PEERS has no Mask2Former)", in_pytorch
     built = device.type == "cuda" and importlib.util.find_spec(CUDA_OP) is not None
     if not built:
         sys.modules.setdefault(CUDA_OP, ModuleType(CUDA_OP))  # which the file imports
@@ -164,17 +152,12 @@ def measure(size: str, args: argparse.Namespace, name: str, peer: Attention) -> 
 
 def main() -> None:
     """Prints two lines for each size and kernel."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__, threads=1, repeats=5)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
-    if args.device != "cpu" and not torch.cuda.is_available():
-        parser.error("PyTorch sees no GPU here")
-    torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
+    args = parser.parse()
+    device = resolve_device(args.device)
     name, peer = find_peer(device)
     for os.environ[KERNELS_VARIABLE] in our_kernels(device):
         for size in args.sizes:
@@ -182,4 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

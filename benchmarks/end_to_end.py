@@ -15,18 +15,13 @@ at most, on a GPU what tensors take at most. --save writes the lines to benchmar
 
 from __future__ import annotations
 
-import argparse
 import json
-import multiprocessing
 import platform
 import shlex
 import statistics
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,38 +31,17 @@ from torch import nn
 import plug.plug
 from benchmarks.cases import Case, make_batch, predict
 from benchmarks.memory import MIB, forget_peak, memory
-from benchmarks.where_time_goes import possam_stages, staged
-from detectron2_sam.commands.cli import ToolParser, run_tool
-from detectron2_sam.methods import methods
+from benchmarks.side_by_side import Parser, Stopwatch, apart, staged
+from benchmarks.where_time_goes import possam_stages
+from detectron2_sam.commands.cli import run_tool
 from possam.deformable_attention.operator import kernel_in_use
 from sam_common.config import resolve_device
-from sam_common.engine.launch import choose_precision
 from sam_common.io.files import write_text
 from sam_common.method import build_model
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TARGETS = {"possam_B": 80, "possam_L": 55, "possam_H": 35}
 """Images a second of PosSAM on an H200."""
-
-
-class Stopwatch:
-    """Seconds of each stage.
-
-    Args:
-        finish: waits until the device has done what it was given.
-    """
-
-    def __init__(self, finish: Callable[[], None]) -> None:
-        self.finish = finish
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        self.finish()
-        start = time.perf_counter()
-        yield
-        self.finish()
-        self.seconds[name] += time.perf_counter() - start
 
 
 def stages(model: Any) -> list[tuple[Any, str, str]]:
@@ -85,15 +59,10 @@ def stages(model: Any) -> list[tuple[Any, str, str]]:
 
 def measure(case: Case, runs: int) -> dict[str, Any]:
     """One configuration, in this process."""
-    cfg, device = case.cfg(), resolve_device(case.device)
-    torch.set_num_threads(case.threads)
-    torch.manual_seed(0)
-    methods()
-    dtype = choose_precision(device, cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32")
-    precision = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    cfg, device, precision = case.begin()
     model = build_model(cfg).to(device).eval()
     batch = make_batch(cfg, model, case)
-    watch = Stopwatch(torch.cuda.synchronize if device.type == "cuda" else lambda: None)
+    watch = Stopwatch(finish=torch.cuda.synchronize) if device.type == "cuda" else Stopwatch()
 
     def run() -> None:
         with watch("whole"):
@@ -109,7 +78,7 @@ def measure(case: Case, runs: int) -> dict[str, Any]:
         "milliseconds": float(f"{1e3 * seconds:.4g}"),
         "peak_mib": round(peak / MIB, 1),
         "stages": shares(model, run, watch, runs),
-        "precision": str(dtype).removeprefix("torch."),
+        "precision": str(precision.fast_dtype).removeprefix("torch."),
         "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "deformable_attention": kernel_in_use(device),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda},
@@ -148,25 +117,21 @@ def shares(model: nn.Module, run: Callable[[], None], watch: Stopwatch, runs: in
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints a line for each configuration."""
-    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__, objects=4, runs=10, threads=1)
     parser.add_argument(
         "--configs", nargs="+", default=["possam_T", "plug_T"], metavar="NAME", help="files of configs/"
     )
     parser.add_argument("--device", default="cpu", help="cpu | cuda")
-    parser.add_argument("--objects", type=int, default=4, help="of PLUG's image")
-    parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save", nargs="?", type=Path, const=RESULTS, metavar="FOLDER", help=f"({RESULTS.name})")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="after --: over every configuration")
-    args = parser.parse_args(argv)
+    args = parser.parse(argv)
     resolve_device(args.device)
     command = shlex.join(["python", "-m", "benchmarks.end_to_end", *(sys.argv[1:] if argv is None else argv)])
     lines = []
     for config in args.configs:
         count = args.objects if config.startswith("plug") else 1
         case = Case(config, "inference", count, device=args.device, threads=args.threads, options=tuple(args.opts))
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            measured = process.submit(measure, case, args.runs).result()
+        measured = apart(measure, case, args.runs)
         facts = {"case": f"{config}, end to end", "count": count, "device": args.device, "threads": args.threads}
         goal = {"images_per_second_wanted": TARGETS[config]} if args.device == "cuda" and config in TARGETS else {}
         lines.append({**facts, **measured, **goal, "command": command})

@@ -12,9 +12,7 @@ detections at once, here 11 of each image. The records of the data set are there
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,17 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from amsam.evaluation import DiceEvaluator
+from benchmarks.memory import MIB, kibibytes
 from benchmarks.scenes import segment_map
+from benchmarks.side_by_side import Parser, apart
+from detectron2_sam.commands.cli import run_tool
 from plug.evaluation.evaluator import AmodalEvaluator
 from plug.structures import AmodalInstances
+from sam_common.boxes.boxes import tight_boxes
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import write_segment_ids
 from sam_common.evaluation.evaluator import Evaluator
@@ -40,14 +40,13 @@ from sam_common.evaluation.mask_ap import MaskAPEvaluator
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.io.files import atomic_path
-from sam_common.masks.rle import encode_mask
+from sam_common.masks.rle import area_and_box, encode_mask
 from sam_common.structures import Category, Instances
 
 HEIGHT, WIDTH, SEGMENTS, SCENES = 96, 128, 12, 8
 """Pixels of an image, segments in it (the first is stuff), and how many different images there are."""
 
 VOCABULARY = tuple(Category(f"class {k}", (f"class {k}",), k > 0, k + 1) for k in range(SEGMENTS))
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,6 @@ class Case:
 def masks_of(labels: Tensor) -> Tensor:
     """The things' masks [N, H, W] bool; label 0 is no thing."""
     return labels == torch.arange(1, SEGMENTS)[:, None, None]
-
-
-def boxes_of(masks: Tensor) -> list[list[int]]:
-    """[x, y, width, height] of each mask; each has a pixel."""
-    return [list(cv2.boundingRect(mask.numpy().astype(np.uint8))) for mask in masks]
 
 
 def panoptic_truth(labels: Tensor, path: Path) -> dict[str, Any]:
@@ -90,22 +84,17 @@ def semantic_prediction(labels: Tensor) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def instance_truth(labels: Tensor, path: Path) -> dict[str, Any]:
-    masks = masks_of(labels)
     annotations = [
-        {"id": k, "category_id": k, "iscrowd": 0, "area": int(mask.sum()), "bbox": box}
+        {"id": k, "category_id": k, "iscrowd": 0, **area_and_box(mask)}
         | {"segmentation": encode_mask(mask), "visible_segmentation": encode_mask(mask)}
-        for k, (mask, box) in enumerate(zip(masks, boxes_of(masks), strict=True), start=1)
+        for k, mask in enumerate(masks_of(labels), start=1)
     ]
     return {"annotations": annotations}
 
 
-def xyxy(masks: Tensor) -> Tensor:
-    return torch.tensor([[x, y, x + w, y + h] for x, y, w, h in boxes_of(masks)], dtype=torch.float32)
-
-
 def instance_prediction(labels: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
     masks, classes = masks_of(labels), torch.arange(1, SEGMENTS)
-    return {}, {"instances": Instances(tuple(labels.shape), masks, torch.rand(len(masks)), classes, xyxy(masks))}
+    return {}, {"instances": Instances(tuple(labels.shape), masks, torch.rand(len(masks)), classes, tight_boxes(masks))}
 
 
 def amodal_prediction(labels: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -113,7 +102,7 @@ def amodal_prediction(labels: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
     numbers, window = list(range(1, len(masks) + 1)), (0, 0, labels.shape[1], labels.shape[0])
     parts = (torch.rand(len(masks)), [window] * len(masks), list(masks), list(masks))
     asked = {"annotation_ids": numbers, "category_ids": numbers, "box_scores": [1.0] * len(masks)}
-    return asked, {"amodal": AmodalInstances(tuple(labels.shape), xyxy(masks), *parts)}
+    return asked, {"amodal": AmodalInstances(tuple(labels.shape), tight_boxes(masks), *parts)}
 
 
 def dice_truth(labels: Tensor, path: Path) -> dict[str, Any]:
@@ -134,10 +123,9 @@ CASES = {
 }
 
 
-def memory(entry: str) -> int:
+def memory(field: str) -> int:
     """Bytes of this process: `VmRSS` in memory now, `VmHWM` at most so far."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{entry}:")))
+    return 1024 * kibibytes("/proc/self/status", field)
 
 
 def measure(name: str, images: int, every: int, folder: Path) -> Iterator[tuple[int, int]]:
@@ -165,15 +153,15 @@ def measure(name: str, images: int, every: int, folder: Path) -> Iterator[tuple[
     yield images, memory("VmHWM")
 
 
-def run(name: str, images: int, every: int) -> None:
-    """Prints the line of one evaluator."""
+def run(name: str, images: int, every: int) -> dict[str, Any]:
+    """The line of one evaluator, measured in this process."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "truth").mkdir()
         *points, end = measure(name, images, every, Path(folder))
     later = [(count, size) for count, size in points if count >= images / 10]
     slope = float(np.polyfit(*zip(*later, strict=True), 1)[0]) if len(later) > 1 else 0.0
-    line = {
+    return {
         "case": f"memory of evaluating {images} images, {name}",
         "bytes_per_image": round(slope),
         "start_mib": round(points[0][1] / MIB, 1),
@@ -183,31 +171,20 @@ def run(name: str, images: int, every: int) -> None:
         "every": every,
         "mib": [round(size / MIB, 1) for _, size in points],
     }
-    print(json.dumps(line), flush=True)
 
 
-def main() -> int:
+def main() -> None:
     """One process after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__, images=5000, every=250)
     parser.add_argument("--evaluators", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--every", type=int, default=250)
     parser.add_argument("--output", type=Path, help="a PNG of the curves")
-    parser.add_argument("--only", choices=CASES, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.only:
-        run(args.only, args.images, args.every)
-        return 0
-    sizes = ["--images", str(args.images), "--every", str(args.every)]
+    args = parser.parse()
     lines: dict[str, dict[str, Any]] = {}
-    for name in tqdm(args.evaluators, leave=False, disable=None):
-        command = [sys.executable, "-m", "benchmarks.evaluation_memory", "--only", name, *sizes]
-        printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-        print(printed, end="", flush=True)
-        lines[name] = json.loads(printed.splitlines()[-1])
+    for name in args.evaluators:
+        lines[name] = apart(run, name, args.images, args.every)
+        print(json.dumps(lines[name]), flush=True)
     if args.output:
         draw(args.output, lines, args.every)
-    return 0
 
 
 def draw(path: Path, lines: dict[str, dict[str, Any]], every: int) -> None:
@@ -229,4 +206,4 @@ def draw(path: Path, lines: dict[str, dict[str, Any]], every: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

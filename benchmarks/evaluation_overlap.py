@@ -9,8 +9,8 @@ each batch is judged before the next one is begun; results and files are compare
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,8 @@ from torch import nn
 
 from benchmarks.evaluation_memory import CASES, SEGMENTS, VOCABULARY, panoptic_truth
 from benchmarks.scenes import segment_map
-from benchmarks.side_by_side import in_turn, tell
+from benchmarks.side_by_side import Parser, in_turn, tell
+from detectron2_sam.commands.cli import run_tool
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.engine.evaluation import evaluate
 from sam_common.evaluation.evaluator import Evaluators
@@ -65,12 +66,7 @@ def multiply(milliseconds: float) -> Callable[[], Any]:
 
 def main() -> None:
     """Prints a line for each stand-in."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--milliseconds", type=float, default=25)
-    parser.add_argument("--images", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    args = Parser(__doc__, milliseconds=25.0, images=20, repeats=3).parse()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "truth").mkdir()
@@ -111,4 +107,4 @@ def written(folder: Path) -> dict[str, bytes]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

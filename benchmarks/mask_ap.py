@@ -10,17 +10,17 @@ Truth: 10 things in each image; detections: those moved a little, and 40 others,
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
+import sys
 from typing import Any
 
 import numpy as np
-import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from benchmarks.side_by_side import in_turn, tell
+from benchmarks.side_by_side import Parser, in_turn, tell
+from detectron2_sam.commands.cli import run_tool
 from sam_common.evaluation.mask_ap import METRICS, average_precision, coco_library
 from sam_common.masks.rle import area_and_box, encode_mask
 
@@ -71,11 +71,7 @@ def world(images: int, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]
 
 def main() -> None:
     """Prints the line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    args = Parser(__doc__, images=100, repeats=3).parse()
     truth, found = world(args.images, seed=0)
     masks = [{key: value for key, value in entry.items() if key not in ("bbox", "area")} for entry in found]
 
@@ -101,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

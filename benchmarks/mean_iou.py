@@ -10,19 +10,19 @@ from a file and its prediction as RLE, which ours writes to disk and theirs keep
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from benchmarks.scenes import class_scores, segment_map
-from benchmarks.side_by_side import in_turn, tell
+from benchmarks.side_by_side import Parser, in_turn, tell
+from detectron2_sam.commands.cli import run_tool
 from sam_common.data.label_maps import ignore_label, label_maps_spec
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator, best_class, pixel_counts
 from sam_common.masks import kernels
@@ -81,11 +81,7 @@ def evaluators(
 
 def main() -> None:
     """Prints two lines for each number of classes, one where Detectron2 is not installed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args = Parser(__doc__, threads=1, repeats=5).parse()
     for num_classes in (150, 847):
         scores = class_scores(HEIGHT, WIDTH, num_classes, seed=0)
         truth = segment_map(HEIGHT, WIDTH, 20, seed=1) - 1
@@ -112,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

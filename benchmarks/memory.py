@@ -28,12 +28,10 @@ import ctypes
 import gc
 import json
 import math
-import multiprocessing
 import resource
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, fields
 from functools import partial
@@ -46,11 +44,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.cases import CONFIGS, Case, make_batch, predict, read_config
-from detectron2_sam.commands.cli import ToolParser, run_tool
+from benchmarks.side_by_side import Parser, apart
+from detectron2_sam.commands.cli import run_tool
 from detectron2_sam.methods import methods
 from sam_common.config import CfgNode, resolve_device
 from sam_common.engine.build import build_backward, build_optimizer
-from sam_common.engine.launch import choose_precision
 from sam_common.engine.trainer import UNUSED
 from sam_common.errors import UserError
 from sam_common.method import build_model
@@ -78,15 +76,10 @@ def measure(case: Case, limit: float) -> dict[str, Any]:
     Args:
         limit: bytes that this process may have on a CPU.
     """
-    cfg, device = case.cfg(), resolve_device(case.device)
-    if device.type == "cpu":
+    if resolve_device(case.device).type == "cpu":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # does not outlive the process that asked for it
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))
-    torch.set_num_threads(case.threads)
-    torch.manual_seed(0)
-    methods()
-    dtype = choose_precision(device, cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32")
-    precision = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    cfg, device, precision = case.begin()
     program = memory(device, "VmRSS")
     model = build_model(cfg).to(device).train(case.mode == "training")
     batch = make_batch(cfg, model, case)
@@ -106,7 +99,7 @@ def measure(case: Case, limit: float) -> dict[str, Any]:
     step(batch)
     peak = memory(device, "VmHWM")
     parts |= {"activations": peak - sum(parts.values()), "peak": peak}
-    facts = {"precision": str(dtype).removeprefix("torch."), "torch": torch.__version__}
+    facts = {"precision": str(precision.fast_dtype).removeprefix("torch."), "torch": torch.__version__}
     return {**{name: round(value / MIB, 1) for name, value in parts.items()}, **facts}
 
 
@@ -168,15 +161,14 @@ def kibibytes(file: str, field: str) -> int:
 
 def outcome(case: Case, limit: float) -> dict[str, Any]:
     """What a process of its own measured, or the `problem` that there is not enough memory."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        try:
-            return process.submit(measure, case, limit).result()
-        except BrokenProcessPool:
-            return {"problem": "the process was ended: out of memory?"}
-        except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
-                raise
-            return {"problem": "does not fit into " + (f"{limit / MIB:.0f} MiB" if case.device == "cpu" else "the GPU")}
+    try:
+        return apart(measure, case, limit)
+    except BrokenProcessPool:
+        return {"problem": "the process was ended: out of memory?"}
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        return {"problem": "does not fit into " + (f"{limit / MIB:.0f} MiB" if case.device == "cpu" else "the GPU")}
 
 
 def twins(names: Iterable[str]) -> dict[str, list[str]]:
@@ -246,16 +238,15 @@ def gibibytes(mebibytes: float) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints a JSON line for each case, then one table of all."""
     every = sorted(path.stem for path in CONFIGS.glob("*.yaml") if not path.stem.endswith("_base"))
-    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__, threads=1)
     parser.add_argument("--configs", nargs="+", default=every, choices=every, metavar="NAME", help="files of configs/")
     parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
     parser.add_argument("--counts", nargs="+", type=int, help="images or objects at once, ascending (1 2)")
     parser.add_argument("--device", default="cpu", help="cpu | cuda")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--limit", type=float, help="GiB that a case may have on the CPU (what is free, less 1)")
     parser.add_argument("--output", type=Path, help="a file of lines, which grows")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="after --: over every configuration")
-    args = parser.parse_args(argv)
+    args = parser.parse(argv)
     done = args.output.read_text().splitlines() if args.output is not None and args.output.is_file() else []
     known = {key(line): line for line in map(json.loads, done)}
     lines: list[dict[str, Any]] = []

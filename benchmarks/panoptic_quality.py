@@ -7,8 +7,7 @@ Five cases: the prediction in memory (the peer reads it from a PNG, which is how
 Detectron2's evaluator does before that, writing the PNG, on the peer's side, and on ours without files and with our
 result files; and both from PNG, beside the peer and beside Pillow's decoding of the two alone (there the ratio is how
 many times as long ours takes). The prediction is the truth moved by a few pixels; truth comes from files as Pillow
-writes them, or COCO's own. Without the peer ours runs against the same formulation written out here: `np.unique` over
-pairs of ids.
+writes them, or COCO's own. Without the peer ours runs against itself without compiled kernels.
 """
 
 from __future__ import annotations
@@ -20,10 +19,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
+from sam_common.native import KERNELS_VARIABLE
 from torch import Tensor
 
 from benchmarks.scenes import segment_map
@@ -106,38 +107,16 @@ def ours(truth: dict[str, Any], prediction: dict[str, Any], ids: Tensor) -> Coun
     return match_segments(areas, *classes, CLASSES).numpy()
 
 
-def plain(truth: dict[str, Any], prediction: dict[str, Any]) -> Counts:
-    """The reference's way: ids in 64 bits, `np.unique` over the prediction and over pairs, then pair by pair."""
-    maps = []
-    for record in (truth, prediction):
-        pixels = np.array(Image.open(record["pan_seg_file_name"]), dtype=np.uint32)
-        maps.append((pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2]).astype(np.uint64))
-    predicted_area = dict(zip(*(x.tolist() for x in np.unique(maps[1], return_counts=True)), strict=True))
-    pairs, sizes = np.unique(maps[0] * 2**24 + maps[1], return_counts=True)
-    shared = {divmod(pair, 2**24): size for pair, size in zip(pairs.tolist(), sizes.tolist(), strict=True)}
-    true = {segment["id"]: segment for segment in truth["segments_info"]}
-    found = {segment["id"]: segment for segment in prediction["segments_info"]}
-    counts, matched = np.zeros((CLASSES, 4)), set()
-    for (g, p), size in shared.items():
-        if g in true and p in found and not true[g]["iscrowd"] and true[g]["category_id"] == found[p]["category_id"]:
-            union = predicted_area[p] + true[g]["area"] - size - shared.get((0, p), 0)
-            if 2 * size > union:
-                counts[true[g]["category_id"]] += [size / union, 1, 0, 0]
-                matched |= {("true", g), ("found", p)}
-    crowds = {segment["category_id"]: g for g, segment in true.items() if segment["iscrowd"]}
-    for g, segment in true.items():
-        counts[segment["category_id"], 3] += ("true", g) not in matched and not segment["iscrowd"]
-    for p, segment in found.items():
-        excused = shared.get((0, p), 0) + shared.get((crowds.get(segment["category_id"]), p), 0)
-        counts[segment["category_id"], 2] += ("found", p) not in matched and 2 * excused <= predicted_area[p]
-    return counts
+def without_kernels(truth: dict[str, Any], prediction: dict[str, Any]) -> Counts:
+    with mock.patch.dict(os.environ, {KERNELS_VARIABLE: "pytorch"}):
+        return ours(truth, prediction, read_segment_ids(prediction["pan_seg_file_name"]))
 
 
 def find_peer() -> tuple[str, Callable[[dict[str, Any], dict[str, Any]], Counts]]:
-    """panopticapi where its clone is, else the same written out."""
+    """panopticapi where its clone is, else ours without compiled kernels."""
     path = peer_file("panopticapi", "panopticapi/evaluation.py")
     if path is None:
-        return "the plain NumPy formulation (BENCH_PEERS has no panopticapi)", plain
+        return "ours without compiled kernels (BENCH_PEERS has no panopticapi)", without_kernels
     import_file(path.with_name("__init__.py"))
     from panopticapi.evaluation import pq_compute_single_core
 

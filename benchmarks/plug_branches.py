@@ -11,15 +11,16 @@ is one window, so that there is no padding to leave out.
 
 from __future__ import annotations
 
-import argparse
 import copy
+import sys
 from functools import partial
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
-from benchmarks.side_by_side import in_turn, tell
+from benchmarks.side_by_side import Parser, in_turn, tell
+from detectron2_sam.commands.cli import run_tool
 from plug.parallel_lora import ParallelEncoder
 from plug.resize_positions import resize_positions
 from sam_common.sam.build import SIZES, build_image_encoder
@@ -116,12 +117,9 @@ def check(peer: nn.Module, ours: ParallelEncoder, images: Tensor) -> None:
 
 def main() -> None:
     """Prints two lines for each size and peer."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__, threads=1, repeats=2)
     parser.add_argument("--sizes", nargs="+", choices=CROPS, default=["T", "B"])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args = parser.parse()
     for size in args.sizes:
         official, passes, ours = build(size)
         count, side, _ = CROPS[size]
@@ -143,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

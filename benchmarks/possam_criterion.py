@@ -4,8 +4,8 @@
     BENCH_PEERS=clones python -m benchmarks.possam_criterion    # with clones/Mask2Former, the peer itself; its file
                                                                 # imports Detectron2, which has to be installed
 
-Without the peer ours runs against the same formulation written out here: prediction point after prediction point, the
-truth converted for each. Ours also learns the masks' IoU, which Mask2Former does not have.
+Without the peer ours runs against itself, called for one prediction point after the other. Ours also learns the masks'
+IoU, which Mask2Former does not have.
 
 Both draw random points, each in its own order. For the comparison of the losses and their gradients every draw is
 therefore the beginning of one list of points, and only uncertain points are taken; time is measured on real draws.
@@ -13,7 +13,6 @@ therefore the beginning of one list of points, and only uncertain points are tak
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Callable
@@ -23,15 +22,13 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from benchmarks.scenes import class_scores, segment_map
-from benchmarks.side_by_side import in_turn, peer_file, tell
+from benchmarks.side_by_side import Parser, in_turn, peer_file, tell
+from detectron2_sam.commands.cli import run_tool
 from possam.criterion import Criterion, Predictions
 from possam.matcher import HungarianMatcher
-from possam.point_losses import dice_loss, pairwise_dice_loss, point_sample
 from sam_common.structures import Segments
 
 CLASSES, LAYERS, IMAGES, SEGMENTS = 133, 10, 2, 16
@@ -59,9 +56,7 @@ def make_batch(size: int, queries: int) -> tuple[list[Predictions], list[Segment
 
 
 def ours(num_points: int, importance: float, *, iou_weight: float = 1.0) -> Run:
-    weights = {
-        f"{name}_weight": WEIGHTS[kind] for name, kind in (("class", "class"), ("bce", "mask"), ("dice", "dice"))
-    }
+    weights = {f"{name}_weight": WEIGHTS[kind] for name, kind in zip(("class", "bce", "dice"), WEIGHTS, strict=True)}
     matcher = HungarianMatcher(**weights, num_points=num_points)
     criterion = Criterion(
         matcher,
@@ -78,57 +73,15 @@ def ours(num_points: int, importance: float, *, iou_weight: float = 1.0) -> Run:
     return run
 
 
-def plain(num_points: int, importance: float) -> Run:
-    """Each prediction point by itself, image by image."""
-
-    def match(logits: Tensor, maps: Tensor, target: Segments) -> tuple[Tensor, Tensor]:
-        masks = target.gt_masks.to(maps)
-        points = torch.rand(1, num_points, 2)
-        sampled = point_sample(maps[:, None], points.repeat(len(maps), 1, 1))[:, 0]
-        truth = point_sample(masks[:, None], points.repeat(len(masks), 1, 1))[:, 0]
-        inside, outside = (
-            F.binary_cross_entropy_with_logits(sampled, torch.full_like(sampled, value), reduction="none")
-            for value in (1.0, 0.0)
-        )
-        bce = (inside @ truth.T + outside @ (1 - truth).T) / num_points
-        cost = WEIGHTS["mask"] * bce + WEIGHTS["dice"] * pairwise_dice_loss(sampled, truth)
-        cost = cost - WEIGHTS["class"] * logits.softmax(-1)[:, target.gt_classes]
-        queries, segments = linear_sum_assignment(cost)
-        return torch.from_numpy(queries), torch.from_numpy(segments)
-
-    def uncertain(maps: Tensor) -> Tensor:
-        candidates = torch.rand(len(maps), 3 * num_points, 2)
-        doubt = -point_sample(maps, candidates)[:, 0].abs()
-        chosen = doubt.topk(int(importance * num_points), dim=1).indices
-        others = torch.rand(len(maps), num_points - chosen.shape[1], 2)
-        return torch.cat((candidates.gather(1, chosen[..., None].expand(-1, -1, 2)), others), dim=1)
+def point_by_point(num_points: int, importance: float) -> Run:
+    """Ours, called for each prediction point by itself."""
+    single = ours(num_points, importance, iou_weight=0.0)
 
     def run(predictions: list[Predictions], targets: list[Segments]) -> Losses:
         losses = {}
-        count = sum(len(target) for target in targets)
-        void = torch.ones(CLASSES + 1)
-        void[-1] = VOID_WEIGHT
         for point, prediction in enumerate(predictions):
-            suffix = "" if point == len(predictions) - 1 else f"_{point}"
-            with torch.no_grad():
-                pairs = [
-                    match(*one) for one in zip(prediction.class_logits, prediction.mask_logits, targets, strict=True)
-                ]
-            images = torch.cat([torch.full_like(queries, image) for image, (queries, _) in enumerate(pairs)])
-            queries = torch.cat([queries for queries, _ in pairs])
-            labels = torch.full(prediction.class_logits.shape[:2], CLASSES)
-            labels[images, queries] = torch.cat([t.gt_classes[s] for t, (_, s) in zip(targets, pairs, strict=True)])
-            cross_entropy = F.cross_entropy(prediction.class_logits.transpose(1, 2), labels, void)
-            maps = prediction.mask_logits[images, queries][:, None]
-            masks = torch.cat([t.gt_masks.to(maps)[s] for t, (_, s) in zip(targets, pairs, strict=True)])[:, None]
-            with torch.no_grad():
-                points = uncertain(maps)
-                truth = point_sample(masks, points)[:, 0]
-            sampled = point_sample(maps, points)[:, 0]
-            bce = F.binary_cross_entropy_with_logits(sampled, truth, reduction="none").mean(1).sum() / count
-            losses[f"loss_class{suffix}"] = WEIGHTS["class"] * cross_entropy
-            losses[f"loss_mask{suffix}"] = WEIGHTS["mask"] * bce
-            losses[f"loss_dice{suffix}"] = WEIGHTS["dice"] * dice_loss(sampled, truth).sum() / count
+            suffix = "" if prediction is predictions[-1] else f"_{point}"
+            losses |= {f"{name}{suffix}": loss for name, loss in single([prediction], targets).items()}
         return losses
 
     return run
@@ -173,14 +126,14 @@ def mask2former(criterion: ModuleType, num_points: int, importance: float) -> Ru
 
 
 def find_peer() -> tuple[str, Callable[[int, float], Run]]:
-    """Mask2Former's where its clone is and Detectron2 is installed, else the same written out."""
+    """Mask2Former's where its clone is and Detectron2 is installed, else ours, point by point."""
     path = peer_file("Mask2Former", "mask2former/modeling/criterion.py")
     if path is None:
-        return "the plain PyTorch formulation (BENCH_PEERS has no Mask2Former)", plain
+        return "ours, point by point (BENCH_PEERS has no Mask2Former)", point_by_point
     try:
         module = load_peer(path.parents[1])
     except ImportError as missing:
-        return f"the plain PyTorch formulation (Mask2Former: {missing})", plain
+        return f"ours, point by point (Mask2Former: {missing})", point_by_point
     return "Mask2Former", lambda *options: mask2former(module, *options)
 
 
@@ -211,14 +164,7 @@ def check(peer: Callable[[int, float], Run]) -> None:
 
 def main() -> None:
     """Prints one line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=1024, help="of the images, pixels")
-    parser.add_argument("--queries", type=int, default=100)
-    parser.add_argument("--points", type=int, default=12544)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args = Parser(__doc__, size=1024, queries=100, points=12544, threads=1, repeats=3).parse()
     name, peer = find_peer()
     check(peer)
     batch = make_batch(args.size, args.queries)
@@ -231,4 +177,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

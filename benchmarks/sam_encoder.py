@@ -12,17 +12,17 @@ turn in one process.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+import sys
 
 import torch
 from segment_anything import sam_model_registry
 from torch import Tensor, nn
 
 from benchmarks.memory import MIB, forget_peak, memory
-from benchmarks.side_by_side import in_turn, tell
+from benchmarks.side_by_side import Parser, apart, in_turn, tell
+from detectron2_sam.commands.cli import run_tool
+from sam_common.config import resolve_device
 from sam_common.sam.build import build_image_encoder
 from sam_common.sam.load import draw_positions
 
@@ -73,23 +73,16 @@ def measure_memory(name: str, size: str, device: str, dtype: str, threads: int) 
 
 def main() -> None:
     """Prints two lines: time and memory."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__, threads=1, repeats=2)
     parser.add_argument("--size", choices=REGISTERED, default="B")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=TOLERANCE, default="float32", help="of ours")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=2)
-    args = parser.parse_args()
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("PyTorch sees no GPU here")
-    torch.set_num_threads(args.threads)
-
-    def peak(name: str) -> tuple[float, Tensor]:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            dtype = args.dtype if name == OURS else "float32"
-            return process.submit(measure_memory, name, args.size, args.device, dtype, args.threads).result()
-
-    (theirs, expected), (mine, embeddings) = peak(PEER), peak(OURS)
+    args = parser.parse()
+    resolve_device(args.device)
+    (theirs, expected), (mine, embeddings) = (
+        apart(measure_memory, name, args.size, args.device, dtype, args.threads)
+        for name, dtype in ((PEER, "float32"), (OURS, args.dtype))
+    )
     tolerance = TOLERANCE[args.dtype] * expected.abs().max().item()
     torch.testing.assert_close(embeddings, expected, rtol=0, atol=tolerance)
 
@@ -109,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

@@ -1,22 +1,94 @@
 """What the benchmarks share: the peer and ours in turn in one run, and one JSON object a line for what came of it.
 
+Command lines, stopwatches and processes of their own are here too.
+
 Ratios mean something on a machine that others use too, times do not. With one thread CPU seconds are measured, which
 other programs hardly change, with more the wall clock; of each the smallest.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
+import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
+
+from detectron2_sam.commands.cli import ToolParser
+
+T = TypeVar("T")
 PEERS_VARIABLE = "BENCH_PEERS"
+
+
+class Parser(ToolParser):
+    """A benchmark's command line: the description as it is written, and options that are numbers with their defaults.
+
+    To parse it sets the number of threads, 1 where `--threads` is no option.
+    """
+
+    def __init__(self, description: str | None, **numbers: float) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        for name, default in numbers.items():
+            option = f"--{name.replace('_', '-')}"
+            self.add_argument(option, type=type(default), default=default, help=f"({default})")
+
+    def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        args = self.parse_args(argv)
+        torch.set_num_threads(getattr(args, "threads", 1))
+        return args
+
+
+def apart(function: Callable[..., T], *args: Any) -> T:
+    """What a function gives in a process of its own, which has done nothing before."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *args).result()
+
+
+class Stopwatch:
+    """Seconds and number of passes of each stage, a span of time `with watch(name)`.
+
+    Args:
+        clock: tells seconds.
+        finish: waits until the device has done what it was given.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.perf_counter, finish: Callable[[], None] = lambda: None
+    ) -> None:
+        self.clock, self.finish = clock, finish
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.passes: Counter[str] = Counter()
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self.finish()
+        start = self.clock()
+        yield
+        self.finish()
+        self.seconds[name] += self.clock() - start
+        self.passes[name] += 1
+
+
+def staged(owner: Any, method: str, name: str, span: Callable[[str], AbstractContextManager[Any]]) -> None:
+    """Names the time that a method of an object takes: every call happens within `span(name)`."""
+    call: Callable[..., Any] = getattr(owner, method)
+
+    def named(*args: Any, **kwargs: Any) -> Any:
+        with span(name):
+            return call(*args, **kwargs)
+
+    setattr(owner, method, named)
 
 
 def peer_file(clone: str, path: str) -> Path | None:

@@ -6,11 +6,10 @@ python -m benchmarks.where_time_goes                     # possam_T, one thread,
 
 from __future__ import annotations
 
-import argparse
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ import torch
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from benchmarks.side_by_side import Parser, staged
+from detectron2_sam.commands.cli import run_tool
 from detectron2_sam.commands.train.build import build_batches, register_datasets
 from detectron2_sam.methods import full_cfg, methods
 from possam.config import build_possam
@@ -36,17 +37,6 @@ STAGE = "stage: "
 def in_profile(name: str) -> AbstractContextManager[Any]:
     """Names a span of time for the profiler."""
     return record_function(STAGE + name)
-
-
-def staged(owner: Any, method: str, name: str, span: Callable[[str], AbstractContextManager[Any]] = in_profile) -> None:
-    """Names the time that a method of an object takes: every call happens within `span(name)`."""
-    call: Callable[..., Any] = getattr(owner, method)
-
-    def named(*args: Any, **kwargs: Any) -> Any:
-        with span(name):
-            return call(*args, **kwargs)
-
-    setattr(owner, method, named)
 
 
 def possam_stages(model: PosSAM) -> list[tuple[Any, str, str]]:
@@ -102,21 +92,16 @@ def show(title: str, run: Callable[[], None], rows: int) -> None:
     stages = sorted((e for e in events if e.key.startswith(STAGE)), key=lambda e: -e.cpu_time_total)
     table = [[e.key.removeprefix(STAGE), f"{100 * e.cpu_time_total / whole:.1f} %"] for e in stages]
     print(f"\n{title}: {whole / 1e6:.2f} s", tabulate(table, ["stage", "of the time"], tablefmt="github"), sep="\n")
-    most = list(islice(sorted(operators, key=lambda e: -e.self_cpu_time_total), rows))
+    most = sorted(operators, key=lambda e: -e.self_cpu_time_total)[:rows]
     table = [[e.key, f"{100 * e.self_cpu_time_total / whole:.1f} %", e.count] for e in most]
     print(tabulate(table, ["operator", "in itself", "calls"], tablefmt="github"))
 
 
 def main() -> None:
     """Prints the tables of both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__, steps=3, images=6, rows=12, threads=1)
     parser.add_argument("--config-file", default="configs/possam_T.yaml")
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--images", type=int, default=6)
-    parser.add_argument("--rows", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args = parser.parse()
     methods()
     cfg = full_cfg()
     cfg.merge_from_file(args.config_file)
@@ -125,13 +110,10 @@ def main() -> None:
     torch.manual_seed(0)
     model = build_possam(cfg)
     for stage in (*possam_stages(model), (model.criterion, "forward", "criterion")):
-        staged(*stage)
+        staged(*stage, span=in_profile)
     train(model, cfg, 1)  # what happens once
-    show(
-        f"training, {args.steps} steps of {cfg.SOLVER.IMS_PER_BATCH} images",
-        lambda: train(model, cfg, args.steps),
-        args.rows,
-    )
+    steps = f"{args.steps} steps of {cfg.SOLVER.IMS_PER_BATCH} images"
+    show(f"training, {steps}", lambda: train(model, cfg, args.steps), args.rows)
     spec = catalog.get(cfg.DATASETS.TEST[0])
     with tempfile.TemporaryDirectory() as folder:
         evaluators = make_evaluators(spec, Path(folder), spec.load_vocabulary())
@@ -140,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import possam_criterion, run
+from tests.support.plain_criterion import plain
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,4 +43,5 @@ def test_a_script_that_does_not_fit_is_ended_with_its_processes(
 
 def test_the_criterion_is_mask2formers() -> None:
     """Losses and gradients are those of the formulation that takes each prediction point by itself."""
-    possam_criterion.check(possam_criterion.plain)
+    possam_criterion.check(plain)
+    possam_criterion.check(possam_criterion.point_by_point)

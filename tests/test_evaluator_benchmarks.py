@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import evaluation_memory, evaluation_overlap, label_map_rle, mask_ap, panoptic_quality
+from tests.support.plain_panoptic_quality import plain
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
 
@@ -36,6 +37,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("script", [panoptic_quality, label_map_rle, mask_ap, evaluation_overlap])
 def test_ours_equals_the_peer(script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Equality, which each script insists on: with the plain formulation, pycocotools, a loop without threads."""
+    monkeypatch.setattr(panoptic_quality, "find_peer", lambda: ("the plain formulation", plain))
     few = {mask_ap: ["--images", "3"], evaluation_overlap: ["--images", "2", "--milliseconds", "1"]}
     monkeypatch.setattr(sys, "argv", ["script", *few.get(script, [])])
     script.main()

@@ -112,7 +112,8 @@ def _compiled_kernel(device: torch.device) -> ModuleType:
     return triton
 
 
-def _pytorch(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+def sampled_attention(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+    """PyTorch's kernel: `grid_sample` map by map, weighted and summed; arguments as the operator has them."""
     batch, _, heads, depth = value.shape
     _, queries, _, levels, points, _ = locations.shape
     shapes = list(zip(sizes[::2], sizes[1::2], strict=True))
@@ -193,7 +194,7 @@ class _Compiled(torch.autograd.Function):
 
 
 def _deformable_attention(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
-    return (_Compiled.apply if _fits(value, locations) else _pytorch)(value, sizes, locations, weights)
+    return (_Compiled.apply if _fits(value, locations) else sampled_attention)(value, sizes, locations, weights)
 
 
 def _fake(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
