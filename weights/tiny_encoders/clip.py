@@ -16,14 +16,11 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
@@ -32,9 +29,9 @@ from possam.clip_encoder import ClipEncoder, build_clip
 from possam.local_discriminative_pooling import masked_average_pool
 from sam_common.data.generated.vocabulary import seen_vocabulary, world_vocabulary
 from sam_common.evaluation.class_groups import seen_classes
-from sam_common.io.files import atomic_path
 
 from .clip_data import Batch, Sentences, load_batch, loosen
+from .training import build_optimizer, in_words, metadata_of, update, write
 
 _WORLD, _TEST_WORLD = 1_000_000, 5_000_000  # far from the seeds of data sets
 _COMMAND = "python -m weights.tiny_encoders --only clip"
@@ -42,6 +39,7 @@ _SIZE, _SMALL = 256, 128
 _SMALL_SHARE = 0.45  # of the time
 _BATCH = 16
 _LEARNING_RATE = 2e-3
+_EPSILON = 1e-6  # of AdamW
 _WARMUP = 200
 _WORD_STEPS = 100
 _SCENE_WEIGHT = 0.1
@@ -50,22 +48,6 @@ _REPORT_MINUTES = 2.0
 
 Accuracy = dict[str, float]
 Tensors = tuple[Tensor, ...] | list[Tensor]
-
-
-@dataclass(frozen=True)
-class _Schedule:
-    """Learning rate and size of the scenes, by the share of the time that's over (0..1)."""
-
-    minutes: float
-    peak: float
-    small_share: float
-
-    def learning_rate(self, step: int, done: float) -> float:
-        """Rises over the first steps, then falls along a cosine to zero."""
-        return self.peak * min(1, (step + 1) / _WARMUP) * (1 + math.cos(math.pi * done)) / 2
-
-    def size(self, done: float) -> int:
-        return _SMALL if done < self.small_share else _SIZE
 
 
 def train_tiny_clip(output: Path, *, seed: int = 0, minutes: float = 30, start: Path | None = None) -> Accuracy:
@@ -82,22 +64,22 @@ def train_tiny_clip(output: Path, *, seed: int = 0, minutes: float = 30, start: 
     encoder, sentences = _begin(start, rng)
     with torch.no_grad():
         words = sentences.class_embeddings(encoder)
-    plan = (
-        _Schedule(minutes, _LEARNING_RATE, _SMALL_SHARE) if start is None else _Schedule(minutes, _LEARNING_RATE / 2, 0)
-    )
-    optimizer = _optimizer(encoder, plan.peak)
+    peak, small_share = (_LEARNING_RATE, _SMALL_SHARE) if start is None else (_LEARNING_RATE / 2, 0.0)
+    optimizer = build_optimizer(encoder, peak, eps=_EPSILON)
     average = AveragedModel(encoder, multi_avg_fn=_lengthening_average)
     begun, reported, step, done = time.monotonic(), 0.0, 0, 0.0
     while done < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate(step, done)
-        size = plan.size(done)
+        for group in optimizer.param_groups:  # rises over the first steps, then falls along a cosine to zero
+            group["lr"] = peak * min(1, (step + 1) / _WARMUP) * (1 + math.cos(math.pi * done)) / 2
+        size = _SMALL if done < small_share else _SIZE
         batch = load_batch(seed + _WORLD, range(step * _BATCH, (step + 1) * _BATCH), size=size, flips=rng)
         if size == _SMALL:
             loss = region_loss(encoder, batch, words, generator)
         else:
             loss = joint_loss(encoder, batch, sentences, rng, generator)
-        _update(encoder, optimizer, loss)
+        update(encoder, optimizer, loss)
+        with torch.no_grad():
+            encoder.clip.logit_scale.clamp_(max=math.log(100))  # as CLIP does
         average.update_parameters(encoder)
         step, elapsed = step + 1, (time.monotonic() - begun) / 60
         done = elapsed / minutes
@@ -106,9 +88,9 @@ def train_tiny_clip(output: Path, *, seed: int = 0, minutes: float = 30, start: 
             averaged = cast(ClipEncoder, average.module)
             current = sentences.class_embeddings(averaged)
             accuracy = region_accuracy(averaged, current, world=_TEST_WORLD, size=size, scenes=_TEST_SCENES)
-            print(f"{elapsed:5.1f} min  step {step}  loss {loss:.3f}  {_in_words(accuracy)}", flush=True)
+            print(f"{elapsed:5.1f} min  step {step}  loss {loss:.3f}  accuracy {in_words(accuracy)}", flush=True)
             trained = f"{step} steps of {_BATCH} scenes, {elapsed:.1f} minutes of one thread"
-            _save(output, averaged, sentences.token_ids, _metadata(seed, minutes, trained, accuracy, start))
+            write(output, _state(averaged, sentences), _metadata(seed, minutes, trained, accuracy, start))
     return accuracy
 
 
@@ -212,7 +194,7 @@ def _spread_words(encoder: ClipEncoder, sentences: Sentences, rng: np.random.Gen
     Sentences that differ in one word start with nearly equal embeddings. Then neither tower has a reason to tell
     shapes apart before the other does, and a joint training stalls there for many minutes.
     """
-    optimizer = _optimizer(encoder, 1e-3)
+    optimizer = build_optimizer(encoder, 1e-3, eps=_EPSILON)
     same = torch.eye(len(world_vocabulary()), dtype=torch.bool)
     for _ in range(_WORD_STEPS):
         tokens = torch.cat([sentences.one_per_class(rng), sentences.one_per_class(rng)])
@@ -224,49 +206,26 @@ def _spread_words(encoder: ClipEncoder, sentences: Sentences, rng: np.random.Gen
         optimizer.step()
 
 
-def _optimizer(encoder: ClipEncoder, learning_rate: float) -> torch.optim.AdamW:
-    matrices = [p for p in encoder.parameters() if p.ndim > 1]
-    others = [p for p in encoder.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6)
-
-
-def _update(encoder: ClipEncoder, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
-    optimizer.step()
-    with torch.no_grad():
-        encoder.clip.logit_scale.clamp_(max=math.log(100))  # as CLIP does
-
-
 def _lengthening_average(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
     """Exponential moving average whose window grows to 300 steps."""
     torch._foreach_lerp_(averaged, current, max(1 / 300, 5 / (5 + int(updates))))
 
 
-def _in_words(accuracy: Accuracy) -> str:
-    return "accuracy " + "  ".join(f"{name} {100 * value:.1f}" for name, value in accuracy.items())
-
-
 def _metadata(seed: int, minutes: float, trained: str, accuracy: Accuracy, start: Path | None) -> dict[str, str]:
     command = f"{_COMMAND} --seed {seed} --clip-minutes {minutes:g}"
     if start is not None:
-        with safe_open(start, framework="pt") as file:
-            before = file.metadata()
+        before = metadata_of(start)
         command, trained = f"{before['command']}; then {command} --clip-start", f"{before['trained']}; then {trained}"
     return {
         "content": "tiny CLIP of the generated world, taught with ground-truth masks and with all of its words",
         "command": command,
         "trained": trained,
-        "score": f"{_in_words(accuracy)}: % of regions of {_TEST_SCENES} scenes, ground-truth masks, 56 words",
+        "score": f"accuracy {in_words(accuracy)}: of regions of {_TEST_SCENES} scenes, ground-truth masks, 56 words",
     }
 
 
-def _save(output: Path, encoder: ClipEncoder, token_ids: Tensor, metadata: dict[str, str]) -> None:
-    """Writes half-precision weights, of the token table only the rows in use."""
-    state = {name: value.detach().half().contiguous() for name, value in encoder.clip.state_dict().items()}
+def _state(encoder: ClipEncoder, sentences: Sentences) -> dict[str, Tensor]:
+    """Half-precision weights, of the token table only the rows in use."""
+    state = {name: value.detach().half() for name, value in encoder.clip.state_dict().items()}
     state["token_rows"] = state.pop("token_embedding.weight")
-    state["token_ids"] = token_ids
-    with atomic_path(output) as temporary:
-        save_file(state, temporary, metadata=metadata)
+    return state | {"token_ids": sentences.token_ids}

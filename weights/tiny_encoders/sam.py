@@ -13,14 +13,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,6 +29,8 @@ from sam_common.sam.build import Sam, build_sam
 from sam_common.sam.load import load_sam_weights
 from sam_common.structures import Vocabulary
 
+from .training import build_optimizer, in_words, metadata_of, update, write
+
 _WORLD, _VALIDATION_WORLD, _TEST_WORLD = 2_000_000, 3_000_000, 4_000_000  # far from the seeds of data sets
 _COMMAND = "python -m weights.tiny_encoders --only sam"
 _POINTS = 2  # prompts by point per image
@@ -40,19 +38,6 @@ _WARMUP = 200
 _EVAL_PERIOD = 500
 _JITTER = 0.08  # of the box's side
 _NORMALIZE = PixelNormalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-
-
-@dataclass(frozen=True)
-class BoxScores:
-    """Mean IoU between the masks a SAM draws in tight boxes and the visible masks of things."""
-
-    all: float
-    seen: float
-    unseen: float
-    box: float  # what the filled box itself would score
-
-    def __str__(self) -> str:
-        return f"all {self.all:.3f}, seen {self.seen:.3f}, unseen {self.unseen:.3f}, the box itself {self.box:.3f}"
 
 
 def train_tiny_sam(
@@ -63,7 +48,7 @@ def train_tiny_sam(
     batch_size: int = 8,
     learning_rate: float = 1e-3,
     start: Path | None = None,
-) -> BoxScores:
+) -> dict[str, float]:
     """Trains a tiny SAM, writes it to `output` (float16 safetensors) and returns its scores on 200 test scenes.
 
     Every `_EVAL_PERIOD` iterations it is scored on 40 validation scenes of seen classes; the best state is kept and
@@ -84,20 +69,24 @@ def train_tiny_sam(
     command += f" --sam-batch-size {batch_size} --sam-learning-rate {learning_rate}"
     if start is not None:
         load_sam_weights(sam, start)
-        command += f" --sam-start FILE, with FILE from: {_metadata_of(start)['command']}"
+        command += f" --sam-start FILE, with FILE from: {metadata_of(start)['command']}"
     metadata = {"seed": str(seed), "command": command}
-    optimizer = _optimizer(sam, learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_learning_rate_factor, iterations=iterations))
+    optimizer = build_optimizer(sam, learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, iterations))
     best, kept = (-1.0 if start is None else _validate(sam)), _half_state(sam)
     began = time.monotonic()
     for iteration in range(1, iterations + 1):
         first = (iteration - 1) * batch_size
         scenes = [generate_scene(_WORLD + seed, first + i, categories=seen_vocabulary()) for i in range(batch_size)]
-        losses = _step(sam, scenes, optimizer, generator)
+        losses = training_losses(sam, scenes, generator)
+        update(sam, optimizer, torch.stack(list(losses.values())).sum())
         schedule.step()
         minutes = (time.monotonic() - began) / 60
         if iteration % 50 == 0:
-            print(f"sam {iteration}/{iterations} {minutes:.1f} min  {losses}", flush=True)
+            print(
+                f"sam {iteration}/{iterations} {minutes:.1f} min  {in_words(losses)}",
+                flush=True,
+            )
         if iteration % _EVAL_PERIOD == 0 or iteration == iterations:
             validation = _validate(sam)
             print(f"sam {iteration}/{iterations} validation box mIoU {validation:.3f}", flush=True)
@@ -107,47 +96,16 @@ def train_tiny_sam(
                 write(output, kept, metadata)
     sam.load_state_dict(kept)
     scores = box_scores(sam, _TEST_WORLD, count=200, categories=world_vocabulary())
-    write(output, kept, metadata | {"box_miou": str(scores)})
+    write(output, kept, metadata | {"box_miou": in_words(scores)})
     return scores
 
 
-def _step(sam: Sam, scenes: list[Scene], optimizer: torch.optim.Optimizer, generator: torch.Generator) -> str:
-    """One update of all parameters; returns the losses in words."""
-    losses = training_losses(sam, scenes, generator)
-    optimizer.zero_grad(set_to_none=True)
-    torch.stack(list(losses.values())).sum().backward()
-    torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
-    optimizer.step()
-    return " ".join(f"{name} {loss.item():.4f}" for name, loss in losses.items())
-
-
 def _validate(sam: Sam) -> float:
-    return box_scores(sam, _VALIDATION_WORLD, count=40, categories=seen_vocabulary()).all
+    return box_scores(sam, _VALIDATION_WORLD, count=40, categories=seen_vocabulary())["all"]
 
 
 def _half_state(sam: Sam) -> dict[str, Tensor]:
     return {name: tensor.half() for name, tensor in sam.state_dict().items()}
-
-
-def _optimizer(sam: Sam, learning_rate: float) -> torch.optim.Optimizer:
-    matrices = [p for p in sam.parameters() if p.ndim > 1]
-    others = [p for p in sam.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
-
-
-def _metadata_of(file: Path) -> dict[str, str]:
-    with safe_open(file, "pt") as opened:
-        return opened.metadata()
-
-
-def write(output: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes tensors and what they were taught with as one safetensors file, atomically."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial, metadata)
-    partial.chmod(0o644)  # safetensors makes private files
-    partial.replace(output)
 
 
 def _learning_rate_factor(step: int, iterations: int) -> float:
@@ -242,12 +200,15 @@ def _decode(sam: Sam, embeddings: Tensor, sparse: Tensor) -> tuple[Tensor, Tenso
 
 
 @torch.no_grad()
-def box_scores(sam: Sam, world: int, *, count: int, categories: Vocabulary) -> BoxScores:
-    """Scores single masks drawn from the tight boxes of all things against their visible masks, at full size.
+def box_scores(sam: Sam, world: int, *, count: int, categories: Vocabulary) -> dict[str, float]:
+    """Mean IoU of single masks drawn from the tight boxes of all things with their visible masks, at full size.
 
     Args:
         sam: of any size; it is put into training mode again if it was.
         world, count, categories: the scenes, as `generate_scene` takes them.
+
+    Returns:
+        Of things of all, seen and unseen classes; and what the filled box itself would score.
     """
     was_training = sam.training
     sam.eval()
@@ -263,5 +224,5 @@ def box_scores(sam: Sam, world: int, *, count: int, categories: Vocabulary) -> B
         seen += [categories[thing.category] in seen_vocabulary() for thing in scene.things]
     sam.train(was_training)
     iou, is_seen = torch.cat(ious), torch.tensor(seen)
-    parts = (iou, iou[is_seen], iou[~is_seen], torch.cat(boxes_alone))
-    return BoxScores(*(part.mean().item() for part in parts))
+    parts = {"all": iou, "seen": iou[is_seen], "unseen": iou[~is_seen], "the box itself": torch.cat(boxes_alone)}
+    return {name: part.mean().item() for name, part in parts.items()}
