@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from sam_common.boxes.box_files import read_box_file
 from sam_common.boxes.boxes import Boxes, box_fault
+from sam_common.boxes.detectors import Detector, build_detector
 from sam_common.errors import UserError
 from sam_common.io.inputs import Input
+from sam_common.prediction import refuse
 from sam_common.text import some
+
+
+class BoxPrompts:
+    """What --box, --boxes or --detector of a command line says of each picture.
+
+    Args:
+        args: the command line.
+        inputs: its pictures.
+        needed: one of the three has to be there.
+
+    Raises:
+        UserError: they make no sense together, or the boxes cannot be read.
+    """
+
+    def __init__(self, args: argparse.Namespace, inputs: Sequence[Input], *, needed: bool = False) -> None:
+        given = [f"--{name}" for name in ("boxes", "box", "detector") if getattr(args, name) is not None]
+        if len(given) > 1 or (needed and not given):
+            raise UserError(f"give one of --boxes, --box and --detector; this is {' and '.join(given) or 'none'}")
+        if args.detector is None:
+            refuse(args, ("detector_weights",), "belongs to --detector")
+        self.args = args
+        self.threshold = 0.5 if args.confidence_threshold is None else args.confidence_threshold
+        self._given = torch.tensor([parse_box(text) for text in args.box]) if args.box else None
+        self._of_file = assign(read_box_file(args.boxes), inputs, args.boxes) if args.boxes is not None else {}
+        self._detect: Detector | None = None
+
+    def load(self, device: torch.device) -> None:
+        """Builds the detector, where one was named."""
+        name, weights = self.args.detector, self.args.detector_weights or ""
+        if name is not None:
+            self._detect = build_detector(name, score_threshold=self.threshold, weights=weights, device=device)
+
+    def __call__(self, image: Tensor, source: Input) -> Tensor | Boxes | None:
+        """The boxes [n, 4] that were given, or those that were found; None where nothing says any."""
+        if self._detect is not None:
+            return self._detect(image)
+        return self._given if self._given is not None else self._of_file.get(source.path)
 
 
 def parse_box(text: str) -> list[float]:
