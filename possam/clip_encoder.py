@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from open_clip import CLIP, SimpleTokenizer, get_model_config
 from timm.models import build_model_with_cfg, is_model, register_model
@@ -39,25 +38,12 @@ PIXEL_MEAN = (122.7709383, 116.7460125, 104.09373615)  # RGB, 0..255: CLIP's own
 PIXEL_STD = (68.5005327, 66.6321579, 70.32316305)
 
 
-@dataclass(frozen=True)
-class _HubFile:
-    """One file of a model hub at a fixed revision: what is downloaded can't change under a user."""
-
-    repository: str
-    revision: str
-    name: str
-
-    @property
-    def url(self) -> str:
-        return f"https://huggingface.co/{self.repository}/resolve/{self.revision}/{self.name}"
-
-
 _OFFICIAL = {
-    ("convnext_large_d_320", "laion2b_s29b_b131k_ft_soup"): _HubFile(
-        "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup",
-        "34c7ae1b1232c7b6d66988f54d89e0b6e4e246e3",
-        "open_clip_pytorch_model.safetensors",
-    )
+    ("convnext_large_d_320", "laion2b_s29b_b131k_ft_soup"): {  # at a fixed revision: it can't change under a user
+        "repo_id": "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup",
+        "revision": "34c7ae1b1232c7b6d66988f54d89e0b6e4e246e3",
+        "filename": "open_clip_pytorch_model.safetensors",
+    }
 }
 
 _TINY_CONFIG = {
@@ -184,8 +170,8 @@ def official_clips() -> dict[str, tuple[str, Path | None]]:
     """Official tag -> its address, and its file in the hub cache, None where that has not been downloaded."""
     found = {}
     for (_, tag), file in _OFFICIAL.items():
-        path = try_to_load_from_cache(file.repository, file.name, revision=file.revision)
-        found[tag] = (file.url, Path(path) if isinstance(path, str) else None)
+        path = try_to_load_from_cache(**file)
+        found[tag] = (hf_hub_url(**file), Path(path) if isinstance(path, str) else None)
     return found
 
 
@@ -219,16 +205,16 @@ def _weights_file(name: str, weights: str) -> Path:
     raise UserError(f"CLIP weights {weights!r} are neither a file nor one of {', '.join(tags)}; set MODEL.CLIP.WEIGHTS")
 
 
-def _download(file: _HubFile) -> Path:
+def _download(file: dict[str, str]) -> Path:
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.ERROR)  # without a network it reports ten lines of retries before our one
     try:
-        return Path(hf_hub_download(file.repository, file.name, revision=file.revision))
+        return Path(hf_hub_download(file["repo_id"], file["filename"], revision=file["revision"]))
     except (OSError, HfHubHTTPError) as error:
         reason = type(error).__name__
         raise UserError(
-            f"cannot download the CLIP weights ({reason}): fetch {file.url} on a machine with network "
+            f"cannot download the CLIP weights ({reason}): fetch {hf_hub_url(**file)} on a machine with network "
             "and give the path of the file as MODEL.CLIP.WEIGHTS"
         ) from error
     finally:

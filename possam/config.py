@@ -27,7 +27,7 @@ from possam.masked_transformer_decoder import MaskedDecoderLayer, MaskedTransfor
 from possam.matcher import HungarianMatcher
 from possam.pixel_decoder import DeformableEncoderLayer, PixelDecoder
 from possam.possam import Inference, PosSAM
-from possam.text_embeddings import VILD_TEMPLATES, TextEmbeddings
+from possam.text_embeddings import TextEmbeddings
 from possam.two_way_decoder import TwoWayDecoder
 from sam_common.config import CfgNode, defaults
 from sam_common.errors import UserError
@@ -49,6 +49,9 @@ FEATURE_PYRAMIDS: dict[str, Callable[[int], nn.Module]] = {
     "simple": FeaturePyramid,
     "resized": lambda channels: ResizedFeatures(),
 }
+DECODERS: dict[str, Callable[..., nn.Module]] = {"masked": MaskedTransformerDecoder, "two_way": TwoWayDecoder}
+SWITCHES = {"INSTANCES": "INSTANCE_ON"} | {name: f"{name}_ON" for name in ("PANOPTIC", "SEMANTIC", "SEMANTIC_LABELS")}
+"""Outputs of `Inference`, and the keys of `TEST` that ask for them."""
 
 
 def add_possam_config(cfg: CfgNode) -> None:
@@ -84,10 +87,7 @@ def add_possam_config(cfg: CfgNode) -> None:
     possam.LOSS = CfgNode(loss)  # DICE_WEIGHT: the paper names BCE only; 0 is its reading
 
     # SEMANTIC_ON: scores of every class at every pixel; SEMANTIC_LABELS_ON: their best class only, in bounded memory
-    switches = {"INSTANCES": "INSTANCE_ON"} | {
-        name: f"{name}_ON" for name in ("PANOPTIC", "SEMANTIC", "SEMANTIC_LABELS")
-    }
-    possam.TEST = CfgNode({switches.get(name, name): value for name, value in defaults(Inference).items()})
+    possam.TEST = CfgNode({SWITCHES.get(name, name): value for name, value in defaults(Inference).items()})
 
 
 def build_possam(cfg: CfgNode) -> PosSAM:
@@ -115,20 +115,14 @@ def build_head(cfg: CfgNode, in_channels: int, *, embed_dim: int, clip_channels:
     """The part of PosSAM after the backbone, whose maps have `in_channels`, beside a CLIP of these dimensions."""
     possam = cfg.MODEL.POSSAM
     _check_sizes(possam)
-    pixel_decoder = PixelDecoder(
-        in_channels,
-        possam.WIDTH,
-        num_layers=possam.PIXEL_DECODER.NUM_LAYERS,
-        num_heads=possam.PIXEL_DECODER.NUM_HEADS,
-        num_points=possam.PIXEL_DECODER.NUM_POINTS,
-        ffn_width=possam.PIXEL_DECODER.FFN_WIDTH,
+    pixel_decoder = PixelDecoder(in_channels, possam.WIDTH, **_options(possam.PIXEL_DECODER))
+    decoder = _choose("DECODER.NAME", possam.DECODER.NAME, DECODERS)(
+        possam.WIDTH, num_queries=possam.NUM_QUERIES, **_options(possam.DECODER)
     )
-    decoder = _decoder(possam)
     iou_head = IoUHead(possam.WIDTH) if possam.IOU_HEAD else PerfectIoU()
     pooling = _choose("POOLING", possam.POOLING, POOLINGS)(possam.WIDTH, embed_dim, clip_channels=clip_channels)
-    head = PosSAMHead(
-        pixel_decoder, decoder, iou_head=iou_head, pooling=pooling, classifier=CosineClassifier(embed_dim)
-    )
+    classifier = CosineClassifier(embed_dim)
+    head = PosSAMHead(pixel_decoder, decoder, iou_head=iou_head, pooling=pooling, classifier=classifier)
     if possam.ACTIVATION_CHECKPOINTING:
         checkpoint_activations(module for module in head.modules() if isinstance(module, CHECKPOINTED))
     return head
@@ -143,20 +137,11 @@ def possam_arguments(cfg: CfgNode, *, backbone: nn.Module, clip: ClipEncoder, he
         "head": head,
         "ensemble": _ensemble(cfg.MODEL.POSSAM.ENSEMBLE),
         "criterion": _criterion(cfg.MODEL.POSSAM),
-        "text_embeddings": _text_embeddings(cfg, clip),
+        "text_embeddings": TextEmbeddings(clip, cache_dir=Path(cfg.MODEL.CLIP.TEXT_CACHE or cache_folder() / "text")),
         "sam_pixels": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
         "clip_pixels": (cfg.MODEL.CLIP.PIXEL_MEAN, cfg.MODEL.CLIP.PIXEL_STD),
         "image_size": cfg.INPUT.IMAGE_SIZE,
-        "inference": Inference(
-            panoptic=test.PANOPTIC_ON,
-            semantic=test.SEMANTIC_ON,
-            semantic_labels=test.SEMANTIC_LABELS_ON,
-            instances=test.INSTANCE_ON,
-            overlap_threshold=test.OVERLAP_THRESHOLD,
-            mask_threshold=test.MASK_THRESHOLD,
-            score_threshold=test.SCORE_THRESHOLD,
-            max_instances=test.MAX_INSTANCES,
-        ),
+        "inference": Inference(**{name.lower(): test[SWITCHES.get(name, name)] for name in defaults(Inference)}),
     }
 
 
@@ -167,19 +152,6 @@ def _check_sizes(possam: CfgNode) -> None:
         raise UserError(f"MODEL.POSSAM.WIDTH is {possam.WIDTH}; with these NUM_HEADS it is a multiple of {step}")
     if possam.NUM_QUERIES < 1:
         raise UserError(f"MODEL.POSSAM.NUM_QUERIES is {possam.NUM_QUERIES}; give at least 1")
-
-
-def _decoder(possam: CfgNode) -> nn.Module:
-    options = {
-        "num_queries": possam.NUM_QUERIES,
-        "num_heads": possam.DECODER.NUM_HEADS,
-        "ffn_width": possam.DECODER.FFN_WIDTH,
-    }
-    builders: dict[str, Callable[[], nn.Module]] = {
-        "masked": lambda: MaskedTransformerDecoder(possam.WIDTH, num_layers=possam.DECODER.NUM_LAYERS, **options),
-        "two_way": lambda: TwoWayDecoder(possam.WIDTH, num_blocks=possam.DECODER.NUM_LAYERS, **options),
-    }
-    return _choose("DECODER.NAME", possam.DECODER.NAME, builders)()
 
 
 def _ensemble(ensemble: CfgNode) -> nn.Module:
@@ -194,34 +166,17 @@ def _ensemble(ensemble: CfgNode) -> nn.Module:
 
 
 def _criterion(possam: CfgNode) -> Criterion:
-    loss = possam.LOSS
-    matcher = HungarianMatcher(
-        class_weight=loss.CLASS_WEIGHT,
-        bce_weight=loss.MASK_WEIGHT,
-        dice_weight=loss.DICE_WEIGHT,
-        num_points=loss.NUM_POINTS,
-    )
-    return Criterion(
-        matcher,
-        class_weight=loss.CLASS_WEIGHT,
-        bce_weight=loss.MASK_WEIGHT,
-        dice_weight=loss.DICE_WEIGHT,
-        # Without an IoU head there is nothing to supervise.
-        iou_weight=loss.IOU_WEIGHT if possam.IOU_HEAD else 0.0,
-        void_weight=loss.VOID_WEIGHT,
-        num_points=loss.NUM_POINTS,
-        oversample_ratio=loss.OVERSAMPLE_RATIO,
-        importance_ratio=loss.IMPORTANCE_RATIO,
-    )
+    loss = _options(possam.LOSS)
+    loss["bce_weight"] = loss.pop("mask_weight")
+    if not possam.IOU_HEAD:  # there is nothing to supervise
+        loss["iou_weight"] = 0.0
+    matched = (name.lower() for name in defaults(HungarianMatcher))
+    return Criterion(HungarianMatcher(**{name: loss[name] for name in matched}), **loss)
 
 
-def _text_embeddings(cfg: CfgNode, clip: ClipEncoder) -> TextEmbeddings:
-    folder = cfg.MODEL.CLIP.TEXT_CACHE
-    return TextEmbeddings(
-        clip,
-        templates=VILD_TEMPLATES,
-        cache_dir=Path(folder) if folder else cache_folder() / "text",
-    )
+def _options(node: CfgNode) -> dict[str, Any]:
+    """Keys that `defaults` of a constructor made, as its arguments."""
+    return {key.lower(): value for key, value in node.items() if key != "NAME"}
 
 
 def _choose(key: str, name: str, choices: Mapping[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:

@@ -4,7 +4,7 @@ Blocks of SAM's two-way transformer (Kirillov et al., arXiv 2304.02643, Figure 1
 queries instead of prompts: self-attention, queries to image, feed-forward, image to queries. SAM ends with one more
 attention from its tokens to the image; here that ends every prediction. Masks are predicted as in the masked decoder.
 
-[ours]: the paper names "1 or 9 blocks" and supervision only. Here every block is supervised (P = num_blocks; the
+[ours]: the paper names "1 or 9 blocks" and supervision only. Here every block is supervised (P = num_layers; the
 learned queries themselves are not); last attention, output norm and mask MLP are shared by all prediction points.
 """
 
@@ -21,15 +21,15 @@ from possam.position_encoding import map_encoding
 
 
 class TwoWayDecoder(nn.Module):
-    """Args: width W, a multiple of 2·num_heads; num_queries Q; num_blocks, a prediction after each."""
+    """Args: width W, a multiple of 2·num_heads; num_queries Q; num_layers, a prediction after each."""
 
-    def __init__(self, width: int, *, num_queries: int, num_blocks: int, num_heads: int, ffn_width: int) -> None:
+    def __init__(self, width: int, *, num_queries: int, num_layers: int, num_heads: int, ffn_width: int) -> None:
         super().__init__()
         self.width = width
         self.query_features = nn.Embedding(num_queries, width)
         self.query_positions = nn.Embedding(num_queries, width)
         # skip_first_layer_pe drops the residual too: right where queries are positions only, wrong for learned ones.
-        self.blocks = nn.ModuleList(TwoWayAttentionBlock(width, num_heads, ffn_width) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(TwoWayAttentionBlock(width, num_heads, ffn_width) for _ in range(num_layers))
         self.last_attention = Attention(width, num_heads, downsample_rate=2)
         self.output_norm = nn.LayerNorm(width)
         self.mask_mlp = MLP(width, width, width, 3)

@@ -183,11 +183,14 @@ def test_official_files_are_listed_with_their_place(tmp_path: Path, monkeypatch)
     assert tag == "laion2b_s29b_b131k_ft_soup"
     file = clip_encoder._OFFICIAL[LARGE, tag]
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert clip_encoder.official_clips()[tag] == (file.url, None)
-    path = tmp_path / f"models--{file.repository.replace('/', '--')}" / "snapshots" / file.revision / file.name
+    url = f"https://huggingface.co/{file['repo_id']}/resolve/{file['revision']}/{file['filename']}"
+    assert clip_encoder.official_clips()[tag] == (url, None)
+    path = (
+        tmp_path / f"models--{file['repo_id'].replace('/', '--')}" / "snapshots" / file["revision"] / file["filename"]
+    )
     path.parent.mkdir(parents=True)
     path.write_bytes(b"")
-    assert clip_encoder.official_clips()[tag] == (file.url, path)
+    assert clip_encoder.official_clips()[tag] == (url, path)
 
 
 def test_the_embedded_file_is_small_and_float16() -> None:
