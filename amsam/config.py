@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,7 @@ from amsam.box_prompts import POLICIES
 from amsam.data.mapper import FewShotMapper
 from amsam.embedding_cache import EmbeddingCache
 from amsam.lora import LoraLinear
-from amsam.mask_calibration import (
-    ALPHA,
-    BatchMeanCalibration,
-    LearnedCalibration,
-    NoCalibration,
-    PerSampleCalibration,
-)
+from amsam.mask_calibration import ALPHA, BatchMeanCalibration, LearnedCalibration, NoCalibration, PerSampleCalibration
 from sam_common.boxes.config import add_boxes_config
 from sam_common.config import CfgNode, add_missing, defaults, get_cfg, one_of
 from sam_common.errors import UserError
@@ -34,7 +28,12 @@ from sam_common.sam.load import sam_from_cfg
 from sam_common.sam.paired_decoder import PairedDecoder
 
 GRADIENTS = ("first_order", "unrolled", "joint")
-CALIBRATIONS = ("per_sample", "batch_mean", "learned", "off")
+CALIBRATIONS: dict[str, Callable[[int, float], nn.Module]] = {  # of channels and α
+    "per_sample": lambda channels, alpha: PerSampleCalibration(alpha),
+    "batch_mean": lambda channels, alpha: BatchMeanCalibration(alpha),
+    "learned": LearnedCalibration,
+    "off": lambda channels, alpha: NoCalibration(),
+}
 TOKENS = ("random", "sam_token0")
 
 _MODEL_KEYS, _BOX_KEYS = ("SAM", "AMSAM", "PIXEL_MEAN", "PIXEL_STD"), ("SELECT", "CLASSES")
@@ -89,7 +88,7 @@ def amsam_arguments(cfg: CfgNode) -> dict[str, Any]:
         "encoder": sam.image_encoder,
         "prompt_encoder": sam.prompt_encoder,
         "decoder": decoder,
-        "calibration": build_calibration(amsam.CALIBRATION, channels, amsam.ALPHA),
+        "calibration": CALIBRATIONS[amsam.CALIBRATION](channels, amsam.ALPHA),
         "cache": _cache(amsam.CACHE, sam, amsam.IMAGE_SIZE, pixels),
         "image_size": amsam.IMAGE_SIZE,
         "pixels": pixels,
@@ -115,15 +114,11 @@ def build_box_rectangle(cfg: CfgNode) -> BoxRectangle:
 
 def _check_baseline(cfg: CfgNode) -> None:
     """Both are told where the object is, not which it is."""
-    if cfg.MODEL.AMSAM.NUM_CLASSES != 1:
-        raise UserError(
-            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} knows one class, MODEL.AMSAM.NUM_CLASSES is "
-            f"{cfg.MODEL.AMSAM.NUM_CLASSES}"
-        )
+    name, num_classes = f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}", cfg.MODEL.AMSAM.NUM_CLASSES
+    if num_classes != 1:
+        raise UserError(f"{name} knows one class, MODEL.AMSAM.NUM_CLASSES is {num_classes}")
     if cfg.INPUT.BOXES.SELECT == "none":
-        raise UserError(
-            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} has nothing but boxes, INPUT.BOXES.SELECT is none"
-        )
+        raise UserError(f"{name} has nothing but boxes, INPUT.BOXES.SELECT is none")
 
 
 def adapter_settings(cfg: CfgNode) -> str:
@@ -202,19 +197,10 @@ def build_decoder(pretrained: nn.Module, num_masks: int, *, rank: int, tokens: s
     return decoder
 
 
-def build_calibration(name: str, channels: int, alpha: float) -> nn.Module:
-    if name == "off":
-        return NoCalibration()
-    if name == "learned":
-        return LearnedCalibration(channels, alpha)
-    return PerSampleCalibration(alpha) if name == "per_sample" else BatchMeanCalibration(alpha)
-
-
 def _check(amsam: CfgNode) -> None:
     """What the layers would refuse with errors that name no key."""
     for key, known in (("CALIBRATION", CALIBRATIONS), ("TOKENS", TOKENS), ("GRADIENT", GRADIENTS)):
-        if amsam[key] not in known:
-            raise UserError(f"MODEL.AMSAM.{key} is {amsam[key]!r}; choose {', '.join(known)}")
+        one_of(f"MODEL.AMSAM.{key}", amsam[key], known)
     for key, least in (("NUM_CLASSES", 1), ("LORA_RANK", 0)):
         if amsam[key] < least:
             raise UserError(f"MODEL.AMSAM.{key} is {amsam[key]}; give at least {least}")

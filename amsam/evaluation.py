@@ -157,11 +157,7 @@ class DiceEvaluator(Evaluator):
         file = io.StringIO()
         writer = csv.writer(file)
         writer.writerow(["image_id", "no_box", *columns])
-        for name, scores in sorted(images, key=lambda image: _nan_last(mean_dice(image[1]))):
+        for name, scores in sorted(images, key=lambda image: (math.isnan(mean_dice(image[1])), mean_dice(image[1]))):
             cells = ("" if math.isnan(scores[column]) else f"{scores[column]:.6f}" for column in columns)
             writer.writerow([name, f"{scores['no_box']:.0f}", *cells])
         write_text(self.output_dir / "dice_per_image.csv", file.getvalue())
-
-
-def _nan_last(value: float) -> float:
-    return math.inf if math.isnan(value) else value

@@ -36,12 +36,3 @@ class LoraLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + F.linear(F.linear(x, self.down), self.up)
-
-    def merged(self) -> nn.Linear:
-        """The layer with its change added in, plain and frozen: W + B A."""
-        linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device=self.weight.device)
-        with torch.no_grad():
-            linear.weight.copy_(self.weight + self.up @ self.down)
-            if self.bias is not None:
-                linear.bias.copy_(self.bias)
-        return linear.requires_grad_(False)

@@ -23,11 +23,10 @@ from PIL import Image
 from plug.drawing import draw_amodal
 from plug.structures import AmodalInstances
 from sam_common import prediction
-from sam_common.boxes.boxes import Boxes, tight_boxes, xywh
+from sam_common.boxes.boxes import Boxes, xywh
 from sam_common.data.coco_write import coco_json
 from sam_common.io.files import write_text
 from sam_common.io.inputs import Input
-from sam_common.masks.rle import encode_mask
 from sam_common.structures import Category
 from sam_common.text import counted
 
@@ -60,16 +59,8 @@ class Prediction(prediction.Prediction):
         """With the keys that an evaluation's amodal_results.json has, and `category`."""
         found, entries = self.instances, []
         for index, name in enumerate(self._names()):
-            amodal, visible = found.amodal_mask(index), found.visible_mask(index)
-            entry: dict[str, Any] = {
-                "category_id": int(name) if name.isdecimal() else None,
-                "bbox": xywh(tight_boxes(amodal[None])[0].tolist()),
-                "score": float(self.boxes.scores[index] * found.scores[index]),
-                "segmentation": encode_mask(amodal),
-            }
-            if visible is not None:
-                entry["visible_segmentation"] = encode_mask(visible)
-                entry["occluded_segmentation"] = encode_mask(amodal & ~visible)
+            score = float(self.boxes.scores[index] * found.scores[index])
+            entry = found.coco_result(index, int(name) if name.isdecimal() else None, score)
             if self.boxes.categories is not None and not name.isdecimal():
                 entry["category"] = name
             entries.append(entry | {"prompt_bbox": xywh(found.pred_boxes[index].tolist())})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
+from sam_common.boxes.boxes import tight_boxes, xywh
 from sam_common.contracts import Annotation, ModelInput, Record, Segmentation
+from sam_common.masks.rle import encode_mask
 
 
 class AmodalAnnotation(Annotation, total=False):
@@ -85,6 +87,16 @@ class AmodalInstances:
         if self.pred_visible_masks is None:
             return None
         return put_back(self.pred_visible_masks[index], self.windows[index], self.image_size)
+
+    def coco_result(self, index: int, category_id: int | None, score: float) -> dict[str, Any]:
+        """One object, on the CPU, as an entry of COCO's results with its visible and hidden parts beside the whole."""
+        amodal, visible = self.amodal_mask(index), self.visible_mask(index)
+        box = xywh(tight_boxes(amodal[None])[0].tolist())
+        entry = {"category_id": category_id, "bbox": box, "score": score, "segmentation": encode_mask(amodal)}
+        if visible is not None:
+            entry["visible_segmentation"] = encode_mask(visible)
+            entry["occluded_segmentation"] = encode_mask(amodal & ~visible)
+        return entry
 
     def to(self, device: torch.device | str) -> AmodalInstances:
         visible = None if self.pred_visible_masks is None else [mask.to(device) for mask in self.pred_visible_masks]

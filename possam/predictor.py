@@ -42,21 +42,11 @@ class Predictor(BasePredictor):
     add_config = staticmethod(add_possam_config)
     builders: ClassVar = {"PosSAM": build_possam}
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        min_size: int,
-        max_size: int,
-        device: torch.device | str = "cpu",
-        max_mask_pixels: int = MAX_MASK_PIXELS,
-    ) -> None:
-        """Args: the model; the shorter side to resize to and the bound of the longer one, pixels; where to run; see
-        `MAX_MASK_PIXELS`."""
+    def __init__(self, model: nn.Module, *, min_size: int, max_size: int, device: torch.device | str = "cpu") -> None:
+        """Args: the model; the shorter side to resize to and the bound of the longer one, pixels; where to run."""
         super().__init__(model, device=device)
         self.min_size = min_size
         self.max_size = max_size
-        self.max_mask_pixels = max_mask_pixels
 
     @classmethod
     def from_config(
@@ -97,7 +87,7 @@ class Predictor(BasePredictor):
         pixels, file_name = image_tensor(image), name_of(image)
         classes = self.vocabulary_or_default(vocabulary)
         original = (pixels.shape[1], pixels.shape[2])
-        height, width = mask_size(original, self.max_mask_pixels)
+        height, width = mask_size(original, MAX_MASK_PIXELS)
         inputs = {
             "image": resize_image(pixels, shortest_edge_size(original, self.min_size, self.max_size)),
             "height": height,

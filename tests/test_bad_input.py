@@ -22,7 +22,7 @@ from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.predict.inputs import find_inputs
 from possam.data.coco_instance import coco_instance_spec
 from possam.data.mapper import SegmentationMapper
-from possam.data.segments import read_segments, read_targets
+from possam.data.segments import read_targets
 from possam.predictor import Predictor
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
@@ -31,6 +31,7 @@ from sam_common.engine.checkpoint import frozen_sha256, trained_state
 from sam_common.errors import UserError
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.structures import Category
+from tests.support.segments import read_segments
 
 CONFIG = "configs/possam_T.yaml"
 TINY = {

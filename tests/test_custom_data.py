@@ -11,9 +11,9 @@ import pytest
 
 from detectron2_sam.commands import fewshot, predict, validate_amodal
 from detectron2_sam.commands import train as train_net
-from possam.data.segments import read_segments
 from sam_common.data import catalog
 from tests.support.draw_shelf import draw_shelf
+from tests.support.segments import read_segments
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = (ROOT / "docs" / "custom_data.md").read_text()

@@ -25,7 +25,6 @@ from plug.data.check import Notes, find_objects
 from plug.data.coco_amodal import coco_amodal_spec
 from plug.data.cocoa import cocoa_spec, read_content
 from possam.data.coco_instance import coco_instance_spec
-from possam.data.segments import read_segments
 from sam_common.data.coco_json import parse_images
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
@@ -33,6 +32,7 @@ from sam_common.data.images import read_class_indices, read_image, read_segment_
 from sam_common.data.label_maps import label_maps_spec
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
+from tests.support.segments import read_segments
 
 FUZZ = settings(
     max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -140,11 +140,9 @@ def read_labels(record: MaskRecord) -> Tensor:
         raise UserError(told)
     if labels.shape != size:
         labels = F.interpolate(labels[None, None].float(), size, mode="nearest-exact")[0, 0].long()
-    both = num_classes == 1 and {1, _UNKNOWN} <= set(labels.unique().tolist())
-    if num_classes == 1:
-        labels[labels == _UNKNOWN] = 1
-    else:
-        labels[labels == _UNKNOWN] = IGNORE
+    unknown = labels == _UNKNOWN
+    both = num_classes == 1 and unknown.any() and (labels == 1).any()
+    labels[unknown] = 1 if num_classes == 1 else IGNORE
     wrong = labels[(labels > num_classes) | (labels < IGNORE)].unique().tolist()
     if wrong:
         known = "0 and 255, or 0 and 1" if num_classes == 1 else f"0 to {num_classes}, and 255 where nothing is said"
@@ -189,7 +187,8 @@ def _pictures(name: str, role: str, files: Mapping[str, str]) -> dict[str, str]:
         return found
     strange = [path for stem, path in found.items() if not stem.endswith(suffix)]
     if strange:
-        raise UserError(f"data set {name}: masks are named {suffix}.*, but {some(strange, _SHOWN)} {_are(strange)} not")
+        verb = "is" if len(strange) == 1 else "are"
+        raise UserError(f"data set {name}: masks are named {suffix}.*, but {some(strange, _SHOWN)} {verb} not")
     return {stem.removesuffix(suffix): path for stem, path in found.items()}
 
 
@@ -222,34 +221,20 @@ def _read_values(path: str, *, colours: bool) -> Tensor:
     Args:
         colours: of a palette picture that is black and white take 0 and 255, not the indices.
     """
-    mode = _mode(path)
-    if mode == "P" and colours:
-        return _colours(path)
-    if mode != "RGB":
-        return read_class_indices(path)
-    channels = read_image(path)
-    if not (channels == channels[0]).all():
-        raise UserError(f"{path} is coloured; a mask has one value for each pixel, 0 for the background")
-    return channels[0].long()
-
-
-def _colours(path: str) -> Tensor:
-    indices, shown = read_class_indices(path), read_image(path)
-    black_and_white = (shown == shown[0]).all() and ((shown[0] == 0) | (shown[0] == 255)).all()
-    return shown[0].long() if black_and_white else indices
-
-
-def _mode(path: str) -> str:
-    """Pillow's name of the kind of pixels; "" where the file cannot be opened, which reading it will tell."""
     try:
         with Image.open(path) as image:
-            return image.mode
+            mode = image.mode
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return ""
-
-
-def _are(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"
+        mode = ""  # reading it will tell
+    if mode != "RGB" and not (mode == "P" and colours):
+        return read_class_indices(path)
+    shown = read_image(path)
+    grey = (shown == shown[0]).all()
+    if mode == "P" and not (grey and ((shown[0] == 0) | (shown[0] == 255)).all()):
+        return read_class_indices(path)
+    if not grey:
+        raise UserError(f"{path} is coloured; a mask has one value for each pixel, 0 for the background")
+    return shown[0].long()
 
 
 def _require_pairs(name: str, images: Mapping[str, str], masks: Mapping[str, str]) -> None:

@@ -30,15 +30,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plug.crop import cut_off
 from plug.data.annotations import read_amodal
 from plug.evaluation.iou import AmodalCounts, amodal_counts, amodal_means, mask_iou, merge_visible
-from plug.structures import AmodalInput, AmodalInstances, AmodalOutput, AmodalRecord, Window
-from sam_common.boxes.boxes import tight_boxes, xywh
-from sam_common.evaluation.evaluator import Evaluator, Results
+from plug.structures import AmodalInput, AmodalInstances, AmodalOutput, AmodalRecord
+from sam_common.boxes.boxes import xywh
+from sam_common.evaluation.evaluator import Evaluator, Results, gather, is_main_process
 from sam_common.evaluation.mask_ap import average_precision, coco_library
 from sam_common.evaluation.result_file import ResultFile
-from sam_common.layers.processes import gather, is_main_process
-from sam_common.masks.rle import encode_mask, segmentation_extent
+from sam_common.masks.rle import segmentation_extent
 
 _AMODAL, _VISIBLE = "segmentation", "visible_segmentation"  # in the truth and in the results
 _ONE_CLASS = {"id": 1, "name": "any"}
@@ -92,27 +92,21 @@ class AmodalEvaluator(Evaluator):
         return gather(self._judge(images) if is_main_process() else {})[0]
 
     def _entries(self, record: AmodalRecord, item: AmodalInput, found: AmodalInstances) -> list[dict[str, Any]]:
+        found = found.to("cpu")
         truth = {entry["id"]: entry for entry in record["annotations"]}
         asked = zip(item["annotation_ids"], item["category_ids"], item["box_scores"], strict=True)
         entries = []
         for index, (annotation_id, category, box_score) in enumerate(asked):
-            amodal, visible = found.amodal_mask(index).cpu(), found.visible_mask(index)
-            visible = None if visible is None else visible.cpu()
-            entry = {
-                "image_id": record["image_id"],
-                "category_id": None if category is None else self.vocabulary[category].id,
-                "bbox": xywh(tight_boxes(amodal[None])[0].tolist()),
-                "score": box_score * float(found.scores[index]),
-                _AMODAL: encode_mask(amodal),
-            }
-            if visible is not None:
-                entry[_VISIBLE] = encode_mask(visible)
-                entry["occluded_segmentation"] = encode_mask(amodal & ~visible)
+            category_id = None if category is None else self.vocabulary[category].id
+            entry: dict[str, Any] = {"image_id": record["image_id"]}
+            entry |= found.coco_result(index, category_id, box_score * float(found.scores[index]))
             entry |= {"prompt_bbox": xywh(found.pred_boxes[index].tolist()), "annotation_id": annotation_id}
             if annotation_id is not None:
                 true_amodal, true_visible = read_amodal(record | {"annotations": [truth[annotation_id]]})
-                entry |= _compare(amodal[None], None if visible is None else visible[None], true_amodal, true_visible)
-                entry["beyond_crop"] = _pixels_beyond(true_amodal[0], found.windows[index])
+                visible = found.visible_mask(index)
+                visible = None if visible is None else visible[None]
+                entry |= _compare(found.amodal_mask(index)[None], visible, true_amodal, true_visible)
+                entry["beyond_crop"] = int(cut_off(true_amodal[0], found.windows[index]))
             entries.append(entry)
         return entries
 
@@ -208,9 +202,3 @@ def _means(judged: Sequence[dict[str, Any]], full: str, occluded: str | None) ->
             compat=torch.tensor([entry["hidden"]["compat"] for entry in judged], dtype=torch.bool),
         )
     )
-
-
-def _pixels_beyond(mask: Tensor, window: Window) -> int:
-    """Pixels of a mask [H, W] outside a window."""
-    left, top, right, bottom = window
-    return int(mask.sum() - mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)].sum())

@@ -17,32 +17,19 @@ Move = Callable[[Tensor], Tensor]
 """Takes a layer [1, H, W], uint8 or float32, to [1, h, w] without making new values, as nearest resizing does."""
 
 
-def read_segments(record: SegmentationRecord) -> tuple[Tensor, Tensor, Tensor]:
-    """All segments of a record at the size of its image: classes int64 [N], masks bool [N, H, W], crowd bool [N].
+def read_targets(record: SegmentationRecord, move: Move) -> tuple[Tensor, Tensor]:
+    """What a model learns of a record: classes int64 [N], masks bool [N, h, w], where `move` has taken them.
 
-    Of a label map, each class that occurs is a segment. Instances may overlap; a segment may have no pixel.
+    Of a label map, each class that occurs is a segment; instances may overlap. Crowd regions are no targets, nor are
+    segments that have no pixel, or none left.
 
     Raises:
         UserError: the annotation cannot be read or contradicts the record, or the record has none.
     """
     if _has_instances(record):
-        return _read_instances(record, record["annotations"], lambda layer: layer)
-    classes, crowd, labels = _read_disjoint(record)
-    return classes, labels == _numbers(len(classes)), crowd
-
-
-def read_targets(record: SegmentationRecord, move: Move) -> tuple[Tensor, Tensor]:
-    """What a model learns of a record: classes int64 [N], masks bool [N, h, w], where `move` has taken them.
-
-    Crowd regions are no targets, nor are segments that have no pixel, or none left.
-
-    Raises:
-        UserError: as `read_segments`.
-    """
-    if _has_instances(record):
         # One by one: before the crop of a large jitter, all together would take hundreds of megabytes.
         chosen = [entry for entry in record["annotations"] if not entry["iscrowd"]]
-        classes, masks, _ = _read_instances(record, chosen, move)
+        classes, masks = _read_instances(record, chosen, move)
     else:
         classes, crowd, labels = _read_disjoint(record)
         targets = (~crowd).nonzero().flatten()
@@ -56,15 +43,14 @@ def _has_instances(record: SegmentationRecord) -> bool:
     return "annotations" in record and "pan_seg_file_name" not in record
 
 
-def _read_instances(record: SegmentationRecord, entries: list[Annotation], move: Move) -> tuple[Tensor, Tensor, Tensor]:
+def _read_instances(record: SegmentationRecord, entries: list[Annotation], move: Move) -> tuple[Tensor, Tensor]:
     size = record["height"], record["width"]
     layers = [move(torch.zeros(1, *size, dtype=torch.uint8))[:0]]  # the shape, where there are no instances
     for entry in entries:
         mask = decode_segmentation(entry["segmentation"], *size, f"{record['file_name']}, annotation {entry.get('id')}")
         layers.append(move(mask[None].to(torch.uint8)))
     classes = torch.tensor([entry["category_id"] for entry in entries], dtype=torch.int64)
-    crowd = torch.tensor([bool(entry["iscrowd"]) for entry in entries], dtype=torch.bool)
-    return classes, torch.cat(layers).bool(), crowd
+    return classes, torch.cat(layers).bool()
 
 
 def _read_disjoint(record: SegmentationRecord) -> tuple[Tensor, Tensor, Tensor]:

@@ -140,8 +140,8 @@ def test_both_levels_of_the_model_itself(model: AMSAM) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("CALIBRATION", "mean", "choose per_sample"),
-        ("TOKENS", "zeros", "choose random"),
+        ("CALIBRATION", "mean", "choose one of per_sample"),
+        ("TOKENS", "zeros", "choose one of random"),
         ("NUM_CLASSES", 0, "at least 1"),
         ("LORA_RANK", -1, "at least 0"),
         ("IMAGE_SIZE", 100, "multiple of 16"),

@@ -135,10 +135,12 @@ def test_words_default_to_those_of_the_training(predictor: Predictor) -> None:
         predictor(np.zeros((4, 4, 3), np.uint8))
 
 
-def test_masks_of_large_images_are_made_small_and_enlarged(predictor: Predictor) -> None:
+def test_masks_of_large_images_are_made_small_and_enlarged(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Derived by hand: 100 × 400 pixels and room for 10,000 masks' pixels: made at 50 × 200, given back at 100 × 400,
     the dog in the upper half; a box grows with its mask; weak instances are dropped before."""
-    predictor.max_mask_pixels = 10_000
+    monkeypatch.setattr("possam.predictor.MAX_MASK_PIXELS", 10_000)
     result = predictor(np.zeros((100, 400, 3), np.uint8), confidence_threshold=0.5)
     assert (predictor.model.batch[0]["height"], predictor.model.batch[0]["width"]) == (50, 200)
     ids, _ = result.panoptic_seg

@@ -31,26 +31,17 @@ def main() -> None:
     parser.add_argument("--clip-minutes", type=float, default=30, help="of training (30)")
     parser.add_argument("--clip-start", type=Path, help="a tiny_clip.safetensors to go on from, with another seed")
     parser.add_argument("--threads", type=int, default=1, help="(1)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    cv2.setNumThreads(arguments.threads)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    if arguments.only != "clip":
-        path = arguments.output / "tiny_sam.safetensors"
-        scores = train_tiny_sam(
-            path,
-            seed=arguments.seed,
-            iterations=arguments.sam_iterations,
-            batch_size=arguments.sam_batch_size,
-            learning_rate=arguments.sam_learning_rate,
-            start=arguments.sam_start,
-        )
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
+    if args.only != "clip":
+        path = args.output / "tiny_sam.safetensors"
+        options = {"batch_size": args.sam_batch_size, "learning_rate": args.sam_learning_rate, "start": args.sam_start}
+        scores = train_tiny_sam(path, seed=args.seed, iterations=args.sam_iterations, **options)
         print(f"{path}: box mIoU on 200 test scenes: {scores}")
-    if arguments.only != "sam":
-        path = arguments.output / "tiny_clip.safetensors"
-        accuracies = train_tiny_clip(
-            path, seed=arguments.seed, minutes=arguments.clip_minutes, start=arguments.clip_start
-        )
+    if args.only != "sam":
+        path = args.output / "tiny_clip.safetensors"
+        accuracies = train_tiny_clip(path, seed=args.seed, minutes=args.clip_minutes, start=args.clip_start)
         print(f"{path}: accuracy in ground-truth masks: {accuracies}")
 
 

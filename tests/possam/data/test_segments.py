@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from possam.data.mapper import SegmentationMapper
-from possam.data.segments import read_segments, read_targets
+from possam.data.segments import read_targets
 from sam_common.errors import UserError
 from sam_common.structures import Category
+from tests.support.segments import read_segments
 
 BASE = {"image_id": 1, "height": 4, "width": 6}
 LEFT = [[0, 0, 3, 0, 3, 4, 0, 4]]

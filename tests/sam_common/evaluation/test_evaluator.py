@@ -12,7 +12,6 @@ from typing import ClassVar
 import pytest
 import torch
 
-from possam.data.segments import read_segments
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_segment_ids
@@ -23,13 +22,8 @@ from sam_common.evaluation.mean_iou import MeanIoUEvaluator
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.evaluation.truth import read_class_map
 from sam_common.layers.processes import gather, is_main_process
-from tests.support.worlds import (
-    panoptic_world,
-    predict_instances,
-    predict_panoptic,
-    predict_semantic,
-    semantic_world,
-)
+from tests.support.segments import read_segments
+from tests.support.worlds import predict_instances, predict_panoptic, predict_semantic, semantic_world
 
 ROWS = {1: [[7, 7, 3, 0]], 2: [[8, 8, 9, 9]], 3: [[7, 7, 7, 7]]}
 SEGMENTS = {

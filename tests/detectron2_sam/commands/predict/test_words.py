@@ -19,7 +19,6 @@ from detectron2_sam.commands import predict
 from detectron2_sam.commands.cli import run_tool
 from detectron2_sam.commands.predict import run as predict_run
 from detectron2_sam.commands.predict.video import VideoReader
-from possam.data.segments import read_segments
 from possam.predictor import Predictor
 from possam.results import Prediction
 from sam_common.data.images import read_segment_ids
@@ -30,6 +29,7 @@ from sam_common.errors import UserError
 from sam_common.io.resources import resource
 from sam_common.structures import Category, Instances, Vocabulary
 from tests.support.files import files_of
+from tests.support.segments import read_segments
 
 VOCABULARY = (Category("dog", ("dog",), True, 7), Category("sky", ("sky",), False, 9))
 

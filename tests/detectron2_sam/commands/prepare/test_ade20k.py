@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from possam.data.mapper import SegmentationMapper
-from possam.data.segments import read_segments
 from sam_common.data import catalog
+from tests.support.segments import read_segments
 
 WALL, BED, SKY, TABLE, FLAG = 1, 8, 3, 16, 150  # of the 150 classes, counted from 1
 BED_THING, TABLE_THING, FLAG_THING = 1, 6, 100  # of the 100 things: lines of the official categoryMapping.txt

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from possam.data.segments import read_segments
 from sam_common.data import catalog
 from sam_common.data.images import write_segment_ids
+from tests.support.segments import read_segments
 
 PERSON, RUG, SKY = 1, 200, 187  # COCO's ids: the first, the last of 133, and index 119
 
