@@ -22,7 +22,7 @@ from typing import Any
 from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("run", "scenes", "side_by_side")
+PARTS = ("cases", "run", "scenes", "side_by_side")
 NO_RATIO = ("end_to_end", "evaluation_memory", "memory", "where_time_goes")
 LONGEST = ("sam_encoder", "plug_branches", "amsam_embedding_cache")
 

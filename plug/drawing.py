@@ -7,11 +7,12 @@ bool, boxes XYXY in pixels of the image.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sam_common.reporting.drawing import RGB, Box, drawn_size, instance_color, write_words
 
@@ -38,15 +39,15 @@ class _Shape:
 
 def draw_amodal(
     image: np.ndarray,
-    amodal: Sequence[np.ndarray],
-    visible: Sequence[np.ndarray],
+    amodal: Iterable[ArrayLike],
+    visible: Iterable[ArrayLike],
     boxes: np.ndarray | None = None,
     words: Sequence[str] | None = None,
 ) -> np.ndarray:
     """The image under its objects, each in a colour of its own.
 
     What of an amodal mask is not visible is hatched; visible pixels outside the amodal mask are tinted all the same.
-    Each mask is asked for once and only its surroundings are kept, so a sequence may make its masks as it is asked.
+    Of each mask only its surroundings are kept, so a generator may make one after the other.
 
     Args:
         image: [h, w, 3] uint8 RGB.
@@ -61,8 +62,8 @@ def draw_amodal(
     height, width = drawn_size(*image.shape[:2])
     line = max(1, round(0.003 * math.sqrt(height * width)))
     shapes = [
-        _shape(index, amodal[index], visible[index], size=(height, width), margin=4 * line)
-        for index in range(len(amodal))
+        _shape(index, *masks, size=(height, width), margin=4 * line)
+        for index, masks in enumerate(zip(amodal, visible, strict=True))
     ]
     grows = height > image.shape[0]
     canvas = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC if grows else cv2.INTER_AREA)
@@ -80,7 +81,7 @@ def draw_amodal(
     return canvas if words is None else _write(canvas, shapes, words)
 
 
-def _shape(index: int, amodal: np.ndarray, visible: np.ndarray, *, size: tuple[int, int], margin: int) -> _Shape:
+def _shape(index: int, amodal: ArrayLike, visible: ArrayLike, *, size: tuple[int, int], margin: int) -> _Shape:
     """The `index`-th object at the size (height, width) of the picture; neighbours in number are hatched crosswise."""
     both = [_resized(np.asarray(mask, np.uint8), size) for mask in (amodal, visible)]
     x, y, width, height = cv2.boundingRect(both[0] | both[1])

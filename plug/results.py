@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from plug.drawing import draw_amodal
@@ -45,10 +44,9 @@ class Prediction(prediction.Prediction):
 
     def draw(self) -> Image.Image:
         """The picture under its objects; what of one is hidden is hatched."""
-        found = self.instances
-        amodal = _Masks(found, found.amodal_mask)
-        visible = amodal if found.pred_visible_masks is None else _Masks(found, found.visible_mask)
-        pixels = self.image.permute(1, 2, 0).numpy()
+        found, pixels = self.instances, self.image.permute(1, 2, 0).numpy()
+        seen: Callable[[int], Any] = found.amodal_mask if found.pred_visible_masks is None else found.visible_mask
+        amodal, visible = (map(make, range(len(found))) for make in (found.amodal_mask, seen))
         return Image.fromarray(draw_amodal(pixels, amodal, visible, found.pred_boxes.numpy(), self._words()))
 
     def describe(self) -> str:
@@ -75,20 +73,6 @@ class Prediction(prediction.Prediction):
     def _words(self) -> list[str]:
         """What is written beside each object."""
         return ["" if name.isdecimal() else name for name in self._names()]
-
-
-class _Masks(Sequence[np.ndarray]):
-    """Masks [H, W] that are made when they are asked for."""
-
-    def __init__(self, found: AmodalInstances, make: Callable[[int], Any]) -> None:
-        self._number = len(found)
-        self._make = make
-
-    def __len__(self) -> int:
-        return self._number
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._make(index).numpy()
 
 
 class PredictionFiles(prediction.PredictionFiles[Prediction]):

@@ -56,7 +56,6 @@ _TINY_CONFIG = {
     },
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
 }
-_EMBEDDED = {"tiny": "weights/tiny_clip.safetensors"}
 
 
 class ClipEncoder(nn.Module):
@@ -149,14 +148,12 @@ def build_clip(name: str, weights: str) -> ClipEncoder:
     Raises:
         UserError: unknown name or weights, no network, a damaged file, or a file of another model.
     """
-    architectures = sorted({*_EMBEDDED, *(known for known, _ in _OFFICIAL)})
+    architectures = sorted({"tiny", *(known for known, _ in _OFFICIAL)})
     if name not in architectures:
         raise UserError(f"there is no CLIP {name!r}; known: {', '.join(architectures)}")
-    if name == "tiny":
-        _register_tiny_convnext()
-        config: dict[str, Any] = _TINY_CONFIG
-    else:
-        config = get_model_config(name)
+    if name == "tiny" and not is_model("possam_tiny_convnext"):
+        register_model(possam_tiny_convnext)  # timm's registry is where open_clip looks for image towers
+    config: dict[str, Any] = _TINY_CONFIG if name == "tiny" else get_model_config(name)
     # open_clip.create_model moves the model to a device, which the meta device can't; its class doesn't.
     clip = CLIP(config["embed_dim"], dict(config["vision_cfg"]), dict(config["text_cfg"]))
     tokenizer = SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
@@ -186,22 +183,16 @@ def possam_tiny_convnext(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
     return build_model_with_cfg(ConvNeXt, "possam_tiny_convnext", pretrained, **kwargs)
 
 
-def _register_tiny_convnext() -> None:
-    """Enters the tiny tower in timm's registry, through which open_clip builds its image towers."""
-    if not is_model("possam_tiny_convnext"):
-        register_model(possam_tiny_convnext)
-
-
 def _weights_file(name: str, weights: str) -> Path:
     if weights == "embedded":
-        if name not in _EMBEDDED:
+        if name != "tiny":
             raise UserError(f"CLIP {name!r} has no embedded weights; give an official tag or the path of a file")
-        return resource(_EMBEDDED[name])
+        return resource("weights/tiny_clip.safetensors")
     if (name, weights) in _OFFICIAL:
         return _download(_OFFICIAL[name, weights])
     if Path(weights).is_file():
         return Path(weights)
-    tags = [tag for known, tag in _OFFICIAL if known == name] + ["embedded"] * (name in _EMBEDDED) + ["random"]
+    tags = [tag for known, tag in _OFFICIAL if known == name] + ["embedded"] * (name == "tiny") + ["random"]
     raise UserError(f"CLIP weights {weights!r} are neither a file nor one of {', '.join(tags)}; set MODEL.CLIP.WEIGHTS")
 
 

@@ -139,32 +139,17 @@ class AmodalEvaluator(Evaluator):
         one_class = any(entry["category_id"] is None for entry in predicted)
         categories = [{"id": category.id, "name": category.name} for category in self.vocabulary]
         sizes = [{side: self.records[image][side] for side in ("height", "width")} | {"id": image} for image in images]
+
+        def judged(entry: dict[str, Any], category_id: int) -> dict[str, Any]:
+            shape = {"image_id": entry["image_id"], "bbox": entry["bbox"], "segmentation": entry[key]}
+            return shape | {"category_id": _ONE_CLASS["id"] if one_class else category_id}
+
         annotations = [
-            {
-                "image_id": entry["image_id"],
-                "category_id": _ONE_CLASS["id"] if one_class else categories[entry["category_id"]]["id"],
-                "iscrowd": 0,
-                "bbox": entry["bbox"],
-                "segmentation": entry[key],
-                "area": self._area(entry, key),
-            }
+            judged(entry, categories[entry["category_id"]]["id"]) | {"iscrowd": 0, "area": self._area(entry, key)}
             for entry in truth
         ]
-        detections = [
-            {
-                "image_id": entry["image_id"],
-                "category_id": _ONE_CLASS["id"] if one_class else entry["category_id"],
-                "score": entry["score"],
-                "bbox": entry["bbox"],
-                "segmentation": entry[key],
-            }
-            for entry in predicted
-        ]
-        content = {
-            "images": sizes,
-            "categories": [_ONE_CLASS] if one_class else categories,
-            "annotations": annotations,
-        }
+        detections = [judged(entry, entry["category_id"]) | {"score": entry["score"]} for entry in predicted]
+        content = {"images": sizes, "categories": [_ONE_CLASS] if one_class else categories, "annotations": annotations}
         metrics = average_precision(content, detections, "segm")
         return {name: value for name, value in metrics.items() if name != "n"}
 
@@ -192,13 +177,11 @@ def _compare(amodal: Tensor, visible: Tensor | None, true_amodal: Tensor, true_v
 
 def _means(judged: Sequence[dict[str, Any]], full: str, occluded: str | None) -> dict[str, float]:
     """`amodal_means` of results; without a name of the occluded IoU nothing hidden was said, and it is 0."""
-    return amodal_means(
-        AmodalCounts(
-            full=torch.tensor([entry["iou"][full] for entry in judged], dtype=torch.float64),
-            occluded=torch.tensor(
-                [entry["iou"][occluded] if occluded else 0.0 for entry in judged], dtype=torch.float64
-            ),
-            strict=torch.tensor([entry["hidden"]["strict"] for entry in judged], dtype=torch.bool),
-            compat=torch.tensor([entry["hidden"]["compat"] for entry in judged], dtype=torch.bool),
-        )
+    ious, hidden = [entry["iou"] for entry in judged], [entry["hidden"] for entry in judged]
+    counts = AmodalCounts(
+        full=torch.tensor([iou[full] for iou in ious], dtype=torch.float64),
+        occluded=torch.tensor([iou[occluded] if occluded else 0.0 for iou in ious], dtype=torch.float64),
+        strict=torch.tensor([reading["strict"] for reading in hidden], dtype=torch.bool),
+        compat=torch.tensor([reading["compat"] for reading in hidden], dtype=torch.bool),
     )
+    return amodal_means(counts)
