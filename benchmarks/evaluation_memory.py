@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from amsam.evaluation import DiceEvaluator
-from benchmarks.memory import MIB, kibibytes
+from benchmarks.memory import MIB, memory
 from benchmarks.scenes import segment_map
 from benchmarks.side_by_side import Parser, apart
 from detectron2_sam.commands.cli import run_tool
@@ -46,6 +46,7 @@ from sam_common.structures import Category, Instances
 HEIGHT, WIDTH, SEGMENTS, SCENES = 96, 128, 12, 8
 """Pixels of an image, segments in it (the first is stuff), and how many different images there are."""
 
+CPU = torch.device("cpu")
 VOCABULARY = tuple(Category(f"class {k}", (f"class {k}",), k > 0, k + 1) for k in range(SEGMENTS))
 
 
@@ -123,11 +124,6 @@ CASES = {
 }
 
 
-def memory(field: str) -> int:
-    """Bytes of this process: `VmRSS` in memory now, `VmHWM` at most so far."""
-    return 1024 * kibibytes("/proc/self/status", field)
-
-
 def measure(name: str, images: int, every: int, folder: Path) -> Iterator[tuple[int, int]]:
     """Runs one evaluator; (images so far, bytes), last the peak of `evaluate`."""
     case = CASES[name]
@@ -143,14 +139,14 @@ def measure(name: str, images: int, every: int, folder: Path) -> Iterator[tuple[
         "generated", lambda: records, lambda: VOCABULARY[: 1 if name == "few_shot" else None], files=files
     )
     evaluator = case.evaluator(spec, output_dir=folder / "out")
-    yield 0, memory("VmRSS")
+    yield 0, memory(CPU, "VmRSS")
     for number in range(images):
         item, output = case.prediction(scenes[number % SCENES])
         evaluator.process([{"image_id": number} | item], [output])
         if (number + 1) % every == 0:
-            yield number + 1, memory("VmRSS")
+            yield number + 1, memory(CPU, "VmRSS")
     evaluator.evaluate()
-    yield images, memory("VmHWM")
+    yield images, memory(CPU, "VmHWM")
 
 
 def run(name: str, images: int, every: int) -> dict[str, Any]:

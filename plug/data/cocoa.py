@@ -37,27 +37,19 @@ STUFF = "stuff, not an object"
 SECOND = "the second annotation of its image"
 
 
-def cocoa_spec(
-    name: str, *, json_file: str | os.PathLike, images: str | os.PathLike, stuff: bool = False
-) -> DatasetSpec:
-    """The spec of a data set in this format.
-
-    Args:
-        json_file: the JSON, or the folder of JSON files.
-        images: the folder of images.
-        stuff: take the regions of stuff for objects too.
-    """
+def cocoa_spec(name: str, *, json_file: str | os.PathLike, images: str | os.PathLike) -> DatasetSpec:
+    """The spec of a data set in this format: its JSON or folder of JSON files, its folder of images."""
     files = {"json": str(json_file), "images": str(images)}
     return DatasetSpec(
         name,
-        load=partial(load_records, name, files, stuff=stuff),
+        load=partial(load_records, name, files),
         load_vocabulary=lambda: OBJECT,
         truth="amodal",
         files=files,
     )
 
 
-def load_records(name: str, files: Mapping[str, str], *, stuff: bool = False) -> list[AmodalRecord]:
+def load_records(name: str, files: Mapping[str, str]) -> list[AmodalRecord]:
     """One record per image, as `plug.data.annotations` describes them; their annotations are numbered from 1.
 
     What cannot be used is left out and counted in one warning.
@@ -72,7 +64,7 @@ def load_records(name: str, files: Mapping[str, str], *, stuff: bool = False) ->
     for number, (region, record, place, again) in enumerate(
         parse_regions(content, source, annotations.records), start=1
     ):
-        reason = SECOND if again else STUFF if region.get("isStuff") and not stuff else None
+        reason = SECOND if again else STUFF if region.get("isStuff") else None
         reason = CROWD if region.get("iscrowd") else reason
         if reason is not None:
             annotations.leave_out(reason, place)

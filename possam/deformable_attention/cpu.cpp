@@ -1,4 +1,4 @@
-// Multi-scale deformable attention on a CPU, forward and backward; deformable_attention.py has the equation and loads it.
+// Multi-scale deformable attention on a CPU, forward and backward; operator.py has the equation, cpu.py loads it.
 //
 // B images, S tokens (map after map, row-major), H heads, D channels per head, N queries, L maps, P points per map:
 //     value [B, S, H, D]   sizes [L, 2], (h, w)   locations [B, N, H, L, P, 2]   weights [B, N, H, L, P]
@@ -186,23 +186,10 @@ void backward(const T* grad, const T* value, const int64_t* sizes, const T* loca
   });
 }
 
-template <typename T>
-int forward_any(const T* value, const int64_t* sizes, const T* locations, const T* weights, T* output, const Shape& s) {
+template <typename Run>
+int caught(const Run& run) {
   try {
-    auto run = s.D == 32 ? forward<T, 32> : s.D == 16 ? forward<T, 16> : forward<T, 0>;
-    run(value, sizes, locations, weights, output, s);
-    return 0;
-  } catch (const std::exception&) {
-    return 1;
-  }
-}
-
-template <typename T>
-int backward_any(const T* grad, const T* value, const int64_t* sizes, const T* locations, const T* weights,
-                 T* grad_value, T* grad_locations, T* grad_weights, const Shape& s) {
-  try {
-    auto run = s.D == 32 ? backward<T, 32> : s.D == 16 ? backward<T, 16> : backward<T, 0>;
-    run(grad, value, sizes, locations, weights, grad_value, grad_locations, grad_weights, s);
+    run();
     return 0;
   } catch (const std::exception&) {
     return 1;
@@ -212,23 +199,19 @@ int backward_any(const T* grad, const T* value, const int64_t* sizes, const T* l
 }  // namespace
 
 // What Python calls: 0, or 1 where memory ran out.
-extern "C" {
-int forward_float32(const float* value, const int64_t* sizes, const float* locations, const float* weights,
-                    float* output, const Shape* shape) {
-  return forward_any(value, sizes, locations, weights, output, *shape);
-}
-int forward_float64(const double* value, const int64_t* sizes, const double* locations, const double* weights,
-                    double* output, const Shape* shape) {
-  return forward_any(value, sizes, locations, weights, output, *shape);
-}
-int backward_float32(const float* grad, const float* value, const int64_t* sizes, const float* locations,
-                     const float* weights, float* grad_value, float* grad_locations, float* grad_weights,
-                     const Shape* shape) {
-  return backward_any(grad, value, sizes, locations, weights, grad_value, grad_locations, grad_weights, *shape);
-}
-int backward_float64(const double* grad, const double* value, const int64_t* sizes, const double* locations,
-                     const double* weights, double* grad_value, double* grad_locations, double* grad_weights,
-                     const Shape* shape) {
-  return backward_any(grad, value, sizes, locations, weights, grad_value, grad_locations, grad_weights, *shape);
-}
-}
+#define EXPORT(NAME, T)                                                                                               \
+  extern "C" int forward_##NAME(const T* value, const int64_t* sizes, const T* locations, const T* weights, T* output, \
+                                const Shape* s) {                                                                     \
+    const auto run = s->D == 32 ? forward<T, 32> : s->D == 16 ? forward<T, 16> : forward<T, 0>;                       \
+    return caught([&] { run(value, sizes, locations, weights, output, *s); });                                        \
+  }                                                                                                                   \
+  extern "C" int backward_##NAME(const T* grad, const T* value, const int64_t* sizes, const T* locations,             \
+                                 const T* weights, T* grad_value, T* grad_locations, T* grad_weights,                 \
+                                 const Shape* s) {                                                                    \
+    const auto run = s->D == 32 ? backward<T, 32> : s->D == 16 ? backward<T, 16> : backward<T, 0>;                    \
+    return caught(                                                                                                    \
+        [&] { run(grad, value, sizes, locations, weights, grad_value, grad_locations, grad_weights, *s); });          \
+  }
+
+EXPORT(float32, float)
+EXPORT(float64, double)

@@ -1,5 +1,5 @@
-// Multi-scale deformable attention on a GPU, forward and backward; deformable_attention.py has the equation, and
-// deformable_attention_cuda.py loads what build_cuda.py makes of this. Untested on a GPU.
+// Multi-scale deformable attention on a GPU, forward and backward; operator.py has the equation, and cuda.py loads what
+// build_cuda.py makes of this. Untested on a GPU.
 //
 // B images, S tokens (map after map, row-major), H heads, D channels per head, N queries, L maps, P points per map:
 //     value [B, S, H, D] of T      locations [B, N, H, L, P, 2] and weights [B, N, H, L, P] of A, which sums are of too

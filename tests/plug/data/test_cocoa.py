@@ -43,12 +43,6 @@ def test_by_hand(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_stuff_is_kept_where_asked(tmp_path: Path) -> None:
-    """The switch: stuff counts as objects too."""
-    (record,) = spec_of(tmp_path, trees.cocoa_content(), stuff=True).load()
-    assert [entry["area"] for entry in record["annotations"]] == [12, 24, 12]
-
-
 def test_what_is_seen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Derived by hand: without visible_mask it is the whole less invisible_mask; without both, all of it, unless
     occlude_rate says that something is hidden."""
