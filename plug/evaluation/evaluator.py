@@ -35,9 +35,10 @@ from plug.data.annotations import read_amodal
 from plug.evaluation.iou import AmodalCounts, amodal_counts, amodal_means, mask_iou, merge_visible
 from plug.structures import AmodalInput, AmodalInstances, AmodalOutput, AmodalRecord
 from sam_common.boxes.boxes import xywh
-from sam_common.evaluation.evaluator import Evaluator, Results, gather, is_main_process
+from sam_common.evaluation.evaluator import Evaluator, Results
 from sam_common.evaluation.mask_ap import average_precision, coco_library
 from sam_common.evaluation.result_file import ResultFile
+from sam_common.layers.processes import gather, is_main_process
 from sam_common.masks.rle import segmentation_extent
 
 _AMODAL, _VISIBLE = "segmentation", "visible_segmentation"  # in the truth and in the results

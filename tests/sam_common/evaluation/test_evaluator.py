@@ -23,7 +23,7 @@ from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.evaluation.truth import read_class_map
 from sam_common.layers.processes import gather, is_main_process
 from tests.support.segments import read_segments
-from tests.support.worlds import predict_instances, predict_panoptic, predict_semantic, semantic_world
+from tests.support.worlds import panoptic_world, predict_instances, predict_panoptic, predict_semantic, semantic_world
 
 ROWS = {1: [[7, 7, 3, 0]], 2: [[8, 8, 9, 9]], 3: [[7, 7, 7, 7]]}
 SEGMENTS = {
