@@ -6,7 +6,7 @@
     detectron2_sam.register()               # registries and catalogs; call it once or many times
     cfg = get_cfg()
     detectron2_sam.add_config(cfg)          # before merge_from_file
-    cfg.merge_from_file("configs/possam_T.yaml")
+    cfg.merge_from_file(detectron2_sam.find_config("possam_T"))
 
 Importing this package imports neither Detectron2 nor torch: what plugs into Detectron2 is imported when asked for.
 docs/detectron2.md shows how to plug it into a project.
@@ -17,25 +17,26 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from sam_common import lazy_attributes
+
 __version__ = "0.2.0"
 
-_PLUGIN = {
-    "add_config": "config",
-    "metadata_of": "datasets",
-    "register": "registration",
-    "register_box_detector": "detector",
-    "register_visible_parts": "datasets",
-    "vocabulary_of": "datasets",
-    "whole_objects": "amodal_detector",
+_HOMES = {
+    "add_config": "detectron2_sam.plugin.config",
+    "find_config": "sam_common.config",
+    "metadata_of": "detectron2_sam.plugin.datasets",
+    "register": "detectron2_sam.plugin.registration",
+    "register_box_detector": "detectron2_sam.plugin.detector",
+    "register_visible_parts": "detectron2_sam.plugin.datasets",
+    "vocabulary_of": "detectron2_sam.plugin.datasets",
+    "whole_objects": "detectron2_sam.plugin.amodal_detector",
 }
-"""What is for users of Detectron2 -> its module in `detectron2_sam.plugin`."""
+"""What is for users of Detectron2 -> the module that defines it."""
 
-__all__ = ["__version__", "methods", *_PLUGIN]
+__all__ = ["__version__", "methods", *_HOMES]
+
+_plugged = lazy_attributes(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "methods":
-        return importlib.import_module("detectron2_sam.methods")
-    if name in _PLUGIN:
-        return getattr(importlib.import_module(f"detectron2_sam.plugin.{_PLUGIN[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module("detectron2_sam.methods") if name == "methods" else _plugged(name)

@@ -27,6 +27,7 @@ from torch import Tensor
 from sam_common import prediction
 from sam_common.data.coco_write import coco_instances, coco_json
 from sam_common.data.images import write_segment_ids
+from sam_common.contracts import Panoptic
 from sam_common.errors import UserError
 from sam_common.evaluation.mean_iou import best_class
 from sam_common.io.files import atomic_path, write_text
@@ -37,9 +38,6 @@ from sam_common.structures import Instances, Vocabulary
 from sam_common.text import counted
 
 TASKS = ("panoptic", "semantic", "instance")
-
-Panoptic = tuple[Tensor, list[dict[str, Any]]]
-"""The id map, int32 [H, W] with 0 where void, and per segment a dict of id, category_id, isthing and score."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Segment pictures and videos: the classes you name, the objects in boxes, or what an adapter has learned.
+"""Segment pictures and videos: the classes you name, the objects in boxes, or what a few shots have taught.
 
     detectron2-sam predict --config possam_T --weights output/demo/possam/model_final.pth \\
         --input street.jpg holiday/ "clips/*.mp4" --vocabulary "dog|puppy, cat; sky, grass:stuff" --output out
@@ -10,7 +10,7 @@ Vocabularies (PosSAM): `;` separates groups, `,` the classes of a group, `|` the
 or :thing applies to a whole group; without one, the group is things. --vocabulary also takes a file in this grammar, or
 the name of a shipped list: ade20k, ade20k_full, coco, pascal_context59, pascal_context459, pascal_voc20, pascal_voc21.
 
-Boxes (PLUG, adapters) are around the visible part of each object, x0,y0,x1,y1 in pixels of the upright picture. They
+Boxes (PLUG, AM-SAM) are around the visible part of each object, x0,y0,x1,y1 in pixels of the upright picture. They
 come from --box; from --detector, for videos too: opencv_hog_people, a torchvision model such as
 fasterrcnn_resnet50_fpn_v2, transformers:NAME, or ultralytics:FILE.pt (AGPL-3.0); or from --boxes FILE, which is one of
     {"street.jpg": [[x0, y0, x1, y1], …], …}      JSON; a fifth number is the score
@@ -25,7 +25,7 @@ RLE. Next to the drawn pictures there are
     --task instance   out/instances.json, COCO results with masks as RLE, and out/images.json, which they refer to
     PLUG              out/amodal_results.json, COCO results of whole objects with their visible and occluded parts, and
                       out/images.json; in the picture, hidden parts are hatched
-    --adapter         out/labels/street.png with the class of each pixel, 0 for the background; the most confident box
+    AM-SAM            out/labels/street.png with the class of each pixel, 0 for the background; the most confident box
                       tells where to look, or the whole picture without one
 
 Exit status: 0 success; 1 some files could not be read (listed at the end, the others are done); 2 a mistake in what was
@@ -74,7 +74,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     words.add_argument("--vocabulary", metavar="TEXT", help="the classes to find (default: those of the training)")
     tasks = ("panoptic", "semantic", "instance")
     words.add_argument("--task", choices=tasks, help="what to predict (default: panoptic)")
-    boxes = parser.add_argument_group("boxes (PLUG, adapters)")
+    boxes = parser.add_argument_group("boxes (PLUG, AM-SAM)")
     boxes.add_argument("--boxes", metavar="FILE", help="boxes of all pictures: JSON, CSV or COCO results")
     boxes.add_argument(
         "--box", action="append", metavar="x0,y0,x1,y1", help="a box of the only picture; repeat it for more objects"
