@@ -75,7 +75,7 @@ def train(size: str, entries: list[dict[str, Any]], cache: Any, *, image_size: i
         validate(model, entries[half:])
     seconds = time.process_time() - start
     weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    return Training(weights, seconds, watch.seconds["frozen"], watch.passes["encoder"])
+    return Training(weights, seconds, sum(watch.taken["frozen"]), len(watch.taken["encoder"]))
 
 
 @torch.no_grad()
@@ -101,6 +101,7 @@ def compare(size: str, entries: list[dict[str, Any]], *, image_size: int, epochs
     frozen = {"uncached": uncached.frozen_seconds * factor, "cached": whole.frozen_seconds}
     passes = {"uncached": round(uncached.passes * factor), "cached": whole.passes, "from_disk": whole_disk.passes}
     return {
+        "case": f"AM-SAM, {size}, {epochs} epochs of {len(entries)} shots",
         "size": size,
         "image_size": image_size,
         "shots": len(entries),

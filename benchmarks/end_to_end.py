@@ -71,7 +71,10 @@ def measure(case: Case, runs: int) -> dict[str, Any]:
     for _ in range(2):  # what happens once
         run()
     forget_peak(device)
-    seconds = median_seconds(run, watch, runs)
+    watch.taken.clear()
+    for _ in range(runs):
+        run()
+    seconds = statistics.median(watch.taken["whole"])
     peak = memory(device, "VmHWM")
     return {
         "images_per_second": float(f"{1 / seconds:.4g}"),
@@ -92,25 +95,15 @@ def cpu_name() -> str:
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
-def median_seconds(run: Callable[[], None], watch: Stopwatch, runs: int) -> float:
-    """What a run takes."""
-    taken = []
-    for _ in range(runs):
-        watch.seconds.clear()
-        run()
-        taken.append(watch.seconds["whole"])
-    return statistics.median(taken)
-
-
 def shares(model: nn.Module, run: Callable[[], None], watch: Stopwatch, runs: int) -> dict[str, float]:
     """Stage -> its part of the time; one whose name is indented is part of another."""
     for stage in stages(model):
         staged(*stage, span=watch)
-    watch.seconds.clear()
+    watch.taken.clear()
     for _ in range(runs):
         run()
-    whole = watch.seconds.pop("whole")
-    found = {name: seconds / whole for name, seconds in watch.seconds.items()}
+    whole = sum(watch.taken.pop("whole"))
+    found = {name: sum(seconds) / whole for name, seconds in watch.taken.items()}
     found["the rest"] = 1 - sum(share for name, share in found.items() if not name.startswith(" "))
     return {name: round(share, 3) for name, share in found.items()}
 

@@ -23,9 +23,11 @@ from torch import Tensor
 from benchmarks.scenes import class_scores, segment_map
 from benchmarks.side_by_side import Parser, in_turn, tell
 from detectron2_sam.commands.cli import run_tool
-from sam_common.data.label_maps import ignore_label, label_maps_spec
+from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.label_maps import ignore_label
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator, best_class, pixel_counts
 from sam_common.masks import kernels
+from sam_common.structures import Category
 
 HEIGHT, WIDTH = 512, 683  # ADE20K's usual size
 
@@ -46,20 +48,16 @@ def evaluators(
     from detectron2.data import DatasetCatalog, MetadataCatalog
     from detectron2.evaluation import SemSegEvaluator
 
-    num_classes = len(scores)
-    words = "\n".join(f"class {index}" for index in range(num_classes))
-    (folder / "classes.txt").write_text(words, encoding="utf-8")
-    for name in ("images", "labels"):
-        (folder / name).mkdir()
-    Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "images" / "0.png")
-    labels = np.where(truth < 0, ignore_label(num_classes), truth)
-    Image.fromarray(labels.astype(np.uint8 if num_classes <= 255 else np.uint16)).save(folder / "labels" / "0.png")
-    name = f"mean_iou_{num_classes}"
-    spec = label_maps_spec(name, images=folder / "images", labels=folder / "labels", classes=folder / "classes.txt")
-    (record,) = spec.load()
+    num_classes, path = len(scores), folder / "labels.png"
+    name, ignored = f"mean_iou_{num_classes}", ignore_label(num_classes)
+    labels = np.where(truth < 0, ignored, truth)
+    Image.fromarray(labels.astype(np.uint8 if num_classes <= 255 else np.uint16)).save(path)
+    record = {"file_name": "0.png", "image_id": 0, "height": HEIGHT, "width": WIDTH}
+    record |= {"sem_seg_file_name": str(path), "num_classes": num_classes, "ignore_label": ignored}
+    words = [f"class {index}" for index in range(num_classes)]
+    spec = DatasetSpec(name, lambda: [record], lambda: tuple(Category(word, (word,)) for word in words))
     DatasetCatalog.register(name, lambda: [record])
-    classes = [category.name for category in spec.load_vocabulary()]
-    MetadataCatalog.get(name).set(stuff_classes=classes, ignore_label=ignore_label(num_classes))
+    MetadataCatalog.get(name).set(stuff_classes=words, ignore_label=ignored)
     theirs, mine = SemSegEvaluator(name, distributed=False), MeanIoUEvaluator(spec, output_dir=folder / "inference")
     theirs._compute_boundary_iou = False  # ours has none
 

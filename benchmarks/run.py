@@ -24,6 +24,7 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("cases", "run", "scenes", "side_by_side")
 NO_RATIO = ("end_to_end", "evaluation_memory", "memory", "where_time_goes")
+COLUMNS = ("case", "ratio", "target", "peer")
 LONGEST = ("sam_encoder", "plug_branches", "amsam_embedding_cache")
 
 
@@ -49,17 +50,6 @@ def run(name: str, seconds: float) -> tuple[list[dict[str, Any]], str]:
     return [json.loads(line) for line in printed.splitlines() if line.startswith("{")], problem
 
 
-def row(name: str, found: dict[str, Any]) -> list[Any]:
-    """What the table says of one line."""
-    return [
-        name,
-        found.get("case") or found.get("size", ""),
-        found.get("ratio"),
-        found.get("target"),
-        found.get("peer", ""),
-    ]
-
-
 def main() -> int:
     """Prints the table; 1 if a script failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,11 +62,11 @@ def main() -> int:
     rows, failed = [], False
     for name in args.scripts or names():
         lines, problem = run(name, end - time.monotonic())
-        rows += [row(name, line) for line in lines]
+        rows += [[name, *(line.get(column) for column in COLUMNS)] for line in lines]
         if problem:
-            rows.append([name, problem, None, None, ""])
+            rows.append([name, problem])
             failed |= problem != "did not fit"
-    print(tabulate(rows, ["benchmark", "case", "ratio", "target", "peer"], tablefmt="github"))
+    print(tabulate(rows, ["benchmark", *COLUMNS], tablefmt="github"))
     return int(failed)
 
 

@@ -12,7 +12,6 @@ turn in one process.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 
 import torch
@@ -48,8 +47,7 @@ def build(name: str, size: str, device: str) -> nn.Module:
 
 def encode(encoder: nn.Module, image: Tensor, dtype: str) -> Tensor:
     """One pass; over when it returns, on a GPU too."""
-    half = torch.autocast(image.device.type, torch.bfloat16) if dtype == "bf16" else contextlib.nullcontext()
-    with torch.no_grad(), half:
+    with torch.no_grad(), torch.autocast(image.device.type, torch.bfloat16, enabled=dtype == "bf16"):
         embeddings = encoder(image)
     if image.device.type == "cuda":
         torch.cuda.synchronize()

@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -56,7 +56,7 @@ def apart(function: Callable[..., T], *args: Any) -> T:
 
 
 class Stopwatch:
-    """Seconds and number of passes of each stage, a span of time `with watch(name)`.
+    """The seconds that each pass of a stage has taken, a span of time `with watch(name)`.
 
     Args:
         clock: tells seconds.
@@ -67,8 +67,7 @@ class Stopwatch:
         self, clock: Callable[[], float] = time.perf_counter, finish: Callable[[], None] = lambda: None
     ) -> None:
         self.clock, self.finish = clock, finish
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.passes: Counter[str] = Counter()
+        self.taken: dict[str, list[float]] = defaultdict(list)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -76,8 +75,7 @@ class Stopwatch:
         start = self.clock()
         yield
         self.finish()
-        self.seconds[name] += self.clock() - start
-        self.passes[name] += 1
+        self.taken[name].append(self.clock() - start)
 
 
 def staged(owner: Any, method: str, name: str, span: Callable[[str], AbstractContextManager[Any]]) -> None:

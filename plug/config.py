@@ -11,7 +11,7 @@ from plug.plug import PLUG, Inference
 from plug.refine_module import NoRefinement, RefineModule
 from plug.vanilla_sam import VanillaSAM
 from sam_common.boxes.config import add_boxes_config
-from sam_common.config import CfgNode, add_missing, defaults
+from sam_common.config import CfgNode, add_missing, defaults, one_of
 from sam_common.errors import UserError
 from sam_common.sam.build import build_sam
 from sam_common.sam.load import sam_from_cfg
@@ -94,16 +94,14 @@ def _check(plug: CfgNode) -> None:
     """What the layers would refuse with errors that name no key."""
     if plug.BRANCHES not in range(1, len(BRANCHES) + 1):
         raise UserError(f"MODEL.PLUG.BRANCHES is {plug.BRANCHES}; choose 1 (amodal) or 2 (visible and amodal)")
-    if plug.CROP_BORDER not in ("clip", "pad"):
-        raise UserError(f"MODEL.PLUG.CROP_BORDER is {plug.CROP_BORDER!r}; choose clip or pad")
+    one_of("MODEL.PLUG.CROP_BORDER", plug.CROP_BORDER, ("clip", "pad"))
     if plug.CROP_SIZE < 16 or plug.CROP_SIZE % 16:
         raise UserError(f"MODEL.PLUG.CROP_SIZE is {plug.CROP_SIZE}; give a multiple of 16")
     if plug.POINT_LOSS and plug.CROP_SIZE**2 < 4 * plug.NUM_POINTS:
         raise UserError(f"MODEL.PLUG.NUM_POINTS {plug.NUM_POINTS} needs crops of at least {4 * plug.NUM_POINTS} pixels")
-    for key in ("LORA_RANK", "NUM_POINTS", "REFINE_WIDTH", "REFINE_BLOCKS"):
-        if plug[key] < 1:
-            raise UserError(f"MODEL.PLUG.{key} is {plug[key]}; give at least 1")
+    counts = {key: plug[key] for key in ("LORA_RANK", "NUM_POINTS", "REFINE_WIDTH", "REFINE_BLOCKS")}
+    for key, count in (counts | {"TEST.MAX_CROPS": plug.TEST.MAX_CROPS}).items():
+        if count < 1:
+            raise UserError(f"MODEL.PLUG.{key} is {count}; give at least 1")
     if not 0 < plug.TEST.THRESHOLD < 1:
         raise UserError(f"MODEL.PLUG.TEST.THRESHOLD is {plug.TEST.THRESHOLD}; give a probability between 0 and 1")
-    if plug.TEST.MAX_CROPS < 1:
-        raise UserError(f"MODEL.PLUG.TEST.MAX_CROPS is {plug.TEST.MAX_CROPS}; give at least 1")

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from possam.config import add_possam_config, build_possam
 from possam.results import Prediction
 from sam_common.config import CfgNode, one_of
+from sam_common.contracts import Panoptic
 from sam_common.data.images import resize_image, shortest_edge_size
 from sam_common.data.vocabulary_file import Words, parse_vocabulary
-from sam_common.contracts import Panoptic
 from sam_common.errors import UserError
 from sam_common.predictor import BasePredictor, Picture, image_tensor, name_of
 from sam_common.structures import Instances, Vocabulary

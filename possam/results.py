@@ -25,9 +25,9 @@ from pycocotools import mask as codec
 from torch import Tensor
 
 from sam_common import prediction
+from sam_common.contracts import Panoptic
 from sam_common.data.coco_write import coco_instances, coco_json
 from sam_common.data.images import write_segment_ids
-from sam_common.contracts import Panoptic
 from sam_common.errors import UserError
 from sam_common.evaluation.mean_iou import best_class
 from sam_common.io.files import atomic_path, write_text

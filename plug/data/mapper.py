@@ -9,8 +9,6 @@ are grouped nor how many processes there are changes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from pycocotools import mask as codec
 from torch import Tensor
@@ -18,14 +16,11 @@ from torchvision.ops import box_iou
 
 from plug.data.annotations import boxes_of, read_amodal
 from plug.structures import AmodalInput, AmodalRecord, AskedObjects
-from sam_common.boxes.boxes import Boxes, jitter_boxes
+from sam_common.boxes.boxes import Boxes, BoxSource, jitter_boxes, match_greedily
 from sam_common.contracts import ModelInput, Segmentation
 from sam_common.data.images import read_item
 from sam_common.data.loader import item_seed
 from sam_common.masks.rle import as_rle, checked_segmentation
-
-BoxSource = Callable[[AmodalRecord, Tensor], Boxes | None]
-"""(record, image uint8 [3, H, W]) -> boxes of its objects; None: those of the annotation."""
 
 _FOR_LOSSES, _FOR_JITTER = 0, 1
 
@@ -73,9 +68,9 @@ class AmodalMapper:
         item = read_item(record)
         if self.training:
             return self._training_item(item, record, seed)
-        found = self.box_source(record, item["image"]) if self.box_source is not None else None
-        asked = self._true_boxes(record, seed) if found is None else self.match(record, found)
-        return {**item, **asked}
+        if self.box_source is None:
+            return {**item, **self._true_boxes(record, seed)}
+        return {**item, **self.match(record, self.box_source(record, item["image"]))}
 
     def _training_item(self, item: ModelInput, record: AmodalRecord, seed: int) -> AmodalInput:
         image, entries = item["image"], record["annotations"]

@@ -118,7 +118,7 @@ def test_a_single_branch_is_amodal_only() -> None:
     ("option", "value", "message"),
     [
         ("BRANCHES", 3, "choose 1"),
-        ("CROP_BORDER", "x", "clip or pad"),
+        ("CROP_BORDER", "x", "choose one of clip, pad"),
         ("CROP_SIZE", 100, "multiple of 16"),
         ("NUM_POINTS", 2000, "at least 8000 pixels"),
         ("NUM_POINTS", -1, "at least 1"),
