@@ -16,7 +16,7 @@ from torchvision.ops import box_iou
 
 from plug.data.annotations import boxes_of, read_amodal
 from plug.structures import AmodalInput, AmodalRecord, AskedObjects
-from sam_common.boxes.boxes import Boxes, BoxSource, jitter_boxes, match_greedily
+from sam_common.boxes.boxes import Boxes, BoxSource, jitter_boxes
 from sam_common.contracts import ModelInput, Segmentation
 from sam_common.data.images import read_item
 from sam_common.data.loader import item_seed
