@@ -20,13 +20,13 @@ from collections.abc import Callable
 from types import ModuleType
 
 import torch
-from sam_common.native import KERNELS_VARIABLE
 from torch import Tensor
 
 from benchmarks.side_by_side import Parser, import_file, in_turn, peer_file, tell
 from detectron2_sam.commands.cli import run_tool
 from possam.deformable_attention.operator import deformable_attention, kernel_in_use, sampled_attention
 from sam_common.config import resolve_device
+from sam_common.io.native import KERNELS_VARIABLE
 
 SIZES = {  # batch, heads, channels per head, maps
     "1024": (1, 8, 32, ((32, 32), (64, 64), (128, 128))),

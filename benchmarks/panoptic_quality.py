@@ -24,7 +24,6 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image
-from sam_common.native import KERNELS_VARIABLE
 from torch import Tensor
 
 from benchmarks.scenes import segment_map
@@ -32,6 +31,7 @@ from benchmarks.side_by_side import import_file, in_turn, peer_file, tell
 from sam_common.data.coco_panoptic import load_records, read_ground_truth, read_true_ids
 from sam_common.data.images import read_segment_ids, write_segment_ids
 from sam_common.evaluation.panoptic_quality import match_segments, shared_pixels
+from sam_common.io.native import KERNELS_VARIABLE
 from sam_common.masks import kernels
 from sam_common.masks.png import inflater
 

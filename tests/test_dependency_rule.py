@@ -34,12 +34,32 @@ def module_name(path: Path) -> str:
 
 def imports(path: Path) -> Iterator[str]:
     """The modules that a file imports, and what it takes from them, since that may be a module too."""
+    for module, names in import_statements(path):
+        yield module
+        yield from (f"{module}.{name}" for name in names)
+
+
+def import_statements(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The modules that a file imports, each with the names it takes from it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, []) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield node.module, [alias.name for alias in node.names]
+
+
+def test_every_module_imported_exists() -> None:
+    """Late imports too, and those of benchmarks and launchers, which other tests need not reach."""
+    folders = [*OURS, "benchmarks", "tests", "tools", "datasets"]
+    wrong = {
+        f"{path.relative_to(ROOT)}: {module}"
+        for folder in folders
+        for path in files(folder)
+        for module, _ in import_statements(path)
+        if module.split(".")[0] in OURS | {"benchmarks", "tests"}
+        and not (is_package(module) or path_of(module).is_file())
+    }
+    assert not wrong
 
 
 @pytest.mark.parametrize("package", sorted(MAY_IMPORT))
