@@ -32,7 +32,7 @@ def register_datasets(root: str | os.PathLike | None = None) -> None:
     catalog.register_builtin(root)
 
 
-def full_cfg(config_file: str | os.PathLike = "", options: Sequence[str] = ()) -> CfgNode:
+def full_cfg(config_file: str | os.PathLike | None = None, options: Sequence[str] = ()) -> CfgNode:
     """The shared keys and those of every method, with the values of a configuration file, and of KEY, VALUE, ….
 
     Raises:
@@ -41,7 +41,7 @@ def full_cfg(config_file: str | os.PathLike = "", options: Sequence[str] = ()) -
     cfg = get_cfg()
     for each in methods():
         each.add_config(cfg)
-    if config_file:
+    if config_file is not None:
         cfg.merge_from_file(config_file)
     cfg.merge_from_list(options)
     return cfg

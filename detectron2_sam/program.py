@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectron2_sam import __version__
-from detectron2_sam.commands.cli import nearest, run_tool
+from detectron2_sam.commands.cli import run_tool
 from sam_common.errors import UserError
+from sam_common.text import nearest
 
 _PACKAGE = "detectron2_sam.commands"
 COMMANDS = {

@@ -20,7 +20,7 @@ from typing import Any
 from PIL import Image
 
 from plug.drawing import draw_amodal
-from plug.structures import AmodalInstances
+from plug.structures import AmodalInstances, coco_result
 from sam_common import prediction
 from sam_common.boxes.boxes import Boxes, xywh
 from sam_common.data.coco_write import coco_json
@@ -58,7 +58,9 @@ class Prediction(prediction.Prediction):
         found, entries = self.instances, []
         for index, name in enumerate(self._names()):
             score = float(self.boxes.scores[index] * found.scores[index])
-            entry = found.coco_result(index, int(name) if name.isdecimal() else None, score)
+            entry = coco_result(
+                found.amodal_mask(index), found.visible_mask(index), int(name) if name.isdecimal() else None, score
+            )
             if self.boxes.categories is not None and not name.isdecimal():
                 entry["category"] = name
             entries.append(entry | {"prompt_bbox": xywh(found.pred_boxes[index].tolist())})

@@ -88,16 +88,6 @@ class AmodalInstances:
             return None
         return put_back(self.pred_visible_masks[index], self.windows[index], self.image_size)
 
-    def coco_result(self, index: int, category_id: int | None, score: float) -> dict[str, Any]:
-        """One object, on the CPU, as an entry of COCO's results with its visible and hidden parts beside the whole."""
-        amodal, visible = self.amodal_mask(index), self.visible_mask(index)
-        box = xywh(tight_boxes(amodal[None])[0].tolist())
-        entry = {"category_id": category_id, "bbox": box, "score": score, "segmentation": encode_mask(amodal)}
-        if visible is not None:
-            entry["visible_segmentation"] = encode_mask(visible)
-            entry["occluded_segmentation"] = encode_mask(amodal & ~visible)
-        return entry
-
     def to(self, device: torch.device | str) -> AmodalInstances:
         visible = None if self.pred_visible_masks is None else [mask.to(device) for mask in self.pred_visible_masks]
         masks = [mask.to(device) for mask in self.pred_masks]
@@ -114,3 +104,13 @@ def put_back(values: Tensor, window: Window, image_size: tuple[int, int]) -> Ten
     placed = values.new_zeros(*values.shape[:-2], *image_size)
     placed[..., y0:y1, x0:x1] = values[..., y0 - top : y1 - top, x0 - left : x1 - left]
     return placed
+
+
+def coco_result(amodal: Tensor, visible: Tensor | None, category_id: int | None, score: float) -> dict[str, Any]:
+    """An object's masks [H, W], on the CPU, as an entry of COCO's results: whole, visible part and hidden part."""
+    box = xywh(tight_boxes(amodal[None])[0].tolist())
+    entry = {"category_id": category_id, "bbox": box, "score": score, "segmentation": encode_mask(amodal)}
+    if visible is not None:
+        entry["visible_segmentation"] = encode_mask(visible)
+        entry["occluded_segmentation"] = encode_mask(amodal & ~visible)
+    return entry

@@ -21,7 +21,8 @@ from fvcore.common.config import BASE_KEY
 from fvcore.common.config import CfgNode as _CfgNode
 
 from sam_common.errors import UserError
-from sam_common.io.resources import resource
+from sam_common.io.resources import names_in, resource
+from sam_common.text import nearest
 
 
 class UnknownKeyError(UserError):
@@ -102,8 +103,8 @@ class CfgNode(_CfgNode):
         node: object = self
         for part in key.split("."):
             if not isinstance(node, dict) or part not in node:
-                nearest = difflib.get_close_matches(key, list(_leaf_keys(self)), n=1, cutoff=0.0)
-                message = f"{source}: unknown configuration key {key}; the nearest known one is {nearest[0]}"
+                known = difflib.get_close_matches(key, list(_leaf_keys(self)), n=1, cutoff=0.0)
+                message = f"{source}: unknown configuration key {key}; the nearest known one is {known[0]}"
                 raise UnknownKeyError(message)
             node = node[part]
         if isinstance(node, dict):
@@ -131,7 +132,7 @@ def find_config(name: str | os.PathLike, *, asked: Path | None = None) -> Path:
     for shipped in (path, Path("configs", f"{path}.yaml")):
         with contextlib.suppress(UserError):
             return resource(str(shipped))
-    raise UserError(f"there is no configuration file {asked or path}")
+    raise UserError(f"there is no configuration file {asked or path}{nearest(path.stem, names_in('configs'))}")
 
 
 def resolve_device(name: str) -> torch.device:

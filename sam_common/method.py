@@ -19,6 +19,7 @@ from sam_common.contracts import Losses, Mapper, Record
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.generated.writer import Split
 from sam_common.errors import UserError
+from sam_common.evaluation.evaluator import Evaluator
 from sam_common.io.inputs import Input
 from sam_common.prediction import Task
 
@@ -65,7 +66,7 @@ class Method:
     name: str
     add_config: Callable[[CfgNode], None]
     architectures: Mapping[str, Callable[[CfgNode], nn.Module]]
-    truths: Mapping[str, Sequence[Any]]
+    truths: Mapping[str, Sequence[type[Evaluator]]]
     training_set: Callable[[CfgNode, Sequence[DatasetSpec]], tuple[Sequence[Record], Mapper]]
     test_set: Callable[[CfgNode, DatasetSpec], tuple[Sequence[Record], Mapper]]
     validation: Callable[[CfgNode, Sequence[DatasetSpec]], DatasetSpec | None] = lambda cfg, specs: None

@@ -64,7 +64,7 @@ class BasePredictor:
             name = "the configuration" if isinstance(config, CfgNode) else config
             raise UserError(
                 f"{name} names no trained weights: give the model_final.pth of a training run as weights "
-                "or MODEL.WEIGHTS (`random` tries out an untrained model)"
+                "(--weights of a command) or MODEL.WEIGHTS; `random` tries out an untrained model"
             )
         content = cls.read_weights(weights) if weights != "random" else {}
         with torch.random.fork_rng(devices=[]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 
@@ -9,6 +10,12 @@ def some(names: Iterable[object], most: int = 3, *, between: str = ", ") -> str:
     """The first of them: "a, b, c and 2 more"."""
     texts = [str(name) for name in names]
     return between.join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean …?)" with the known name that is most like a wrong one; "" where none is like it."""
+    found = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def counted(number: int, noun: str) -> str:

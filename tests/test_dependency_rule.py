@@ -7,6 +7,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ PLUGIN = ROOT / "detectron2_sam" / "plugin"
 MAY_IMPORT = {
     "sam_common": {"sam_common"},
     **{method: {method, "sam_common"} for method in METHODS},
-    "detectron2_sam": OURS,
+    **dict.fromkeys(("detectron2_sam", "tools", "datasets"), OURS),
 }
 WORDS = re.compile(r"amodal|few.?shot|possam|amsam|(?<![a-z])plug(?![a-z])", re.IGNORECASE)
 """A method's name, or a word that belongs to one."""
@@ -48,18 +49,36 @@ def import_statements(path: Path) -> Iterator[tuple[str, list[str]]]:
             yield node.module, [alias.name for alias in node.names]
 
 
-def test_every_module_imported_exists() -> None:
+def test_every_name_imported_exists() -> None:
     """Late imports too, and those of benchmarks and launchers, which other tests need not reach."""
-    folders = [*OURS, "benchmarks", "tests", "tools", "datasets"]
     wrong = {
-        f"{path.relative_to(ROOT)}: {module}"
-        for folder in folders
+        f"{path.relative_to(ROOT)}: {module}: {name}"
+        for folder in [*OURS, "benchmarks", "tests", "tools", "datasets"]
         for path in files(folder)
-        for module, _ in import_statements(path)
+        for module, names in import_statements(path)
         if module.split(".")[0] in OURS | {"benchmarks", "tests"}
-        and not (is_package(module) or path_of(module).is_file())
+        for name in names or [""]
+        if not (name in defined_in(module) or path_of(f"{module}.{name}" if name else module).exists())
     }
     assert not wrong
+
+
+@cache
+def defined_in(module: str) -> set[str]:
+    """The names that a module binds, and those that it imports when they are asked for."""
+    if not (path := path_of(module)).is_file():
+        return set()
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Dict) and path.name == "__init__.py":  # of `lazy_attributes`
+            names |= {key.value for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+    return names
 
 
 @pytest.mark.parametrize("package", sorted(MAY_IMPORT))

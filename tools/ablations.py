@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`detectron2-sam reproduce --table embedded` on the CPU, from a clone; `--table` names others instead."""
+"""`detectron2-sam reproduce --table embedded` on the CPU, from a clone; `--table` or `--rows` name others instead."""
 
 import sys
 from pathlib import Path
@@ -9,5 +9,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 from detectron2_sam.program import main
 
 if __name__ == "__main__":
-    tables = [] if any(word.partition("=")[0] == "--table" for word in sys.argv) else ["--table", "embedded"]
+    chosen = {"--table", "--rows", "--list"} & {word.partition("=")[0] for word in sys.argv}
+    tables = [] if chosen else ["--table", "embedded"]
     sys.exit(main(["reproduce", "--device", "cpu", *tables, *sys.argv[1:]]))

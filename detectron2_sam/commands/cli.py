@@ -6,11 +6,10 @@ The module of a command imports only the standard library until the command runs
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -67,20 +66,16 @@ def check_at_least(args: argparse.Namespace, **least: int) -> None:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}; give at least {value}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """(did you mean …?) with the known name that is most like a wrong one; "" where none is like it."""
-    found = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {found[0]}?)" if found else ""
-
-
 def run_tool(main: Callable[[], Any]) -> int:
     """Runs a command and returns its exit status, 0 where `main` returns none: what went wrong is one line on stderr,
     without a traceback."""
     try:
         status = main()
         sys.stdout.flush()
-    except BrokenPipeError:  # `detectron2-sam doctor | head`; what is left in the buffer goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the rest of the buffer goes at exit
         return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -91,6 +86,16 @@ def run_tool(main: Callable[[], Any]) -> int:
     except KeyboardInterrupt:  # before the run began, or Ctrl-C twice
         return 128 + signal.SIGINT
     return status if isinstance(status, int) else 0
+
+
+def _reader_has_gone() -> bool:
+    """Whether it was standard output that broke, as in `detectron2-sam doctor | head`, and not another pipe."""
+    try:
+        sys.stdout.write("\n")  # flushing an empty buffer writes nothing
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def program_process(*arguments: str) -> dict[str, Any]:

@@ -41,8 +41,8 @@ OPTIONAL = {
     "detectron2": "only --engine detectron2 needs it: docs/detectron2.md",
     "transformers": "only detectors transformers:NAME need it: pip install 'transformers>=4.51'",
     "ultralytics": "only detectors ultralytics:FILE.pt need it; it is AGPL-3.0: pip install 'ultralytics>=8.3'",
-    "faster_coco_eval": "computes mask AP sooner: pip install 'faster-coco-eval>=1.6'",
-    "zlib_ng": "reads panoptic PNGs sooner: pip install 'zlib-ng>=0.5'",
+    "faster_coco_eval": "computes mask AP faster: pip install 'faster-coco-eval>=1.6'",
+    "zlib_ng": "reads panoptic PNGs faster: pip install 'zlib-ng>=0.5'",
     "panopticapi": "only comparing with the reference evaluation needs it: "
     "pip install git+https://github.com/cocodataset/panopticapi.git",
 }
@@ -182,8 +182,10 @@ def where_to_get(source: Any) -> str:
     command = f"detectron2-sam prepare {source.prepare}" if source.prepare else ""
     if not source.pages:
         return command
-    then = f", then {command}" if command else ""
-    return f"get {' and '.join(source.pages)}, laid out as in datasets/README.md{then}"
+    then = (
+        f"lay it out as {command} --help shows, then {command}" if command else "lay it out as datasets/README.md shows"
+    )
+    return f"get {' and '.join(source.pages)}; {then}"
 
 
 def weights(cfg: Any) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ except ModuleNotFoundError as error:
     if error.name != "detectron2":
         raise
     raise ModuleNotFoundError(
-        "detectron2_sam needs Detectron2, which is not installed here; how to install it: docs/detectron2.md, "
+        "detectron2_sam.plugin needs Detectron2, which is not installed here; how to install it: docs/detectron2.md, "
         "https://detectron2.readthedocs.io/tutorials/install.html",
         name="detectron2",
     ) from None

@@ -91,8 +91,8 @@ class TrainedPart(nn.Module):
     arguments: Callable[[CfgNode], dict[str, Any]]
 
     @configurable
-    def __init__(self, **parts: Any) -> None:
-        super().__init__(**parts)
+    def __init__(self, *args: Any, **parts: Any) -> None:
+        super().__init__(*args, **parts)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from torch import Tensor
 from plug.crop import cut_off
 from plug.data.annotations import read_amodal
 from plug.evaluation.iou import AmodalCounts, amodal_counts, amodal_means, mask_iou, merge_visible
-from plug.structures import AmodalInput, AmodalInstances, AmodalOutput, AmodalRecord
+from plug.structures import AmodalInput, AmodalInstances, AmodalOutput, AmodalRecord, coco_result
 from sam_common.boxes.boxes import xywh
 from sam_common.evaluation.evaluator import Evaluator, Results
 from sam_common.evaluation.mask_ap import average_precision, coco_library
@@ -99,14 +99,13 @@ class AmodalEvaluator(Evaluator):
         entries = []
         for index, (annotation_id, category, box_score) in enumerate(asked):
             category_id = None if category is None else self.vocabulary[category].id
+            amodal, visible = found.amodal_mask(index), found.visible_mask(index)
             entry: dict[str, Any] = {"image_id": record["image_id"]}
-            entry |= found.coco_result(index, category_id, box_score * float(found.scores[index]))
+            entry |= coco_result(amodal, visible, category_id, box_score * float(found.scores[index]))
             entry |= {"prompt_bbox": xywh(found.pred_boxes[index].tolist()), "annotation_id": annotation_id}
             if annotation_id is not None:
                 true_amodal, true_visible = read_amodal(record | {"annotations": [truth[annotation_id]]})
-                visible = found.visible_mask(index)
-                visible = None if visible is None else visible[None]
-                entry |= _compare(found.amodal_mask(index)[None], visible, true_amodal, true_visible)
+                entry |= _compare(amodal[None], None if visible is None else visible[None], true_amodal, true_visible)
                 entry["beyond_crop"] = int(cut_off(true_amodal[0], found.windows[index]))
             entries.append(entry)
         return entries

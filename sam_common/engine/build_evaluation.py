@@ -67,5 +67,5 @@ def make_evaluators(spec: DatasetSpec, output_dir: Path, training_vocabulary: Vo
     Raises:
         UserError: no evaluator is for this kind of truth, or the data set cannot be read.
     """
-    arguments = {"output_dir": output_dir, "training_vocabulary": training_vocabulary}
-    return [make(spec, **arguments) for make in method_of_spec(spec).truths[spec.truth]]
+    makers = method_of_spec(spec).truths[spec.truth]
+    return [make(spec, output_dir=output_dir, training_vocabulary=training_vocabulary) for make in makers]

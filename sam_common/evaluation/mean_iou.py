@@ -119,7 +119,10 @@ def class_accuracy(counts: Tensor) -> Tensor:
 
 
 def means(counts: Tensor) -> dict[str, float]:
-    """mIoU, mIoU_union, fwIoU, mACC and pACC, percentages, of counts [C, 3]; NaN where the truth has no class."""
+    """mIoU, mIoU_union, fwIoU, mACC and pACC, percentages, of counts [C, 3].
+
+    NaN where the truth has no class; mIoU_union where the prediction has none either.
+    """
     iou, true = class_iou(counts), counts[:, TRUE]
     found = {
         "mIoU": iou[true > 0].mean(),
@@ -152,7 +155,7 @@ def summarize(counts: Tensor, vocabulary: Vocabulary, groups: dict[str, Tensor])
 
 
 class MeanIoUEvaluator(Evaluator):
-    """Compares `sem_seg` with a label map, or with the classes of a panoptic annotation; keeps counts [C, 3] only.
+    """Compares `sem_seg` with a label map, or with the classes of a panoptic annotation; keeps ids and counts [C, 3].
 
     Writes `sem_seg_predictions.json` into `output_dir`: per image and class that was predicted in it one entry with
     file_name, category_id (the data set's own), segmentation (RLE), as Detectron2 does, and image_id, as COCO asks.

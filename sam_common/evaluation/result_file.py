@@ -27,7 +27,7 @@ class ResultFile:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         self._part = self.path.with_name(f".{self.path.name}.rank{rank_and_size()[0]}")
-        with contextlib.suppress(OSError):  # of a folder that is none; `append` says so
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # of the latter `append` speaks
             self._part.unlink()
         self._joined = False
 

@@ -20,3 +20,8 @@ def resource(relative: str) -> Path:
         if (root / relative).is_file():
             return root / relative
     raise UserError(f"{relative} does not ship with this installation (looked in {_ROOTS[0]} and {_ROOTS[1]})")
+
+
+def names_in(folder: str) -> list[str]:
+    """The names of the files that ship in a folder, without their endings."""
+    return sorted(path.stem for root in _ROOTS for path in (root / folder).glob("*.*"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -24,6 +25,7 @@ from sam_common.errors import UserError
 from sam_common.text import some
 
 CACHE_VARIABLE = "DETECTRON2_SAM_CACHE"
+_TIMEOUT = 30  # seconds without a byte
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,17 @@ def verified_file(official: OfficialFile, name: str) -> Path:
                 "delete it to download it again"
             )
         return path
+    timeout = socket.getdefaulttimeout()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        socket.setdefaulttimeout(_TIMEOUT)  # torch.hub gives none, and would wait for a stalled server forever
         torch.hub.download_url_to_file(official.url, str(path), hash_prefix=official.sha256)
     except RuntimeError as error:  # the file is not the one that was published
         raise UserError(f"{official.url} arrived damaged and was deleted: {error}; try again") from error
     except (OSError, HTTPException) as error:
         raise UserError(f"cannot download {official.url} ({error}); fetch it yourself and put it at {path}") from error
+    finally:
+        socket.setdefaulttimeout(timeout)
     return path
 
 

@@ -125,4 +125,4 @@ def test_a_process_of_its_own_knows_every_method(tmp_path: Path) -> None:
             missing -= {*line.split()}
         doctor.stdout.close()
         assert not missing and doctor.stderr.read() == ""
-    assert doctor.returncode in (1, 128 + signal.SIGPIPE)
+    assert doctor.returncode in (0, 1, 128 + signal.SIGPIPE)  # of what it found, or the pipe

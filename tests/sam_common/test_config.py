@@ -151,3 +151,9 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_device("cuda:1").index == 1
     with pytest.raises(UserError, match="sees 2 CUDA devices"):
         resolve_device("cuda:2")
+
+
+def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
+    """Of the configurations that ship."""
+    with pytest.raises(UserError, match=r"there is no configuration file posam_T \(did you mean possam_T\?\)"):
+        find_config("posam_T")

@@ -6,7 +6,7 @@ Only its line in `detectron2_sam/methods.py` is missing, which the test adds.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from sam_common.config import CfgNode
 from sam_common.contracts import Losses, ModelInput, Record
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_item
-from sam_common.evaluation.evaluator import Results, gather
+from sam_common.evaluation.evaluator import Evaluator, Results
 from sam_common.io.inputs import Input
+from sam_common.layers.processes import gather
 from sam_common.method import Method, Reader
 from sam_common.predictor import BasePredictor
 from sam_common.structures import Category, Vocabulary
@@ -100,23 +101,19 @@ def test_item(record: ForegroundRecord, seed: int) -> ModelInput:
     return read_item(record)
 
 
-class Accuracy:
+class Accuracy(Evaluator):
     """The metric: the share of pixels that are right, per cent."""
 
     judges = ("foreground",)
     rules: Mapping[str, str] = {"accuracy": "over all pixels of all images"}
 
-    def __init__(self, spec: DatasetSpec, *, output_dir: Path, training_vocabulary: Vocabulary | None) -> None:
-        self.records = {record["image_id"]: record for record in spec.load()}
-        self.reset()
-
     def reset(self) -> None:
+        super().reset()
         self.counts = torch.zeros(2, dtype=torch.float64)
 
-    def process(self, inputs: Sequence[ModelInput], outputs: Sequence[dict[str, Tensor]]) -> None:
-        for entry, output in zip(inputs, outputs, strict=True):
-            right = (output["foreground"].cpu() > 0.5) == read_mask(self.records[entry["image_id"]])
-            self.counts += torch.tensor([right.sum(), right.numel()])
+    def judge(self, record: ForegroundRecord, item: ModelInput, output: dict[str, Tensor]) -> None:
+        right = (output["foreground"].cpu() > 0.5) == read_mask(record)
+        self.counts += torch.tensor([right.sum(), right.numel()])
 
     def evaluate(self) -> Results:
         right, total = torch.stack(gather(self.counts)).sum(0).tolist()

@@ -23,7 +23,8 @@ class _Console(logging.Handler):
     """Standard output, above any progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
+        with contextlib.suppress(BrokenPipeError):  # its reader has gone; the run goes on, and log.txt has it all
+            tqdm.write(self.format(record), file=sys.stdout)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from plug.data.check import Finding, Notes, check_images, find_objects, is_cocoa
 from plug.data.cocoa import read_content
 from sam_common.data.coco_json import field as required
 from sam_common.data.coco_json import parse_images
+from sam_common.errors import UserError
 from sam_common.masks.rle import decode_segmentation
 
 _SHARES = ("nothing", "up to 25 %", "up to 50 %", "up to 75 %", "more")
@@ -96,6 +97,8 @@ def _percent(part: int, whole: int) -> float:
 
 def main(args: argparse.Namespace) -> int:
     """Prints the report and returns the exit status."""
+    if not os.path.exists(args.file):
+        raise UserError(f"there is no file or folder {args.file}")
     images = args.images or (args.file if os.path.isdir(args.file) else "")
     content = read_content(args.file, {"json": args.file, "images": images})
     records, notes, statistics = parse_images(content, args.file, images), Notes(), Statistics()

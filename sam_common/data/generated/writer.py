@@ -26,7 +26,7 @@ from sam_common.io.files import write_text
 from sam_common.masks.rle import area_and_box, encode_mask
 from sam_common.structures import Vocabulary
 
-WORLD_VERSION = 2  # to be raised when the same seed starts to draw other scenes
+WORLD_VERSION = 2  # to be raised when the same seed starts to draw other scenes, or its files change
 
 
 @dataclass(frozen=True)

@@ -22,3 +22,13 @@ def test_exit_status(capsys: pytest.CaptureFixture, error: Exception | None, sta
 
     assert run_tool(main) == status
     assert capsys.readouterr().err == {0: "", 2: "error: bad key\n", 143: "saved\n"}[status]
+
+
+def test_another_pipe_that_breaks_is_an_error() -> None:
+    """Only a reader of standard output that has gone ends a command without a word."""
+
+    def main() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_tool(main)

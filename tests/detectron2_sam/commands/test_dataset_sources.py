@@ -42,5 +42,5 @@ def test_what_to_do_where_files_are_missing() -> None:
     assert told("ade20k_full_sem_seg_val").endswith("then detectron2-sam prepare ade20k_full")
     assert told("openvocab_pascal20_sem_seg_val").endswith("then detectron2-sam prepare pascal_voc")
     assert "AISFormer" in told("cocoa_cls_val") and "amodalAPI" in told("cocoa_val")
-    assert told("isic2018_test").endswith("laid out as in datasets/README.md")
+    assert told("isic2018_test").endswith("as datasets/README.md shows")
     assert where_to_get(None).startswith("correct its entry in DATASETS.REGISTER")

@@ -168,9 +168,12 @@ def test_the_box_of_a_detector_prompts() -> None:
     with torch.no_grad():
         first, *others = (segmenter([{"image": image, **entry}])[0]["few_shot"] for entry in asked)
         nothing = segmenter([{"image": image}])[0]["few_shot"]
+        detector = {"instances": Instances((48, 64)), "proposals": asked[-1]["proposals"]}  # found nothing
+        unboxed = segmenter([{"image": image, **detector}])[0]["few_shot"]
         whole = segmenter([{"image": image, "boxes": torch.tensor([[0.0, 0, 64, 48]])}])[0]["few_shot"]
         asked_size = segmenter([{"image": image, "height": 24, "width": 32}])[0]
     assert all(torch.equal(first, other) for other in others) and torch.equal(nothing, whole)
+    assert torch.equal(unboxed, whole)
     assert not torch.equal(first, whole)
     assert asked_size["few_shot"].shape == (2, 48, 64) and asked_size["sem_seg"].shape == (2, 24, 32)
     with pytest.raises(UserError, match=r"a\.jpg: box 0, .* outside"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import socket
 from email.message import Message
 from pathlib import Path
 from urllib.error import URLError
@@ -43,6 +44,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[str]:
     asked: list[str] = []
 
     def urlopen(request: Request) -> Response:
+        assert socket.getdefaulttimeout() == 30
         asked.append(request.full_url)
         return Response(content)
 
@@ -55,9 +57,11 @@ def sam_b() -> Path:
 
 
 def test_downloads_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file lies under its official name with the published bytes, and the second call asks nobody."""
+    """The file lies under its official name with the published bytes, and the second call asks nobody. No server is
+    waited for forever, and other connections keep their patience."""
     asked = serve(monkeypatch, CONTENT)
     path = sam_b()
+    assert socket.getdefaulttimeout() is None
     assert path == sam_b() == cache / "sam_vit_b_01ec64.pth"
     assert path.read_bytes() == CONTENT
     assert asked == ["https://example.org/sam_vit_b_01ec64.pth"]
