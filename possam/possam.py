@@ -27,8 +27,7 @@ from possam.text_embeddings import TextEmbeddings
 from sam_common.contracts import Losses, SegmentationOutput
 from sam_common.errors import UserError
 from sam_common.evaluation.class_groups import seen_classes
-from sam_common.layers.padding import crop_and_resize, normalize_and_pad, pad
-from sam_common.layers.pixels import PixelNormalization
+from sam_common.layers.pixels import PixelNormalization, crop_and_resize, normalize_and_pad, pad
 from sam_common.structures import Category, Segments, Vocabulary
 
 SIZE_DIVISOR = 32  # the coarsest stride of the pyramid and of CLIP

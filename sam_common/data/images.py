@@ -184,20 +184,15 @@ def read_item(record: ImageRecord) -> ModelInput:
     Raises:
         UserError: the image cannot be read, or is not of the size that the record says.
     """
-    image = read_image(record["file_name"])
+    path = record["file_name"]
+    image = read_image(path)
     height, width = image.shape[-2:]
     if (height, width) != (record["height"], record["width"]):
         raise UserError(
-            f"{record['file_name']} is {width}×{height} (upright, by its EXIF orientation) but its annotation says "
+            f"{path} is {width}×{height} (upright, by its EXIF orientation) but its annotation says "
             f"{record['width']}×{record['height']}"
         )
-    return {
-        "image": image,
-        "height": height,
-        "width": width,
-        "file_name": record["file_name"],
-        "image_id": record["image_id"],
-    }
+    return {"image": image, "height": height, "width": width, "file_name": path, "image_id": record["image_id"]}
 
 
 def shortest_edge_size(size: tuple[int, int] | torch.Size, shortest: int, longest: int) -> tuple[int, int]:

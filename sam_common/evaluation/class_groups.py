@@ -5,21 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sam_common.structures import Category, Vocabulary
+from sam_common.structures import Vocabulary
 
 GROUPS = {"all": "", "things": "_th", "stuff": "_st", "seen": "_seen", "unseen": "_unseen"}
 """Name of a group of classes -> suffix of its metrics (`PQ_th` is the PQ of things)."""
 
 
-def words_of(category: Category) -> set[str]:
-    """The synonyms of a class, compared without case and surrounding blanks."""
-    return {word.strip().lower() for word in category.synonyms}
-
-
 def seen_classes(vocabulary: Vocabulary, training_vocabulary: Vocabulary) -> Tensor:
-    """[C] bool: a class is seen iff its synonym set meets the synonyms of the training classes."""
-    training_words = set().union(*(words_of(category) for category in training_vocabulary))
-    return torch.tensor([bool(words_of(category) & training_words) for category in vocabulary], dtype=torch.bool)
+    """[C] bool: a class is seen iff it shares a synonym, without case and outer blanks, with a training class."""
+    words = [{word.strip().lower() for word in category.synonyms} for category in (*vocabulary, *training_vocabulary)]
+    trained = set().union(*words[len(vocabulary) :])
+    return torch.tensor([bool(own & trained) for own in words[: len(vocabulary)]], dtype=torch.bool)
 
 
 def class_groups(vocabulary: Vocabulary, training_vocabulary: Vocabulary | None) -> dict[str, Tensor]:

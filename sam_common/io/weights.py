@@ -40,18 +40,13 @@ class OfficialFile:
         return self.url.rsplit("/", 1)[-1]
 
 
-_BASE = "https://dl.fbaipublicfiles.com/segment_anything/"
-OFFICIAL = {
-    "sam_vit_b": OfficialFile(
-        _BASE + "sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"
-    ),
-    "sam_vit_l": OfficialFile(
-        _BASE + "sam_vit_l_0b3195.pth", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622"
-    ),
-    "sam_vit_h": OfficialFile(
-        _BASE + "sam_vit_h_4b8939.pth", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e"
-    ),
+_SHA256 = {
+    "sam_vit_b_01ec64": "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+    "sam_vit_l_0b3195": "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+    "sam_vit_h_4b8939": "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
 }
+_URL = "https://dl.fbaipublicfiles.com/segment_anything/{}.pth"
+OFFICIAL = {name[:9]: OfficialFile(_URL.format(name), sha256) for name, sha256 in _SHA256.items()}
 
 
 def cache_folder() -> Path:

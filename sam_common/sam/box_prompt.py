@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sam_common.data.images import fit_size, resize_image
-from sam_common.layers.padding import crop_and_resize, normalize_and_pad
-from sam_common.layers.pixels import PixelNormalization
+from sam_common.layers.pixels import PixelNormalization, crop_and_resize, normalize_and_pad
 from sam_common.sam.build import Sam
 from sam_common.structures import Vocabulary
 
