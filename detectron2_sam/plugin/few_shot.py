@@ -52,7 +52,7 @@ class _FewShot(TrainedPart):
         return complete
 
     def _boxes(self, entry: dict[str, Any]) -> Tensor:
-        if "instances" in entry:  # a detector that found nothing to ask about is not corrected by what it was offered
+        if "instances" in entry:  # where they have no boxes, the whole image is asked about, not the proposals
             entry = {key: value for key, value in entry.items() if key != "proposals"}
         boxes, found = boxes_of(entry)
         if boxes is not None and found is None:
