@@ -21,9 +21,6 @@ from sam_common.contracts import Losses
 LOWER, UPPER = 1, 2
 """`level` of an entry of a batch: which half of the shots it is from."""
 
-Ahead = tuple[dict[str, Tensor], Tensor]
-"""What `bilevel.py` gives: the gradient of A, and the loss it is of."""
-
 
 class BilevelStep:
     """Called with a batch of both levels, it steps W and leaves A's gradient as the only one.
@@ -53,24 +50,21 @@ class BilevelStep:
         """
         first = [entry for entry in batch if entry["level"] == LOWER]
         second = [entry for entry in batch if entry["level"] == UPPER]
-        ahead = self._unrolled(first, second) if self.unrolled else None  # from W before its step
-        losses = self._step_weights(first)
-        (name,) = self.upper
-        if ahead is None:
-            ahead = first_order(self.model.loss, self.lower, self.upper, second)
+        parts = self.model.loss, self.lower, self.upper
+        if self.unrolled:  # from W before its step
+            rate = max(group["lr"] for group in self.optimizer.param_groups if group["kind"] != "upper")
+            gradients, loss_upper = unrolled(*parts, first, second, rate)
+            losses = self._step_weights(first)
+        else:
+            losses = self._step_weights(first)
+            gradients, loss_upper = first_order(*parts, second)
         self.optimizer.zero_grad()
-        gradients, loss_upper = ahead
-        self.upper[name].grad = gradients[name]
+        for name, prompt in self.upper.items():
+            prompt.grad = gradients[name]
         return {**losses, "loss_upper": loss_upper}
 
-    def _unrolled(self, first: list[FewShotInput], second: list[FewShotInput]) -> Ahead:
-        rate = max(group["lr"] for group in self.optimizer.param_groups if group["kind"] != "upper")
-        return unrolled(self.model.loss, self.lower, self.upper, first, second, rate)
-
     def _step_weights(self, batch: list[FewShotInput]) -> Losses:
-        self.optimizer.zero_grad()
-        losses: dict[str, Tensor] = self.model(batch)
-        torch.stack(list(losses.values())).sum().backward()
+        losses = _backward(self.model, batch)
         for prompt in self.upper.values():
             prompt.grad = None
         gradients = [p.grad for p in self.lower.values() if p.grad is not None]
@@ -78,7 +72,7 @@ class BilevelStep:
             self.optimizer.step()  # parameters without a gradient stay
         else:
             losses = {name: loss * torch.nan for name, loss in losses.items()}
-        return {name: loss.detach() for name, loss in losses.items()}
+        return losses
 
 
 class JointStep:
@@ -89,7 +83,12 @@ class JointStep:
 
     def __call__(self, batch: list[FewShotInput]) -> Losses:
         """The losses; a gradient that is not finite is the engine's to find."""
-        self.model.zero_grad()
-        losses: dict[str, Tensor] = self.model(batch)
-        torch.stack(list(losses.values())).sum().backward()
-        return {name: loss.detach() for name, loss in losses.items()}
+        return _backward(self.model, batch)
+
+
+def _backward(model: AMSAM, batch: list[FewShotInput]) -> Losses:
+    """The losses; their gradients are the only ones."""
+    model.zero_grad()
+    losses: dict[str, Tensor] = model(batch)
+    torch.stack(list(losses.values())).sum().backward()
+    return {name: loss.detach() for name, loss in losses.items()}

@@ -42,20 +42,16 @@ class Case:
     threads: int = 1
     options: tuple[str, ...] = ()
 
-    def cfg(self) -> CfgNode:
-        cfg = read_config(self.config)
+    def begin(self) -> tuple[CfgNode, torch.device, torch.autocast]:
+        """Sets threads, seed and methods of this process; the configuration, its device and its precision."""
+        torch.set_num_threads(self.threads)
+        torch.manual_seed(0)
+        methods()
+        cfg, device = read_config(self.config), resolve_device(self.device)
         cfg.merge_from_list(list(self.options))
         cfg.MODEL.DEVICE = self.device
         cfg.MODEL.SAM.WEIGHTS = cfg.MODEL.CLIP.WEIGHTS = "random"
         cfg.MODEL.POSSAM.ACTIVATION_CHECKPOINTING = cfg.MODEL.PLUG.ACTIVATION_CHECKPOINTING = self.checkpointing
-        return cfg
-
-    def begin(self) -> tuple[CfgNode, torch.device, torch.autocast]:
-        """Sets threads, seed and methods of this process; the configuration, its device and its precision."""
-        cfg, device = self.cfg(), resolve_device(self.device)
-        torch.set_num_threads(self.threads)
-        torch.manual_seed(0)
-        methods()
         dtype = choose_precision(device, cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32")
         return cfg, device, torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 

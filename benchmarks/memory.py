@@ -31,6 +31,7 @@ import math
 import resource
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, fields
@@ -200,24 +201,16 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
 
     Where two counts were measured, ` + ` says what each further image or object takes. A peak is the sum and `program`.
     """
-    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for line in lines:
-        rows.setdefault((", ".join([line["config"], *line["also"]]), line["precision"]), []).append(line)
     before = ("weights", "gradients", "optimizer")
-    cells = [
-        [
-            *names,
-            *(gibibytes(max(line[part] for line in measured)) for part in before),
-            *(activations([line for line in measured if way(line) == column]) for column in WAYS),
-        ]
-        for names, measured in rows.items()
-    ]
+    rows: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    for line in lines:
+        ways = rows.setdefault((", ".join([line["config"], *line["also"]]), line["precision"]), defaultdict(list))
+        ways["checkpointing" if line["checkpointing"] else line["mode"]].append(line)
+    cells = []
+    for names, ways in rows.items():
+        parts = (max(line[part] for measured in ways.values() for line in measured) for part in before)
+        cells.append([*names, *map(gibibytes, parts), *(activations(ways[way]) for way in WAYS)])
     return tabulate(cells, ["GiB", "precision", *before, *WAYS], tablefmt="github", disable_numparse=True)
-
-
-def way(line: dict[str, Any]) -> str:
-    """One of `WAYS`."""
-    return "checkpointing" if line["checkpointing"] else line["mode"]
 
 
 def activations(measured: Sequence[dict[str, Any]]) -> str:

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from benchmarks.scenes import segment_map
 from benchmarks.side_by_side import import_file, in_turn, peer_file, tell
+from possam.data.segments import column
 from sam_common.data.coco_panoptic import load_records, read_ground_truth, read_true_ids
 from sam_common.data.images import read_segment_ids, write_segment_ids
 from sam_common.evaluation.panoptic_quality import match_segments, shared_pixels
@@ -96,14 +97,11 @@ def write_with_pillow(path: Path, ids: Tensor) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def column(record: dict[str, Any], key: str) -> Tensor:
-    return torch.tensor([segment[key] for segment in record["segments_info"]])
-
-
 def ours(truth: dict[str, Any], prediction: dict[str, Any], ids: Tensor) -> Counts:
     """[C, 4] as the evaluator counts: IoU sum, TP, FP, FN."""
-    areas = shared_pixels(truth, read_true_ids(truth), ids, prediction["segments_info"])
-    classes = column(truth, "category_id"), column(truth, "iscrowd").bool(), column(prediction, "category_id")
+    true, found = truth["segments_info"], prediction["segments_info"]
+    areas = shared_pixels(truth, read_true_ids(truth), ids, found)
+    classes = column(true, "category_id"), column(true, "iscrowd").bool(), column(found, "category_id")
     return match_segments(areas, *classes, CLASSES).numpy()
 
 

@@ -9,7 +9,8 @@ Boxes are XYXY in pixels, continuous coordinates; a window is such a box with wh
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,13 +28,11 @@ def magnified_window(box: Tensor, image_size: tuple[int, int], *, scale: float =
     x0, y0, x1, y1 = box.double().tolist()
     centre_x, centre_y = (x0 + x1) / 2, (y0 + y1) / 2
     half_width, half_height = scale * (x1 - x0) / 2, scale * (y1 - y0) / 2
-    low = torch.tensor([centre_x - half_width, centre_y - half_height], dtype=torch.float64).floor().long()
-    high = torch.tensor([centre_x + half_width, centre_y + half_height], dtype=torch.float64).ceil().long()
-    if clip:
-        limit = torch.tensor([image_size[1], image_size[0]])
-        low, high = low.clamp(min=0), torch.minimum(high, limit)
-    (left, top), (right, bottom) = low.tolist(), high.tolist()
-    return left, top, right, bottom
+    left, top = math.floor(centre_x - half_width), math.floor(centre_y - half_height)
+    right, bottom = math.ceil(centre_x + half_width), math.ceil(centre_y + half_height)
+    if not clip:
+        return left, top, right, bottom
+    return max(left, 0), max(top, 0), min(right, image_size[1]), min(bottom, image_size[0])
 
 
 def cut_out(image: Tensor, window: Window) -> Tensor:

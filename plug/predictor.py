@@ -40,9 +40,8 @@ class Predictor(BasePredictor):
         """
         pixels, file_name = image_tensor(image), name_of(image)
         size = (pixels.shape[1], pixels.shape[2])
-        inputs = {"image": pixels, "height": size[0], "width": size[1], "file_name": file_name, "image_id": file_name}
         given = boxes.boxes if isinstance(boxes, Boxes) else boxes
         corners = checked_boxes(given, size, f"{file_name}: " if file_name else "")
         asked = replace(boxes, boxes=corners) if isinstance(boxes, Boxes) else Boxes(corners, torch.ones(len(corners)))
-        found = self.model([inputs | {"boxes": corners}])[0]["amodal"]
+        found = self.model([{"image": pixels, "boxes": corners}])[0]["amodal"]
         return Prediction(pixels, file_name, found.to("cpu"), asked)

@@ -157,9 +157,7 @@ def build_clip(name: str, weights: str) -> ClipEncoder:
     # open_clip.create_model moves the model to a device, which the meta device can't; its class doesn't.
     clip = CLIP(config["embed_dim"], dict(config["vision_cfg"]), dict(config["text_cfg"]))
     tokenizer = SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
-    if weights == "random":
-        return ClipEncoder(clip, tokenizer, name=name)
-    known_tokens = _load_weights(clip, _weights_file(name, weights))
+    known_tokens = None if weights == "random" else _load_weights(clip, _weights_file(name, weights))
     return ClipEncoder(clip, tokenizer, name=name, known_tokens=known_tokens)
 
 

@@ -43,19 +43,18 @@ def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[Sequence[SegmentationReco
 
 def build_mapper(cfg: CfgNode, vocabulary: Vocabulary, *, training: bool) -> SegmentationMapper:
     """The mapper of data sets with these classes. Raises UserError where a size is no size."""
-    for key in ("IMAGE_SIZE", "MIN_SIZE_TEST", "MAX_SIZE_TEST"):
-        if cfg.INPUT[key] < 1:
-            raise UserError(f"INPUT.{key} is {cfg.INPUT[key]}; give at least 1 pixel")
+    sizes = {key: cfg.INPUT[key] for key in ("IMAGE_SIZE", "MIN_SIZE_TEST", "MAX_SIZE_TEST")}
+    for key, size in sizes.items():
+        if size < 1:
+            raise UserError(f"INPUT.{key} is {size}; give at least 1 pixel")
     return SegmentationMapper(
         vocabulary,
         training=training,
-        image_size=cfg.INPUT.IMAGE_SIZE,
         min_scale=cfg.INPUT.MIN_SCALE,
         max_scale=cfg.INPUT.MAX_SCALE,
         flip=cfg.INPUT.RANDOM_FLIP == "horizontal",
         color=cfg.INPUT.COLOR_AUG_SSD,
-        min_size_test=cfg.INPUT.MIN_SIZE_TEST,
-        max_size_test=cfg.INPUT.MAX_SIZE_TEST,
+        **{key.lower(): size for key, size in sizes.items()},
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from possam.possam import PosSAM
 from possam.predictor import Predictor
@@ -17,7 +17,6 @@ from sam_common.data.coco_write import coco_categories
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.io.inputs import Input
 from sam_common.prediction import refuse
-from sam_common.structures import Vocabulary
 from sam_common.text import some
 
 
@@ -37,19 +36,12 @@ class WordsTask:
     def load(self) -> None:
         self.predictor = Predictor.from_config(self.cfg, weights=self.args.weights, task=self.name)
         self.vocabulary = self.predictor.vocabulary_or_default(self.asked)
-        warn_of_unknown_words(self.predictor.model, self.vocabulary)
+        words = [word for category in self.vocabulary for word in category.synonyms]
+        if unknown := cast(PosSAM, self.predictor.model).clip.unknown_words(words):  # it can only guess what they mean
+            print(f"warning: this model's text encoder has never met: {some(unknown, most=10)}", file=sys.stderr)
 
     def look(self, image: Tensor, source: Input) -> Prediction:
         return self.predictor(image, self.vocabulary, confidence_threshold=self.args.confidence_threshold)
 
     def describe_video(self) -> dict[str, Any]:
         return {"categories": coco_categories(self.vocabulary)}
-
-
-def warn_of_unknown_words(model: nn.Module, vocabulary: Vocabulary) -> None:
-    """One line for words that the model's text encoder never learned: it can only guess what they mean."""
-    if not isinstance(model, PosSAM):
-        return
-    unknown = model.clip.unknown_words([word for category in vocabulary for word in category.synonyms])
-    if unknown:
-        print(f"warning: this model's text encoder has never met: {some(unknown, most=10)}", file=sys.stderr)

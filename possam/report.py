@@ -7,9 +7,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
+from possam.data.segments import column
 from sam_common.contracts import PanopticSegment, SegmentationRecord
 from sam_common.data.coco_panoptic import coco_panoptic_spec, read_ground_truth
 from sam_common.data.dataset_spec import DatasetSpec
@@ -86,13 +86,9 @@ def image_quality(
         truth, prediction: records with `segments_info`.
         labels: of both, [H, W] int64 from `read_ground_truth`.
     """
-    classes = [
-        torch.tensor([segment["category_id"] for segment in record["segments_info"]], dtype=torch.int64)
-        for record in (truth, prediction)
-    ]
-    crowd = torch.tensor([bool(segment["iscrowd"]) for segment in truth["segments_info"]], dtype=torch.bool)
-    areas = joint_areas(*labels, len(classes[0]), len(classes[1]))
-    counts = match_segments(areas, classes[0], crowd, classes[1], num_classes)
+    true, found = truth["segments_info"], prediction["segments_info"]
+    classes = column(true, "category_id"), column(true, "iscrowd").bool(), column(found, "category_id")
+    counts = match_segments(joint_areas(*labels, len(true), len(found)), *classes, num_classes)
     return float(panoptic_quality(counts.sum(0, keepdim=True))[0, 0])
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from plug.structures import AmodalAnnotation, AmodalRecord
 from sam_common.contracts import ImageRecord
-from sam_common.data.coco_json import Known
+from sam_common.data.coco_json import Known, require_files
 from sam_common.masks.rle import Segmentation, decode_segmentation, segmentation_extent
 from sam_common.text import some
 
@@ -80,8 +80,14 @@ class AmodalAnnotations:
         """Counts an annotation that is not used, by its id or what else finds it in the file."""
         self.left_out[reason].append(name)
 
-    def finish(self) -> list[AmodalRecord]:
-        """The records; one warning says how many annotations were left out, why, and names the first of them."""
+    def finish(self, name: str) -> list[AmodalRecord]:
+        """The records of data set `name`; one warning says how many annotations were left out, why, and names the first
+        of them.
+
+        Raises:
+            UserError: an image is missing.
+        """
+        require_files(name, "images", [record["file_name"] for record in self.records.values()])
         if self.left_out:
             reasons = (f"{len(ids)} × {reason} ({some(ids, most=8)})" for reason, ids in self.left_out.items())
             warn_once(f"{self.source}: annotations are left out: {'; '.join(reasons)}")

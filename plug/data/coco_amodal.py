@@ -30,7 +30,6 @@ from sam_common.data.coco_json import (
     parse_categories,
     parse_images,
     read_json,
-    require_files,
 )
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
@@ -88,9 +87,8 @@ def load_records(name: str, files: Mapping[str, str]) -> list[AmodalRecord]:
     source = files["json"]
     content = read_json(name, source)
     vocabulary = parse_categories(content, source, all_things=True)
-    images = parse_images(content, source, files["images"])
+    annotations = AmodalAnnotations(source, parse_images(content, source, files["images"]))
     schema = find_schema(content, source)
-    annotations = AmodalAnnotations(source, images)
     index_of = {category.id: index for index, category in enumerate(vocabulary)}
     used: set[int] = set()
     for entry, record, known, where in parse_annotations(content, source, annotations.records, index_of):
@@ -105,8 +103,7 @@ def load_records(name: str, files: Mapping[str, str]) -> list[AmodalRecord]:
             annotations.add(record, known, amodal, visible, where)
     if idle := [category.name for index, category in enumerate(vocabulary) if index not in used]:
         warn_once(f"{source}: {len(idle)} classes have no object: {some(idle, most=8)}")
-    require_files(name, "images", [image["file_name"] for image in images.values()])
-    return annotations.finish()
+    return annotations.finish(name)
 
 
 def find_schema(content: dict, source: str) -> Schema:

@@ -23,7 +23,7 @@ from plug.data.annotations import CROWD, AmodalAnnotations
 from plug.data.coco_amodal import HIDDEN_WITHOUT_MASK
 from plug.structures import AmodalRecord
 from sam_common.contracts import ImageRecord
-from sam_common.data.coco_json import R, field, missing, parse_images, read_json, require_files
+from sam_common.data.coco_json import R, field, missing, parse_images, read_json
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import upright_size
 from sam_common.errors import UserError
@@ -59,8 +59,7 @@ def load_records(name: str, files: Mapping[str, str]) -> list[AmodalRecord]:
     """
     source = files["json"]
     content = read_content(name, files)
-    images = parse_images(content, source, files["images"])
-    annotations = AmodalAnnotations(source, images)
+    annotations = AmodalAnnotations(source, parse_images(content, source, files["images"]))
     for number, (region, record, place, again) in enumerate(
         parse_regions(content, source, annotations.records), start=1
     ):
@@ -74,8 +73,7 @@ def load_records(name: str, files: Mapping[str, str]) -> list[AmodalRecord]:
             annotations.leave_out(HIDDEN_WITHOUT_MASK, place)
         else:
             annotations.add(record, {"id": number, "category_id": 0}, amodal, visible, f"{source}, {place}")
-    require_files(name, "images", [image["file_name"] for image in images.values()])
-    return annotations.finish()
+    return annotations.finish(name)
 
 
 def read_content(name: str, files: Mapping[str, str]) -> dict[str, Any]:

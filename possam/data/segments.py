@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +40,11 @@ def read_targets(record: SegmentationRecord, move: Move) -> tuple[Tensor, Tensor
     return classes[visible], masks[visible]
 
 
+def column(entries: Sequence[Any], key: str) -> Tensor:
+    """A key of N annotations or segments, int64 [N]."""
+    return torch.tensor([int(entry[key]) for entry in entries], dtype=torch.int64)
+
+
 def _has_instances(record: SegmentationRecord) -> bool:
     return "annotations" in record and "pan_seg_file_name" not in record
 
@@ -49,17 +55,14 @@ def _read_instances(record: SegmentationRecord, entries: list[Annotation], move:
     for entry in entries:
         mask = decode_segmentation(entry["segmentation"], *size, f"{record['file_name']}, annotation {entry.get('id')}")
         layers.append(move(mask[None].to(torch.uint8)))
-    classes = torch.tensor([entry["category_id"] for entry in entries], dtype=torch.int64)
-    return classes, torch.cat(layers).bool()
+    return column(entries, "category_id"), torch.cat(layers).bool()
 
 
 def _read_disjoint(record: SegmentationRecord) -> tuple[Tensor, Tensor, Tensor]:
     """Classes int64 [N], crowd bool [N], and one map for all: int64 [H, W], k+1 at segment k, 0 where void."""
     if "pan_seg_file_name" in record:
         info = record["segments_info"]
-        classes = torch.tensor([segment["category_id"] for segment in info], dtype=torch.int64)
-        crowd = torch.tensor([bool(segment["iscrowd"]) for segment in info], dtype=torch.bool)
-        return classes, crowd, read_ground_truth(record)
+        return column(info, "category_id"), column(info, "iscrowd").bool(), read_ground_truth(record)
     if "sem_seg_file_name" not in record:
         raise UserError(f"{record['file_name']} has no annotation; its data set is not for training")
     values, places = read_label_map(record).unique(return_inverse=True)

@@ -34,7 +34,6 @@ from .clip_data import Batch, Sentences, load_batch, loosen
 from .training import build_optimizer, in_words, metadata_of, update, write
 
 _WORLD, _TEST_WORLD = 1_000_000, 5_000_000  # far from the seeds of data sets
-_COMMAND = "python -m weights.tiny_encoders --only clip"
 _SIZE, _SMALL = 256, 128
 _SMALL_SHARE = 0.45  # of the time
 _BATCH = 16
@@ -46,11 +45,10 @@ _SCENE_WEIGHT = 0.1
 _TEST_SCENES = 200
 _REPORT_MINUTES = 2.0
 
-Accuracy = dict[str, float]
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-def train_tiny_clip(output: Path, *, seed: int = 0, minutes: float = 30, start: Path | None = None) -> Accuracy:
+def train_tiny_clip(output: Path, *, seed: int = 0, minutes: float = 30, start: Path | None = None) -> dict[str, float]:
     """Trains the tiny CLIP; writes it at every report (float16 safetensors) and returns its last accuracies.
 
     Args:
@@ -154,7 +152,7 @@ def _is_class(batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def region_accuracy(encoder: ClipEncoder, words: Tensor, *, world: int, size: int, scenes: int) -> Accuracy:
+def region_accuracy(encoder: ClipEncoder, words: Tensor, *, world: int, size: int, scenes: int) -> dict[str, float]:
     """Share of regions whose embedding, pooled in the ground-truth mask, is nearest to its class among all C.
 
     Args:
@@ -211,8 +209,10 @@ def _lengthening_average(averaged: Tensors, current: Tensors, updates: Tensor | 
     torch._foreach_lerp_(averaged, current, max(1 / 300, 5 / (5 + int(updates))))
 
 
-def _metadata(seed: int, minutes: float, trained: str, accuracy: Accuracy, start: Path | None) -> dict[str, str]:
-    command = f"{_COMMAND} --seed {seed} --clip-minutes {minutes:g}"
+def _metadata(
+    seed: int, minutes: float, trained: str, accuracy: dict[str, float], start: Path | None
+) -> dict[str, str]:
+    command = f"python -m weights.tiny_encoders --only clip --seed {seed} --clip-minutes {minutes:g}"
     if start is not None:
         before = metadata_of(start)
         command, trained = f"{before['command']}; then {command} --clip-start", f"{before['trained']}; then {trained}"

@@ -32,7 +32,6 @@ from sam_common.structures import Vocabulary
 from .training import build_optimizer, in_words, metadata_of, update, write
 
 _WORLD, _VALIDATION_WORLD, _TEST_WORLD = 2_000_000, 3_000_000, 4_000_000  # far from the seeds of data sets
-_COMMAND = "python -m weights.tiny_encoders --only sam"
 _POINTS = 2  # prompts by point per image
 _WARMUP = 200
 _EVAL_PERIOD = 500
@@ -65,7 +64,7 @@ def train_tiny_sam(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     sam = build_sam("T").train()
-    command = f"{_COMMAND} --seed {seed} --sam-iterations {iterations}"
+    command = f"python -m weights.tiny_encoders --only sam --seed {seed} --sam-iterations {iterations}"
     command += f" --sam-batch-size {batch_size} --sam-learning-rate {learning_rate}"
     if start is not None:
         load_sam_weights(sam, start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -38,6 +39,7 @@ class TwoDogsAndSky(nn.Module):
     """Sees dogs 1 and 300 in the outer columns, scoring 0.9 and 0.3, and sky between them."""
 
     training_vocabulary = VOCABULARY
+    clip = SimpleNamespace(unknown_words=lambda words: [])
 
     def __init__(self, task: str) -> None:
         super().__init__()
