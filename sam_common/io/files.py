@@ -1,9 +1,10 @@
-"""Writing files so that a reader, or a kill in the middle, never meets half of one."""
+"""Writing files so that a reader, or a kill in the middle, never meets half of one; opening none that could block."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,13 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from sam_common.errors import UserError
+
+_TEMPORARY = ".detectron2-sam-"
+"""How the names of temporary files begin, whatever they are of: a long name would leave no room for an addition."""
+
+_LONGEST_SUFFIX = 16
+
+_SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 @contextmanager
@@ -25,7 +33,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+        temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(4)}{path.suffix[-_LONGEST_SUFFIX:]}")
         temporary.touch(exist_ok=False)  # as private as the user's files are; mkstemp's are more so
         mode = temporary.stat().st_mode
     except OSError as error:
@@ -45,3 +53,24 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes UTF-8 text through `atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def remove_temporary_files(folder: str | os.PathLike) -> int:
+    """Removes what killed writers left behind below a folder; returns how many files it was.
+
+    Only where no other process writes.
+    """
+    left = [path for path in Path(folder).rglob(f"{_TEMPORARY}*") if path.is_file()]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return len(left)
+
+
+def refuse_special_file(path: str | os.PathLike) -> None:
+    """Raises UserError where a path is a pipe, a socket or a device: reading it may block, or never end."""
+    try:
+        kind = _SPECIAL.get(stat.S_IFMT(os.stat(path).st_mode))
+    except (OSError, ValueError):  # the caller's open tells of a file that is not there
+        return
+    if kind is not None:
+        raise UserError(f"{path} is {kind}, not a file; give an ordinary file")
