@@ -70,8 +70,15 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
 
 
 def build_lr_factor(cfg: CfgNode) -> Callable[[int], float]:
-    """Iteration -> learning rate over `SOLVER.BASE_LR`."""
+    """Iteration -> learning rate over `SOLVER.BASE_LR`.
+
+    A warm-up longer than a tenth of the training is shortened to that, in one log line: at the end of a short training's
+    long warm-up the schedule is near zero, and the model would have learned nothing.
+    """
     solver = cfg.SOLVER
+    warmup = min(solver.WARMUP_ITERS, solver.MAX_ITER // 10)
+    if warmup < solver.WARMUP_ITERS:
+        logger.info("warm-up: %d iterations instead of %d, a tenth of MAX_ITER", warmup, solver.WARMUP_ITERS)
     schedules: dict[str, Callable[[int], float]] = {
         "WarmupMultiStepLR": partial(multistep_factor, steps=solver.STEPS, gamma=solver.GAMMA),
         "WarmupCosineLR": partial(cosine_factor, max_iter=solver.MAX_ITER),
@@ -81,7 +88,7 @@ def build_lr_factor(cfg: CfgNode) -> Callable[[int], float]:
     return partial(
         lr_factor,
         schedule=schedules[solver.LR_SCHEDULER_NAME],
-        warmup_iters=solver.WARMUP_ITERS,
+        warmup_iters=warmup,
         warmup_factor=solver.WARMUP_FACTOR,
     )
 

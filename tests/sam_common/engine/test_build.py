@@ -10,6 +10,7 @@ from sam_common.config import get_cfg
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.engine.build import build_lr_factor
+from sam_common.engine.optimizer import cosine_factor
 from sam_common.engine.build_data import training_set
 from sam_common.errors import UserError
 from sam_common.method import methods
@@ -102,10 +103,22 @@ def test_amodal_and_other_truth_are_not_trained_together() -> None:
 
 
 def test_the_polynomial_schedule_is_configured() -> None:
-    """By hand, power 2 over 10 iterations: (1 - 5/10)² halfway, 0 at the end; halfway up at half the warm-up."""
+    """By hand, power 2 over 40 iterations: (1 - 20/40)² halfway, 0 at the end; halfway up at half the warm-up."""
     cfg = get_cfg()
-    options = {"LR_SCHEDULER_NAME": "WarmupPolyLR", "POLY_LR_POWER": 2.0, "MAX_ITER": 10, "WARMUP_ITERS": 0}
+    options = {"LR_SCHEDULER_NAME": "WarmupPolyLR", "POLY_LR_POWER": 2.0, "MAX_ITER": 40, "WARMUP_ITERS": 0}
     cfg.merge_from_list([word for key, value in options.items() for word in (f"SOLVER.{key}", value)])
-    assert [build_lr_factor(cfg)(i) for i in (0, 5, 10, 11)] == pytest.approx([1.0, 0.25, 0.0, 0.0])
+    assert [build_lr_factor(cfg)(i) for i in (0, 20, 40, 41)] == pytest.approx([1.0, 0.25, 0.0, 0.0])
     cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.WARMUP_FACTOR = 4, 0.0
-    assert build_lr_factor(cfg)(2) == pytest.approx(0.36 / 2) and build_lr_factor(cfg)(4) == pytest.approx(0.36)
+    assert build_lr_factor(cfg)(2) == pytest.approx(0.81 / 2) and build_lr_factor(cfg)(4) == pytest.approx(0.81)
+
+
+@pytest.mark.parametrize(("max_iter", "warmup"), [(1300, 50), (500, 50), (300, 30), (39, 3), (9, 0)])
+def test_a_warm_up_is_at_most_a_tenth_of_the_training(max_iter: int, warmup: int) -> None:
+    """The cosine's own value is reached at the end of the warm-up, and not one iteration before."""
+    cfg = get_cfg()
+    options = {"LR_SCHEDULER_NAME": "WarmupCosineLR", "MAX_ITER": max_iter, "WARMUP_ITERS": 50}
+    cfg.merge_from_list([word for key, value in options.items() for word in (f"SOLVER.{key}", value)])
+    factor = build_lr_factor(cfg)
+    cosine = [cosine_factor(iteration, max_iter=max_iter) for iteration in range(max_iter)]
+    assert [factor(iteration) for iteration in range(warmup, max_iter)] == pytest.approx(cosine[warmup:])
+    assert all(factor(iteration) < cosine[iteration] for iteration in range(warmup))
