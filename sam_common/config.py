@@ -24,6 +24,9 @@ from sam_common.errors import UserError
 from sam_common.io.resources import names_in, resource
 from sam_common.text import nearest
 
+UNTRAINED = "random"
+"""As `MODEL.WEIGHTS`: what trains stays as it is initialised."""
+
 
 class UnknownKeyError(UserError):
     """A configuration holds a key that nothing reads."""
@@ -182,7 +185,7 @@ def get_cfg() -> CfgNode:
 
     cfg.MODEL = CfgNode()
     cfg.MODEL.META_ARCHITECTURE = ""
-    cfg.MODEL.WEIGHTS = ""  # a checkpoint of this project: the trained part only
+    cfg.MODEL.WEIGHTS = ""  # a checkpoint of this project: the trained part only | random: untrained
     cfg.MODEL.DEVICE = "auto"  # auto | cpu | cuda
     cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]  # RGB, 0..255: SAM's
     cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sam_common.config import CfgNode, UnknownKeyError, get_cfg, one_of, resolve_device
+from sam_common.config import UNTRAINED, CfgNode, UnknownKeyError, get_cfg, one_of, resolve_device
 from sam_common.data.images import read_image, rgb_pixels
 from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
 from sam_common.errors import UserError
@@ -66,7 +66,7 @@ class BasePredictor:
                 f"{name} names no trained weights: give the model_final.pth of a training run as weights "
                 "(--weights of a command) or MODEL.WEIGHTS; `random` tries out an untrained model"
             )
-        content = cls.read_weights(weights) if weights != "random" else {}
+        content = cls.read_weights(weights) if weights != UNTRAINED else {}
         with torch.random.fork_rng(devices=[]):
             # Encoders that are `random` by choice are drawn again as the training drew them.
             torch.manual_seed(content.get("seed", max(cfg.SEED, 0)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import AMPTrainer, TrainerBase
 
+from sam_common.config import UNTRAINED
 from sam_common.engine import checkpoint
 from sam_common.engine.checkpoint import frozen_sha256, load_trained, read_checkpoint
 from sam_common.errors import UserError
@@ -54,7 +55,7 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             UserError: the file is damaged, holds Python objects, or is for another model or other frozen weights.
         """
-        if not path:
+        if path in ("", UNTRAINED):
             return {}
         if checkpointables == [] or self.trainer is None:
             content = read_checkpoint(_own_format(path))

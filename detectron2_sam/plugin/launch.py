@@ -27,9 +27,9 @@ from detectron2_sam.plugin.registration import PARTS, register
 from detectron2_sam.plugin.trainer import Trainer
 from sam_common.config import CfgNode, find_config
 from sam_common.engine.build import check_levels, check_output_dir, run_seed
+from sam_common.engine.build_evaluation import checkpoint_to_evaluate
 from sam_common.engine.checkpoint import last_checkpoint
 from sam_common.engine.launch import choose_device, is_first_process, meeting_point, started_by_torchrun
-from sam_common.engine.optimizer import trainable_parameters
 from sam_common.errors import UserError
 
 logger = logging.getLogger("detectron2_sam")
@@ -123,13 +123,13 @@ def run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, A
     )
     if args.eval_only:
         model = Trainer.build_model(cfg)
-        if not (cfg.MODEL.WEIGHTS or previous) and trainable_parameters(model):
-            logger.warning("MODEL.WEIGHTS is empty: evaluating an untrained model")
         if is_amodal_detector(cfg):
-            load_detector(model, cfg.MODEL.WEIGHTS)
+            path = cfg.MODEL.WEIGHTS
+            load_detector(model, path)
         else:
-            Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        return Trainer.test(cfg, model, checkpoint=str(previous or cfg.MODEL.WEIGHTS or "untrained"))
+            path = checkpoint_to_evaluate(cfg, model, previous)
+            Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(path, resume=False)
+        return Trainer.test(cfg, model, checkpoint=path)
     trainer = Trainer(cfg, config_file=args.config_file)
     trainer.resume_or_load(resume=args.resume)
     return trainer.train()

@@ -72,8 +72,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
 def build_lr_factor(cfg: CfgNode) -> Callable[[int], float]:
     """Iteration -> learning rate over `SOLVER.BASE_LR`.
 
-    A warm-up longer than a tenth of the training is shortened to that, in one log line: at the end of a short training's
-    long warm-up the schedule is near zero, and the model would have learned nothing.
+    A warm-up is at most a tenth of the training; a log line says so where the configuration asks for a longer one, at
+    whose end the schedule of a short training is near zero.
     """
     solver = cfg.SOLVER
     warmup = min(solver.WARMUP_ITERS, solver.MAX_ITER // 10)

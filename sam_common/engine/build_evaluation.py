@@ -9,21 +9,42 @@ from typing import Any
 
 from torch import nn
 
-from sam_common.config import CfgNode
+from sam_common.config import UNTRAINED, CfgNode
 from sam_common.contracts import as_model
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.engine.build_data import method_of_spec, test_set
 from sam_common.engine.evaluation import evaluate
+from sam_common.engine.optimizer import trainable_parameters
 from sam_common.engine.trainer import BEST
+from sam_common.errors import UserError
 from sam_common.evaluation.evaluator import Evaluator, Evaluators, Results
 from sam_common.structures import Vocabulary
 
 
+def checkpoint_to_evaluate(cfg: CfgNode, model: nn.Module, last: Path | None) -> str:
+    """The file that an evaluation loads, or `UNTRAINED`, by choice or where the model has nothing to train.
+
+    Args:
+        last: the last checkpoint of the run, where one is asked for and there is one; it goes before `MODEL.WEIGHTS`.
+
+    Raises:
+        UserError: no weights are given for a model that has something to train.
+    """
+    path = str(last or cfg.MODEL.WEIGHTS)
+    if not path and trainable_parameters(model):
+        raise UserError(
+            "MODEL.WEIGHTS is empty: give the model_final.pth of a training run, or `random` to evaluate an untrained "
+            f"{cfg.MODEL.META_ARCHITECTURE}"
+        )
+    return path or UNTRAINED
+
+
 def checkpoint_facts(cfg: CfgNode, checkpoint: str) -> dict[str, Any]:
     """What a report says of the weights: where they are from, whether they were given or are a run's last, the seed."""
-    known = {"untrained": "none", cfg.MODEL.WEIGHTS: "given path"}
+    known = {cfg.MODEL.WEIGHTS: "given path", UNTRAINED: "none"}
     choice = known.get(checkpoint, "best of the validation" if Path(checkpoint).stem == BEST else "last")
-    return {"checkpoint": checkpoint, "checkpoint_choice": choice, "seed": cfg.SEED}
+    name = "untrained" if checkpoint == UNTRAINED else checkpoint
+    return {"checkpoint": name, "checkpoint_choice": choice, "seed": cfg.SEED}
 
 
 def build_validation(

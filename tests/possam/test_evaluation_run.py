@@ -60,7 +60,7 @@ DATALOADER: {{NUM_WORKERS: 0}}
 
 def test_each_truth_judges_what_it_can(config: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Equality: label maps with the panoptic set's words give its mIoU to the last digit; the log names the rules."""
-    command = arguments(tmp_path / "out", flags=("--eval-only",))
+    command = arguments(tmp_path / "out", "MODEL.WEIGHTS", "random", flags=("--eval-only",))
     command[1] = config
     results = train_net.main(command)
     assert {name: list(tasks) for name, tasks in results.items()} == {

@@ -117,7 +117,7 @@ def evaluate_all(
 
     Args:
         model: the bare model, on its device.
-        checkpoint, iteration: what is evaluated, for the report; the iteration is -1 before the first.
+        checkpoint, iteration: what is evaluated, for the report; `UNTRAINED` and -1 before a training.
 
     Returns:
         Data set -> results; None when `stopped()` ended it.

@@ -14,8 +14,9 @@ from lightning_fabric import Fabric
 from detectron2_sam.commands.train.build import build_trainer, evaluate_all, register_datasets
 from detectron2_sam.commands.train.log import describe, log_to
 from detectron2_sam.methods import full_cfg, methods
-from sam_common.config import CfgNode, get_cfg
+from sam_common.config import UNTRAINED, CfgNode, get_cfg
 from sam_common.engine.build import check_levels, check_output_dir, run_seed
+from sam_common.engine.build_evaluation import checkpoint_to_evaluate
 from sam_common.engine.checkpoint import frozen_sha256, last_checkpoint, load_trained, read_checkpoint
 from sam_common.engine.launch import (
     choose_device,
@@ -41,6 +42,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     args.num_gpus = processes_here(args.num_gpus, args.num_machines)
     device = choose_device(cfg.MODEL.DEVICE, args.num_gpus)
     _precision(cfg, device)
+    if args.eval_only and not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TEST is empty; name a data set to evaluate")
     if not args.eval_only:
         check_levels(cfg, device=device, processes=args.num_gpus * args.num_machines)
     if is_first_process(args.machine_rank):
@@ -96,8 +99,8 @@ def run(fabric: Fabric, cfg: CfgNode, args: argparse.Namespace) -> dict[str, Res
         torch.manual_seed(cfg.SEED)
         model = build_model(cfg)
         if args.eval_only:
-            return _evaluate(fabric, cfg, model, str(previous or cfg.MODEL.WEIGHTS))
-        if previous is None and cfg.MODEL.WEIGHTS:
+            return _evaluate(fabric, cfg, model, checkpoint_to_evaluate(cfg, model, previous))
+        if previous is None and cfg.MODEL.WEIGHTS not in ("", UNTRAINED):
             _load(model, cfg.MODEL.WEIGHTS)
         trainer = build_trainer(cfg, fabric, model, config_file=args.config_file)
         if previous is not None:
@@ -119,15 +122,9 @@ def _load(model: torch.nn.Module, weights: str) -> int:
 
 
 def _evaluate(fabric: Fabric, cfg: CfgNode, model: torch.nn.Module, weights: str) -> dict[str, Results]:
-    if not cfg.DATASETS.TEST:
-        raise UserError("DATASETS.TEST is empty; name a data set to evaluate")
-    iteration = _load(model, weights) if weights else -1
-    if not weights and any(parameter.requires_grad for parameter in model.parameters()):
-        logger.warning("MODEL.WEIGHTS is empty: evaluating an untrained model")
+    iteration = _load(model, weights) if weights != UNTRAINED else -1
     with stop_on_signals() as stop:
-        results = evaluate_all(
-            cfg, fabric, model.to(fabric.device), weights or "untrained", iteration, lambda: stop.signum > 0
-        )
+        results = evaluate_all(cfg, fabric, model.to(fabric.device), weights, iteration, lambda: stop.signum > 0)
     if results is None:
         raise Interrupted("the evaluation was stopped; nothing was written", stop.signum)
     return results

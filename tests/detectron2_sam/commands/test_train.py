@@ -278,6 +278,8 @@ def test_weights_beside_another_frozen_part_are_refused(tmp_path: Path) -> None:
         ((), ("MODEL.DEVICE", "gpu"), "choose auto, cpu, cuda or cuda:N"),
         ((), ("MODEL.WEIGHTS", "nowhere.pth"), "there is no checkpoint nowhere.pth"),
         (("--eval-only",), ("DATASETS.TEST", "()"), "DATASETS.TEST is empty"),
+        (("--eval-only",), (), "MODEL.WEIGHTS is empty"),
+        (("--eval-only", "--resume"), (), "MODEL.WEIGHTS is empty"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -10,8 +10,8 @@ from sam_common.config import get_cfg
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.engine.build import build_lr_factor
-from sam_common.engine.optimizer import cosine_factor
 from sam_common.engine.build_data import training_set
+from sam_common.engine.optimizer import cosine_factor
 from sam_common.errors import UserError
 from sam_common.method import methods
 from sam_common.structures import Category
