@@ -8,9 +8,14 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from torch import nn
+
+from amsam.adapter import write_adapter
 from amsam.box_prompts import POLICIES
 from amsam.config import (
+    adapter_settings,
     add_amsam_config,
     build_amsam,
     build_bilevel_step,
@@ -44,6 +49,7 @@ def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[MaskR
         UserError: there are too few, they show nothing, or a key or file cannot be used.
     """
     vocabulary, mapper = common_vocabulary(specs), build_mapper(cfg, training=True)
+    check_number_of_classes(cfg, specs[0])
     records = shots(cfg, specs)
     check_shots(records, [category.name for category in vocabulary])
     _warn_of_tested(records, [catalog.get(name) for name in cfg.DATASETS.TEST if name in catalog.names()])
@@ -56,6 +62,7 @@ def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[Sequence[MaskRecord], Few
     Raises:
         UserError: that is a file of boxes for other images, or a key cannot be used.
     """
+    check_number_of_classes(cfg, spec)
     records, mapper = spec.load(), build_mapper(cfg, training=False)
     if isinstance(mapper.box_source, ResultsFile):  # which may be for the whole folder, of which this is a part
         ids = {record["image_id"] for record in records} | folder_ids(spec.name, spec.files)
@@ -65,8 +72,26 @@ def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[Sequence[MaskRecord], Few
 
 def validation(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> DatasetSpec:
     """The second half of the shots as a data set. It is evaluated after every epoch, so its records are read once."""
+    check_number_of_classes(cfg, specs[0])
     load = functools.cache(lambda: [record for record in shots(cfg, specs) if record["level"] == 2])
     return replace(specs[0], name=f"{specs[0].name}_validation", load=load)
+
+
+def check_number_of_classes(cfg: CfgNode, spec: DatasetSpec) -> None:
+    """Raises UserError where the model is for another number of classes than the data set has."""
+    known, given = cfg.MODEL.AMSAM.NUM_CLASSES, len(spec.load_vocabulary())
+    if given != known:
+        raise UserError(f"MODEL.AMSAM.NUM_CLASSES is {known} but data set {spec.name} has {given}; set it to {given}")
+
+
+def export(cfg: CfgNode, specs: Sequence[DatasetSpec], model: nn.Module) -> None:
+    """Writes `adapter.safetensors`, which `detectron2-sam predict --adapter` takes. A baseline has nothing to write."""
+    if METHOD.name != cfg.MODEL.META_ARCHITECTURE:
+        return
+    path = Path(cfg.OUTPUT_DIR, "adapter.safetensors")
+    classes = [category.name for category in common_vocabulary(specs)]
+    write_adapter(path, model, settings=adapter_settings(cfg), classes=classes)
+    logger.info("saved %s; use it with detectron2-sam predict --adapter", path)
 
 
 def build_mapper(cfg: CfgNode, *, training: bool) -> FewShotMapper:
@@ -147,6 +172,7 @@ METHOD = Method(
     training_set=training_set,
     test_set=test_set,
     validation=validation,
+    export=export,
     backward=build_bilevel_step,
     readers={
         "image_masks": Reader(

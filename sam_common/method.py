@@ -55,6 +55,7 @@ class Method:
             The specs are one or more, all of its kinds of truth. Raises UserError where they cannot be trained on.
         test_set: (cfg, spec) -> the same for a data set to test on.
         validation: (cfg, specs of `DATASETS.TRAIN`) -> what of them is held out to choose the weights by, or None.
+        export: (cfg, specs of `DATASETS.TRAIN`, trained model) -> writes to `OUTPUT_DIR` what predicts by itself.
         backward: (cfg, model, optimizer) -> what takes the place of the backward pass; it trains in one process.
         readers: FORMAT of `DATASETS.REGISTER` -> its reader.
         datasets: root of all data sets -> those known by name.
@@ -70,6 +71,7 @@ class Method:
     training_set: Callable[[CfgNode, Sequence[DatasetSpec]], tuple[Sequence[Record], Mapper]]
     test_set: Callable[[CfgNode, DatasetSpec], tuple[Sequence[Record], Mapper]]
     validation: Callable[[CfgNode, Sequence[DatasetSpec]], DatasetSpec | None] = lambda cfg, specs: None
+    export: Callable[[CfgNode, Sequence[DatasetSpec], nn.Module], None] = lambda cfg, specs, model: None
     backward: Callable[[CfgNode, Any, torch.optim.Optimizer], Backward] | None = None
     readers: Mapping[str, Reader] = field(default_factory=dict)
     datasets: Callable[[Path], Iterable[DatasetSpec]] = lambda root: ()

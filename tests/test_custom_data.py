@@ -37,11 +37,12 @@ def test_the_commands_of_the_guide(shelf: Path) -> None:
     """All trainings end with a table of the truth they have; the predictions write COCO results and labels; nothing is
     wrong with the amodal masks."""
     commands = [shlex.split(line) for line in re.findall(r"```bash\ndetectron2-sam (.*?)\n```", GUIDE)]
-    names = ["train", "predict", "train", "fewshot", "predict", "train", "validate-amodal", "train"]
+    names = ["train", "predict", "train", "fewshot", "predict", "train", "predict", "validate-amodal", "train"]
     assert [command[0] for command in commands] == names
     one = ["SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "1"]
     short = [*one, "MODEL.POSSAM.LOSS.NUM_POINTS", "64"]
-    train, found, train_labels, few, labelled, train_few, validate, train_amodal = (command[1:] for command in commands)
+    arguments = [command[1:] for command in commands]
+    train, found, train_labels, few, labelled, train_few, labelled_few, validate, train_amodal = arguments
     train_net.main([*train, *short])
     predict.main(found)
     train_net.main([*train_labels, *short])
@@ -49,6 +50,7 @@ def test_the_commands_of_the_guide(shelf: Path) -> None:
     fewshot.main([*few, "--shots", "2", "--seeds", "1", "--config-file", "configs/amsam_T.yaml", *two])
     assert predict.main([*labelled, "MODEL.DEVICE", "cpu"]) == 0
     train_net.main([*train_few, *one, "DATASETS.SHOTS", "2"])
+    assert predict.main(labelled_few) == 0
     assert validate_amodal.main(validate) == 0
     train_net.main([*train_amodal, *one])
     results = {

@@ -23,6 +23,7 @@ from detectron2_sam.plugin.config import add_config
 from detectron2_sam.plugin.datasets import register_datasets, spec_of
 from detectron2_sam.plugin.detector import load_detector
 from detectron2_sam.plugin.evaluation import CHOICES as EVALUATOR_CHOICES
+from detectron2_sam.plugin.levels import bare
 from detectron2_sam.plugin.registration import PARTS, register
 from detectron2_sam.plugin.trainer import Trainer
 from sam_common.config import CfgNode, find_config
@@ -31,6 +32,7 @@ from sam_common.engine.build_evaluation import checkpoint_to_evaluate
 from sam_common.engine.checkpoint import last_checkpoint
 from sam_common.engine.launch import choose_device, is_first_process, meeting_point, started_by_torchrun
 from sam_common.errors import UserError
+from sam_common.method import find_method
 
 logger = logging.getLogger("detectron2_sam")
 
@@ -132,7 +134,11 @@ def run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, A
         return Trainer.test(cfg, model, checkpoint=path)
     trainer = Trainer(cfg, config_file=args.config_file)
     trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    results = trainer.train()
+    method = find_method(cfg.MODEL.META_ARCHITECTURE)
+    if comm.is_main_process() and method is not None:
+        method.export(cfg, [spec_of(name) for name in cfg.DATASETS.TRAIN], bare(trainer.model))
+    return results
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:

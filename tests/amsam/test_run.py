@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from amsam.adapter import read_adapter
 from amsam.data.worms import write_worms
 from detectron2_sam.commands import train as train_net
 from sam_common.errors import UserError
@@ -64,6 +65,10 @@ def test_it_tests_the_weights_that_the_second_half_chose(world: Path, tmp_path: 
     best = torch.load(tmp_path / "model_best.pth", weights_only=True)
     assert best["metrics"]["best"]["value"] == max(validated)
     assert not best.keys() & {"optimizer", "scaler"}
+    adapter = read_adapter(tmp_path / "adapter.safetensors")  # for predict
+    assert adapter.classes == ["object"]
+    assert adapter.content["model"].keys() == best["model"].keys()
+    assert all(torch.equal(value, best["model"][name]) for name, value in adapter.content["model"].items())
 
 
 @pytest.mark.parametrize("gradient", ["first_order", "unrolled"])
@@ -82,6 +87,7 @@ def test_resuming_is_not_stopping(world: Path, tmp_path: Path, gradient: str) ->
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (("MODEL.AMSAM.NUM_CLASSES", 2), "NUM_CLASSES is 2 but data set few_shot_pool has 1"),
         (("DATASETS.SHOTS", 7), "7 shots were asked for, of 6 labelled images"),
         (("SOLVER.ACCUMULATE", 2), "AMSAM trains in one process and one part"),
         (("INPUT.BOXES.SELECT", "best"), "INPUT.BOXES.SELECT is 'best'; choose one of top1, union, all, none"),
@@ -91,6 +97,6 @@ def test_resuming_is_not_stopping(world: Path, tmp_path: Path, gradient: str) ->
 def test_what_cannot_be_is_told_before_the_training(
     world: Path, tmp_path: Path, more: tuple[object, ...], message: str
 ) -> None:
-    """One line each: fewer images than shots, parts, a policy nobody knows, a model that learns from other truth."""
+    """One line each: classes, shots, parts, a policy nobody knows, a model that learns from other truth."""
     with pytest.raises(UserError, match=message):
         train_net.main(arguments(world, tmp_path / "run", *more))

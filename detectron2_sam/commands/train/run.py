@@ -15,6 +15,7 @@ from detectron2_sam.commands.train.build import build_trainer, evaluate_all, reg
 from detectron2_sam.commands.train.log import describe, log_to
 from detectron2_sam.methods import full_cfg, methods
 from sam_common.config import UNTRAINED, CfgNode, get_cfg
+from sam_common.data import catalog
 from sam_common.engine.build import check_levels, check_output_dir, run_seed
 from sam_common.engine.build_evaluation import checkpoint_to_evaluate
 from sam_common.engine.checkpoint import frozen_sha256, last_checkpoint, load_trained, read_checkpoint
@@ -111,7 +112,9 @@ def run(fabric: Fabric, cfg: CfgNode, args: argparse.Namespace) -> dict[str, Res
         with MetricsWriter(
             directory, start_iteration=start, max_iter=cfg.SOLVER.MAX_ITER, device=fabric.device
         ) as writer:
-            return trainer.train(writer)
+            results = trainer.train(writer)
+        method_of(cfg).export(cfg, [catalog.get(name) for name in cfg.DATASETS.TRAIN], model)
+        return results
 
 
 def _load(model: torch.nn.Module, weights: str) -> int:
