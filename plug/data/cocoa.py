@@ -28,7 +28,7 @@ from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import upright_size
 from sam_common.errors import UserError
 from sam_common.io.inputs import IMAGE_SUFFIXES
-from sam_common.masks.rle import Segmentation, checked_segmentation, decode_segmentation, encode_mask
+from sam_common.masks.rle import Segmentation, checked_segmentation, difference
 from sam_common.structures import Category, Vocabulary
 
 OBJECT: Vocabulary = (Category("object", ("object",), True, 1),)
@@ -159,6 +159,5 @@ def read_masks(region: dict, record: ImageRecord, where: str) -> tuple[Segmentat
         return amodal, checked_segmentation(region["visible_mask"], *size, f"{where}, visible_mask")
     if "invisible_mask" in region:
         hidden = checked_segmentation(region["invisible_mask"], *size, f"{where}, invisible_mask")
-        seen = decode_segmentation(amodal, *size, where) & ~decode_segmentation(hidden, *size, where)
-        return amodal, encode_mask(seen)
+        return amodal, difference(amodal, hidden, *size, where)
     return amodal, None if region.get("occlude_rate") else amodal

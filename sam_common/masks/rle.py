@@ -5,12 +5,13 @@ again, and so on. Compressed, `counts` is a text. From the fourth number on it h
 places before. Five bits at a time, lowest first, each with a sixth that says whether more follow, become characters
 from "0" on; the last of them carries the sign.
 
-pycocotools encodes. It writes outside its memory where a text is damaged, so what comes from a file is checked, and
-decoded, here.
+pycocotools encodes. It writes outside its memory where run lengths are damaged, and takes gigabytes for a polygon with
+long edges, so what comes from a file is checked, and decoded, here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,17 @@ from sam_common.contracts import RLE, Segmentation
 from sam_common.errors import UserError
 
 _FARTHEST = 100_000
-"""Pixels that a polygon may lie off the origin; the time to draw one grows with the length of its edges."""
+"""Pixels that a polygon may lie off the origin."""
+
+_EDGES_PER_SIDE, _LONGEST_EDGES = 50, 1_000_000
+"""How long the edges of a segmentation may be: so many times the image's height and width, and so many pixels. Drawing
+takes time and memory, 105 bytes, for each. COCO's longest are 4 times that of their image."""
+
+_MERGED = 16
+"""Polygons that are merged at once."""
+
+_MOST_PIXELS = 2**29
+"""Of an image with masks; pycocotools reads no longer runs."""
 
 
 def encode_mask(mask: Tensor | np.ndarray) -> RLE:
@@ -83,27 +94,34 @@ def checked_segmentation(value: Any, height: int, width: int, where: str) -> Seg
     """A segmentation as JSON gave it, in one of the two forms of `Segmentation`.
 
     Polygons of less than three points cover no pixel and are left out; COCO has some. Uncompressed run lengths are
-    compressed.
+    compressed. Runs of no pixels, which tools that split long runs write, join their neighbours.
 
     Raises:
-        UserError: it is something else, of another size than the image, or damaged.
+        UserError: it is something else, of another size than the image, or damaged; or its polygons' edges are too long
+            to draw.
     """
+    pixels = height * width
+    if pixels > _MOST_PIXELS:
+        raise UserError(f"{where}: its image is said to be {width} × {height}, more than {_MOST_PIXELS:,} pixels")
     if isinstance(value, list):
-        return [polygon for polygon in value if len(_checked_polygon(polygon, where)) >= 6]
+        return _checked_polygons(value, height, width, where)
     if not isinstance(value, dict) or not {"size", "counts"} <= value.keys():
         raise UserError(f"{where}: segmentation must be a list of polygons, or an RLE with size and counts")
     if value["size"] != [height, width]:
         raise UserError(f"{where}: the RLE's size is {value['size']!r}, that of the image [{height}, {width}]")
     counts = value["counts"]
     if isinstance(counts, list):
-        if not all(isinstance(run, int) and 0 <= run <= height * width for run in counts):
+        if not all(type(run) is int and 0 <= run <= pixels for run in counts):
             raise UserError(f"{where}: the counts of an RLE are whole numbers from 0 on")
-        _check_total(np.array(counts, np.int64), height * width, where)
-        return _as_json(codec.frPyObjects(value, height, width))
-    if not isinstance(counts, str):
+        runs = np.array(counts, np.int64)
+    elif isinstance(counts, str):
+        runs = _runs(counts, where)
+    else:
         raise UserError(f"{where}: the counts of an RLE are a text or a list of numbers")
-    _check_total(_runs(counts, where), height * width, where)
-    return {"size": [height, width], "counts": counts}
+    _check_total(runs, pixels, where)
+    if isinstance(counts, str) and runs[1:].all():
+        return {"size": [height, width], "counts": counts}
+    return _from_runs(_without_empty(runs), height, width)
 
 
 def decode_segmentation(segmentation: Segmentation, height: int, width: int, where: str) -> Tensor:
@@ -112,7 +130,7 @@ def decode_segmentation(segmentation: Segmentation, height: int, width: int, whe
     Raises:
         UserError: the run lengths are damaged.
     """
-    runs = _runs(as_rle(segmentation, height, width)["counts"], where)
+    runs = _runs(as_rle(segmentation, height, width, where)["counts"], where)
     _check_total(runs, height * width, where)
     inside = np.arange(len(runs)) % 2 == 1
     return torch.from_numpy(np.repeat(inside, runs).reshape(width, height)).T
@@ -126,7 +144,7 @@ def segmentation_extent(segmentation: Segmentation, height: int, width: int, whe
     Raises:
         UserError: the run lengths are damaged.
     """
-    runs = _runs(as_rle(segmentation, height, width)["counts"], where)
+    runs = _runs(as_rle(segmentation, height, width, where)["counts"], where)
     ends = np.cumsum(runs)[1::2]
     inside = runs[1::2] > 0
     first, last = (ends - runs[1::2])[inside], ends[inside] - 1
@@ -139,17 +157,55 @@ def segmentation_extent(segmentation: Segmentation, height: int, width: int, whe
     return [left, top, right - left + 1, bottom - top + 1], int(runs[1::2].sum())
 
 
-def as_rle(segmentation: Segmentation, height: int, width: int) -> RLE:
-    """A checked segmentation as a compressed RLE {size: [H, W], counts: str}."""
+def as_rle(segmentation: Segmentation, height: int, width: int, where: str = "a segmentation") -> RLE:
+    """A checked segmentation as a compressed RLE {size: [H, W], counts: str}.
+
+    Polygons are checked again: records may come from Detectron2's readers, which do not.
+    """
     if isinstance(segmentation, dict):
         return segmentation
-    if not segmentation:
-        return encode_mask(np.zeros((height, width), np.uint8))
-    return _as_json(codec.merge(codec.frPyObjects(segmentation, height, width)))
+    polygons = _checked_polygons(segmentation, height, width, where)
+    if not polygons:
+        return _from_runs([height * width], height, width)
+    rles = codec.frPyObjects(polygons, height, width)
+    while len(rles) > 1:  # one after the other, each would go through the runs of all before it
+        rles = [codec.merge(rles[start : start + _MERGED]) for start in range(0, len(rles), _MERGED)]
+    return _as_json(rles[0])
+
+
+def difference(first: Segmentation, second: Segmentation, height: int, width: int, where: str) -> RLE:
+    """The pixels of one checked segmentation that another lacks, found from run to run."""
+    runs = _runs(as_rle(second, height, width, where)["counts"], where)
+    outside = _from_runs(np.append(0, runs) if runs[0] else runs[1:], height, width)
+    return _as_json(codec.merge([as_rle(first, height, width, where), outside], intersect=True))
+
+
+def _from_runs(runs: Sequence[int] | NDArray[np.int64], height: int, width: int) -> RLE:
+    return _as_json(codec.frPyObjects({"size": [height, width], "counts": runs}, height, width))
 
 
 def _as_json(rle: dict[str, Any]) -> RLE:
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def _checked_polygons(polygons: list[Any], height: int, width: int, where: str) -> list[list[float]]:
+    """Those that cover pixels."""
+    kept = [polygon for polygon in polygons if len(_checked_polygon(polygon, where)) >= 6]
+    longest = min(_EDGES_PER_SIDE * (height + width), _LONGEST_EDGES)
+    if sum(len(polygon) // 2 * (max(polygon) - min(polygon)) for polygon in kept) > longest:  # soon found, and no less
+        length = sum(_edge_length(polygon) for polygon in kept)
+        if length > longest:
+            raise UserError(
+                f"{where}: the edges of its polygons are {length:.0f} pixels long, an image of {width} × {height} has "
+                f"room for {longest}; correct the coordinates, which are in pixels, or the size of the image"
+            )
+    return kept
+
+
+def _edge_length(polygon: list[float]) -> float:
+    """Steps from pixel to pixel all around."""
+    points = np.asarray(polygon, np.float64).reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
 
 
 def _checked_polygon(polygon: Any, where: str) -> list[float]:
@@ -169,7 +225,7 @@ def _runs(counts: str, where: str) -> NDArray[np.int64]:
     last = np.flatnonzero(groups & 32 == 0)
     first = np.concatenate(([0], last[:-1] + 1))
     place = np.arange(len(groups)) - np.repeat(first, last - first + 1)
-    if place.max() > 6:  # 35 bits; no image has that many pixels
+    if place.max() > 5:  # 30 bits, a sign among them; pycocotools shifts in 32
         raise UserError(f"{where}: the counts of its RLE are damaged")
     values = np.add.reduceat((groups & 31) << 5 * place, first)
     values -= np.where(groups[last] & 16, 1 << 5 * (last - first + 1), 0)
@@ -179,5 +235,13 @@ def _runs(counts: str, where: str) -> NDArray[np.int64]:
 
 
 def _check_total(runs: NDArray[np.int64], pixels: int, where: str) -> None:
-    if (runs < 0).any() or runs.sum() != pixels:
+    if (runs < 0).any() or (runs > pixels).any() or runs.sum() != pixels:  # a sum of longer ones could overflow
         raise UserError(f"{where}: the counts of its RLE do not add up to the {pixels} pixels of the image")
+
+
+def _without_empty(runs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Runs that add up to something, of which only the first may be of no pixels."""
+    filled = np.flatnonzero(runs)
+    inside = filled % 2
+    joined = np.add.reduceat(runs[filled], run_starts(inside))
+    return np.append(0, joined) if inside[0] else joined

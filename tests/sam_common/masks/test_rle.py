@@ -15,8 +15,10 @@ from sam_common.errors import UserError
 from sam_common.io.native import KERNELS_VARIABLE
 from sam_common.masks.rle import (
     area_and_box,
+    as_rle,
     checked_segmentation,
     decode_segmentation,
+    difference,
     encode_labels,
     encode_mask,
     run_starts,
@@ -108,6 +110,13 @@ def test_polygons_as_pycocotools() -> None:
         ({"size": [3, 4], "counts": "P" * 9 + "0"}, "are damaged"),
         ({"size": [3, 4], "counts": "11"}, "do not add up"),
         ({"size": [3, 4], "counts": "=O"}, "do not add up"),
+        ({"size": [3, 4], "counts": [True, 11]}, "whole numbers"),
+        ({"size": [3, 4], "counts": [10**30]}, "whole numbers"),
+        ({"size": [3, 4], "counts": "PPPPPPP0"}, "damaged"),  # 0 and 40 bits, 32 of which pycocotools shifts in
+        ({"size": [3, 4], "counts": "oooool0ooooool0"}, "damaged"),
+        ([[0, 0, 99_999, 0, 0, 1]], "edges of its polygons"),
+        ([[0, 0, 4, 0] * 50], "edges of its polygons"),
+        ([[0, 0, 4, 0, 4, 1]] * 50, "edges of its polygons"),
     ],
 )
 def test_damaged(value: object, message: str) -> None:
@@ -149,3 +158,52 @@ def test_extent_of_polygons_and_odd_runs() -> None:
     assert segmentation_extent([], 6, 8, "here") == ([0, 0, 0, 0], 0)
     odd = checked_segmentation({"size": [6, 8], "counts": [0, 0, 20, 2, 10, 0, 16]}, 6, 8, "here")
     assert segmentation_extent(odd, 6, 8, "here") == ([3, 2, 1, 2], 2)
+
+
+def test_runs_of_no_pixels_join_their_neighbours() -> None:
+    """Derived by hand, both forms: pycocotools has room for as many runs as pixels, and writes on behind it."""
+    mask = torch.tensor([[0, 1], [1, 1]]).bool()
+    sound = encode_mask(mask)
+    for counts in ([1, 3, *[0] * 2001], [1, 0, 0, 3], [0, 0, 1, 1, *[0] * 801, 2], [1, 3, 0]):
+        checked = checked_segmentation({"size": [2, 2], "counts": counts}, 2, 2, "here")
+        assert checked == sound, counts
+    text = {"size": [2, 2], "counts": "13" + "0" + "M" + "0" * 800}  # 1, 3, 0, then 3 - 3 and zeros for ever
+    assert checked_segmentation(text, 2, 2, "here") == sound
+    full = checked_segmentation({"size": [2, 2], "counts": [0, 4]}, 2, 2, "here")
+    assert full == encode_mask(torch.ones(2, 2)) and full["counts"] == "04"
+
+
+def test_sums_that_overflow_and_images_without_end() -> None:
+    """Edge: runs whose sum is that of the pixels modulo 2⁶⁴ are refused, as is an image that no memory holds."""
+    runs = [2**62, 2**62, 2**62, 2**62 + 12]
+    with pytest.raises(UserError, match="here"):
+        checked_segmentation({"size": [3, 4], "counts": runs}, 3, 4, "here")
+    for value in ([], {"size": [2**20, 2**20], "counts": [2**40]}):
+        with pytest.raises(UserError, match=r"here.* 1048576 × 1048576"):
+            checked_segmentation(value, 2**20, 2**20, "here")
+
+
+def test_many_polygons_are_merged_as_one_after_the_other() -> None:
+    """Equality with the reference, over several rounds of merging; no polygon is the mask of no pixels."""
+    places = torch.randint(0, 20, (40, 2), generator=torch.Generator().manual_seed(0)).tolist()
+    polygons = [[x, y, x + 3, y, x + 3, y + 2.5] for x, y in places]
+    reference = codec.merge(codec.frPyObjects(polygons, 24, 25))
+    assert as_rle(polygons, 24, 25) == {"size": [24, 25], "counts": reference["counts"].decode()}
+    assert as_rle([], 24, 25) == encode_mask(torch.zeros(24, 25))
+
+
+@pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
+def test_difference(density: float) -> None:
+    """Equality with decoded masks, byte for byte: noise, nothing and everything on both sides."""
+    generator = torch.Generator().manual_seed(0)
+    first = torch.rand(7, 9, generator=generator) < 0.5
+    for second in (torch.rand(7, 9, generator=generator) < density, first, ~first):
+        for one, other in ((first, second), (second, first)):
+            found = difference(encode_mask(one), encode_mask(other), 7, 9, "here")
+            assert found == encode_mask(one & ~other)
+
+
+def test_records_of_other_readers() -> None:
+    """Error: polygons that no reader of ours has checked are not drawn either."""
+    with pytest.raises(UserError, match="there.*edges"):
+        decode_segmentation([[0, 0, 99_999, 0, 0, 99_999]], 8, 9, "there")
