@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ from sam_common.data.coco_write import coco_categories
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.io.inputs import Input
 from sam_common.prediction import refuse
-from sam_common.text import some
+from sam_common.text import some, warn
 
 
 class WordsTask:
@@ -38,7 +37,7 @@ class WordsTask:
         self.vocabulary = self.predictor.vocabulary_or_default(self.asked)
         words = [word for category in self.vocabulary for word in category.synonyms]
         if unknown := cast(PosSAM, self.predictor.model).clip.unknown_words(words):  # it can only guess what they mean
-            print(f"warning: this model's text encoder has never met: {some(unknown, most=10)}", file=sys.stderr)
+            warn(f"this model's text encoder has never met: {some(unknown, most=10)}")
 
     def look(self, image: Tensor, source: Input) -> Prediction:
         return self.predictor(image, self.vocabulary, confidence_threshold=self.args.confidence_threshold)

@@ -1,9 +1,50 @@
-"""Words for messages and summaries."""
+"""Words for messages and summaries, and messages that are one line, whatever they quote."""
 
 from __future__ import annotations
 
 import difflib
+import logging
+import sys
 from collections.abc import Iterable
+
+_LONGEST, _END = 800, 300
+"""Characters of a message, and how many of them are its end, where the remedy is."""
+
+
+def one_line(text: str) -> str:
+    """A message of bounded length that a terminal shows as it is.
+
+    Names of files, and what stands in them, may hold line breaks, codes that move the cursor, marks that turn the
+    direction of writing, and halves of characters.
+    """
+    return _shortened(escaped(_shortened(text)))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - _END - 3]} … {text[-_END:]}"
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """With every character that a terminal does not show as Python writes it, but for those to keep."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character in keep else repr(character)[1:-1] for character in text
+    )
+
+
+def warn(message: str) -> None:
+    """Prints a warning of a command, on standard error."""
+    print(f"warning: {one_line(message)}", file=sys.stderr)
+
+
+class LineFormatter(logging.Formatter):
+    """Makes a warning one line; other messages may be tables."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        is_table = record.levelno < logging.WARNING
+        record.message = escaped(record.message, "\n\t") if is_table else one_line(record.message)
+        return super().formatMessage(record)
 
 
 def some(names: Iterable[object], most: int = 3, *, between: str = ", ") -> str:

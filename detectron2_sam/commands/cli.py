@@ -6,6 +6,8 @@ The module of a command imports only the standard library until the command runs
 from __future__ import annotations
 
 import argparse
+import io
+import logging
 import os
 import signal
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sam_common.errors import Interrupted, UserError
+from sam_common.text import LineFormatter
 
 _CLONE = Path(__file__).resolve().parents[2]
 
@@ -69,6 +72,10 @@ def check_at_least(args: argparse.Namespace, **least: int) -> None:
 def run_tool(main: Callable[[], Any]) -> int:
     """Runs a command and returns its exit status, 0 where `main` returns none: what went wrong is one line on stderr,
     without a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8
+    if logging.lastResort is not None:  # for warnings where no run logs
+        logging.lastResort.setFormatter(LineFormatter())
     try:
         status = main()
         sys.stdout.flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from sam_common.boxes.detectors import Detector, build_detector
 from sam_common.errors import UserError
 from sam_common.io.inputs import Input
 from sam_common.prediction import refuse
-from sam_common.text import some
+from sam_common.text import some, warn
 
 
 class BoxPrompts:
@@ -94,10 +93,10 @@ def assign(found: dict[str, Boxes], inputs: Sequence[Input], path: str) -> dict[
     if not taken:
         raise UserError(f"{path} has boxes for {some(lost)}: none of these is among the inputs")
     if lost:
-        print(f"warning: {path} has boxes for images that are not among the inputs: {some(lost)}", file=sys.stderr)
+        warn(f"{path} has boxes for images that are not among the inputs: {some(lost)}")
     done = {source.path for source in taken.values()}
     if bare := [source.relative for source in inputs if source.path not in done]:
-        print(f"warning: {path} has no boxes for {some(bare)}", file=sys.stderr)
+        warn(f"{path} has no boxes for {some(bare)}")
     return {source.path: found[name] for name, source in taken.items()}
 
 

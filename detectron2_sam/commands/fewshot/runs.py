@@ -19,6 +19,7 @@ from detectron2_sam.commands.fewshot.plan import TEST, Plan, Split
 from sam_common.config import CfgNode
 from sam_common.engine.checkpoint import read_checkpoint
 from sam_common.io.files import write_text
+from sam_common.text import LineFormatter
 
 AMSAM = "AM-SAM"
 BASELINES = {"PromptedSAM": "SAM as it is, told the box", "BoxRectangle": "the box itself"}
@@ -102,7 +103,7 @@ def only_warnings() -> Iterator[None]:
     """Of what a run logs, which its log.txt holds; progress bars are shown as ever."""
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter("   warning: %(message)s"))
+    handler.setFormatter(LineFormatter("   warning: %(message)s"))
     logging.getLogger().addHandler(handler)
     try:
         with contextlib.redirect_stdout(io.StringIO()):

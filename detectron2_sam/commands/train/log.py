@@ -15,6 +15,7 @@ from lightning_fabric.plugins import MixedPrecision
 from tqdm import tqdm
 
 from sam_common.errors import Interrupted, UserError
+from sam_common.text import LineFormatter
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def log_to(directory: Path, rank: int) -> Iterator[None]:
     console.setLevel(logging.WARNING if rank else logging.INFO)
     root, level = logging.getLogger(), logging.getLogger().level
     for handler in (console, file):
-        handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", datefmt="%m/%d %H:%M:%S"))
+        handler.setFormatter(LineFormatter("[%(asctime)s] %(message)s", datefmt="%m/%d %H:%M:%S"))
         root.addHandler(handler)
     root.setLevel(logging.INFO)
     try:
