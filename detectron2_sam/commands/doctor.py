@@ -24,9 +24,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detectron2_sam.commands.cli import add_config, add_overrides, command_line
+from sam_common.errors import UserError
+
+if TYPE_CHECKING:
+    from sam_common.io.weights import OfficialFile
 
 # Whatever needs a package is imported where it is used: the doctor comes before they all are there.
 
@@ -192,6 +196,7 @@ def weights(cfg: Any) -> Iterator[Finding]:
     """The embedded weights, the official ones by name with the place where each is kept, those of the configuration."""
     from possam.clip_encoder import official_clips
     from sam_common.io.resources import resource
+    from sam_common.io.tensor_files import format_of
     from sam_common.io.weights import OFFICIAL, cache_folder
 
     wanted = set() if cfg is None else {cfg.MODEL.SAM.WEIGHTS, cfg.MODEL.WEIGHTS}
@@ -202,21 +207,23 @@ def weights(cfg: Any) -> Iterator[Finding]:
         yield Finding("weights", f"embedded {name}", True, str(path), needed=True)
     for name, official in OFFICIAL.items():
         path = cache_folder() / official.file_name
-        yield _download(name, path, official.url, name in wanted)
+        yield _download(name, path, official, name in wanted)
     for tag, (url, found) in official_clips().items():
         fix = f"downloaded at the first use; without a network fetch {url} and give its path as MODEL.CLIP.WEIGHTS"
-        yield _file("weights", tag, found, fix, tag in wanted, downloads=True)
+        yield _file("weights", tag, found, fix, tag in wanted, format_of, downloads=True)
     known = {*OFFICIAL, *official_clips(), "embedded", "random", ""}
     for name in sorted(wanted - known):
         fix = "correct MODEL.SAM.WEIGHTS, MODEL.CLIP.WEIGHTS or MODEL.WEIGHTS"
-        yield _file("weights", name, Path(name), fix, True)
+        yield _file("weights", name, Path(name), fix, True, format_of)
 
 
 def boxes(cfg: Any) -> Iterator[Finding]:
     """What the configuration's `INPUT.BOXES.SOURCE` needs: a file, a package, the weights of torchvision."""
     if cfg is None:
         return
+    from sam_common.boxes.box_files import read_coco_results
     from sam_common.boxes.detectors import TORCHVISION
+    from sam_common.io.tensor_files import format_of
     from sam_common.io.weights import cache_folder
 
     source = cfg.INPUT.BOXES.SOURCE
@@ -225,23 +232,41 @@ def boxes(cfg: Any) -> Iterator[Finding]:
         from sam_common.boxes.torchvision_detector import official_file
 
         official = official_file(source)
-        yield _download(source, cache_folder() / official.file_name, official.url, True, section="boxes")
+        yield _download(source, cache_folder() / official.file_name, official, True, section="boxes")
     elif source.lower().endswith(".json"):
-        yield _file("boxes", source, Path(source), "correct INPUT.BOXES.SOURCE", True)
+        yield _file("boxes", source, Path(source), "correct INPUT.BOXES.SOURCE", True, read_coco_results)
     if family in ("transformers", "ultralytics"):
         found = _version(family)
         yield Finding("boxes", family, bool(found), found or "not installed", OPTIONAL[family], True)
     if family == "ultralytics":
-        yield _file("boxes", source, Path(rest), "get it from https://github.com/ultralytics/assets/releases", True)
+        fix = "get it from https://github.com/ultralytics/assets/releases"
+        yield _file("boxes", source, Path(rest), fix, True, format_of)
 
 
-def _download(name: str, path: Path, url: str, needed: bool, section: str = "weights") -> Finding:
-    return _file(section, name, path, f"curl -fL --create-dirs -o {path} {url}", needed, downloads=True)
+def _download(name: str, path: Path, official: OfficialFile, needed: bool, section: str = "weights") -> Finding:
+    from sam_common.io.weights import verified_file
+
+    fix = f"curl -fL --create-dirs -o {path} {official.url}"
+    return _file(section, name, path, fix, needed, lambda _: verified_file(official, name), downloads=True)
 
 
-def _file(section: str, name: str, path: Path | None, fix: str, needed: bool, downloads: bool = False) -> Finding:
-    found = path is not None and path.is_file()
-    return Finding(section, name, found, str(path) if found else "not here", fix, needed, downloads)
+def _file(
+    section: str,
+    name: str,
+    path: Path | None,
+    fix: str,
+    needed: bool,
+    check: Callable[[Path], object],
+    downloads: bool = False,
+) -> Finding:
+    """A file that is here, and that `check` does not refuse."""
+    if path is None or not path.exists():
+        return Finding(section, name, False, "not here", fix, needed, downloads)
+    try:
+        check(path)
+    except UserError as error:
+        return Finding(section, name, False, str(error), fix, needed)
+    return Finding(section, name, True, str(path), fix, needed, downloads)
 
 
 def samples() -> Iterator[Finding]:

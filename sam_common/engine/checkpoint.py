@@ -12,7 +12,6 @@ Files hold tensors, containers, numbers and text only, and are read with `weight
 from __future__ import annotations
 
 import os
-import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path, write_text
+from sam_common.io.tensor_files import TORCH, check_state, format_of, read_torch
 from sam_common.io.weights import misfits, state_sha256
 from sam_common.text import some
 
@@ -75,22 +75,21 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, it is damaged, holds Python objects, or is not a checkpoint.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise UserError(f"there is no checkpoint {path}")
+    if (found := format_of(path)) != TORCH:
+        raise UserError(f"{path} is not a checkpoint: its format is {found}; give the model_final.pth of a training")
     try:
         with zipfile.ZipFile(path) as archive:  # torch writes checksums but does not compare them
             damaged = archive.testzip()
-        if damaged:
-            raise UserError(f"{path} is damaged: the checksum of {damaged} is wrong")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path} is not a checkpoint, or was cut off") from error
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds Python objects, which are never loaded") from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{path} cannot be read as a checkpoint: {_first_line(error)}") from error
+    except Exception as error:  # damaged bytes fail in any way
+        raise UserError(f"{path} is not a checkpoint, or was cut off: {_first_line(error)}") from error
+    if damaged:
+        raise UserError(f"{path} is damaged: the checksum of {damaged} is wrong")
+    content = read_torch(path)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise UserError(f"{path} is not a checkpoint of this project: it has no entry 'model'")
+    check_state(content["model"], str(path), extra=True)
     return content
 
 

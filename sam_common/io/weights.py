@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch.hub
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from sam_common.errors import UserError
+from sam_common.io.files import refuse_special_file
+from sam_common.io.tensor_files import SAFETENSORS, check_state, format_of, read_torch
 from sam_common.text import some
 
 CACHE_VARIABLE = "DETECTRON2_SAM_CACHE"
@@ -64,6 +64,7 @@ def verified_file(official: OfficialFile, name: str) -> Path:
         UserError: the download fails, or the file is not the published one.
     """
     path = cache_folder() / official.file_name
+    refuse_special_file(path)
     if path.is_file():
         if not (found := _file_sha256(path)).startswith(official.sha256):
             raise UserError(
@@ -94,25 +95,25 @@ def _file_sha256(path: Path) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file, or of a `.pth` file that holds a flat state dict, on the CPU.
+    """The tensors of a file in the format of safetensors, or one of torch's that holds a flat state dict, on the CPU.
 
     Nothing in the file is executed.
 
     Raises:
         UserError: the file is missing, damaged, or holds anything but named tensors.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"there is no weight file {path}")
-    try:
-        if path.suffix == ".safetensors":
+    if format_of(path) == SAFETENSORS:
+        try:
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        # torch's reader of files from before zip archives lets KeyError and ValueError through where bytes are damaged.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be read as weights: {reason}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        except Exception as error:  # its reader has no one kind of error
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path} cannot be read as weights: it is damaged ({reason}); get it again") from error
+    state = read_torch(path)
+    if not isinstance(state, dict):
         raise UserError(f"{path} is not a state dict: it must hold nothing but named tensors")
+    check_state(state, str(path))
     return state
 
 

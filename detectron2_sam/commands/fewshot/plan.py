@@ -18,7 +18,7 @@ from detectron2_sam.methods import full_cfg
 from sam_common.config import CfgNode
 from sam_common.errors import UserError
 from sam_common.io.files import write_text
-from sam_common.io.weights import OFFICIAL, cache_folder
+from sam_common.io.weights import OFFICIAL, cache_folder, verified_file
 from sam_common.reporting.run_files import read_json
 from sam_common.structures import Vocabulary
 from sam_common.text import some
@@ -122,9 +122,16 @@ class Split:
 
 
 def default_config() -> str:
-    """SAM ViT-B's where its weights are on this machine, or else that of the embedded tiny SAM."""
-    there = (cache_folder() / OFFICIAL["sam_vit_b"].file_name).is_file()
-    return "configs/amsam_B.yaml" if there else "configs/amsam_T.yaml"
+    """SAM ViT-B's where its weights are on this machine, or else that of the embedded tiny SAM.
+
+    Raises:
+        UserError: the weights are damaged.
+    """
+    official = OFFICIAL["sam_vit_b"]
+    if not (cache_folder() / official.file_name).exists():
+        return "configs/amsam_T.yaml"
+    verified_file(official, "sam_vit_b")  # before masks are read and plans are told
+    return "configs/amsam_B.yaml"
 
 
 def split(plan: Plan, seeds: int) -> Split:

@@ -149,5 +149,22 @@ def test_boxes_are_examined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     package, file = look(f"ultralytics:{tmp_path}/yolov8n.pt")
     assert package.name == "ultralytics" and "AGPL-3.0" in (package.fix or "AGPL-3.0")
     assert not file.found and "https://github.com/ultralytics/assets" in file.fix
-    (tmp_path / "yolov8n.pt").touch()
+    (tmp_path / "yolov8n.pt").write_bytes(b"PK\x03\x04")
     assert look(f"ultralytics:{tmp_path}/yolov8n.pt")[1].found
+    (tmp_path / "yolov8n.pt").write_bytes(b"")
+    assert not look(f"ultralytics:{tmp_path}/yolov8n.pt")[1].found
+    for content, usable in (("[]", True), ("<html>", False)):
+        (tmp_path / "boxes.json").write_text(content)
+        assert look(f"{tmp_path}/boxes.json")[0].found is usable
+
+
+def test_what_a_failed_download_left_is_not_called_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pointer in place of weights, and a page under the name of official ones, whose SHA-256 is another."""
+    monkeypatch.setenv("DETECTRON2_SAM_CACHE", str(tmp_path))
+    (tmp_path / "sam_vit_b_01ec64.pth").write_text("<html>")
+    finding = by_name()["sam_vit_b"]
+    assert not finding.found and "SHA-256" in finding.detail and finding.fix.startswith("curl")
+    (tmp_path / "lfs.pth").write_text("version https://git-lfs.github.com/spec/v1")
+    lfs = str(tmp_path / "lfs.pth")
+    finding = by_name("configs/possam_T.yaml", ("MODEL.SAM.WEIGHTS", lfs))[lfs]
+    assert not finding.found and finding.needed and "git lfs pull" in finding.detail

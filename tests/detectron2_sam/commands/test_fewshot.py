@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -25,6 +26,7 @@ from detectron2_sam.commands.fewshot.plan import default_config
 from sam_common.boxes import detectors
 from sam_common.boxes.boxes import Boxes
 from sam_common.errors import Interrupted, UserError
+from sam_common.io.weights import OFFICIAL, OfficialFile
 
 QUICK = ["MODEL.DEVICE", "cpu", "MODEL.AMSAM.IMAGE_SIZE", "64", "SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "1"]
 
@@ -251,11 +253,17 @@ def test_lonely_files_and_other_shapes(tmp_path: Path) -> None:
 
 
 def test_sam_is_the_real_one_where_its_weights_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without --config-file: ViT-B where its file lies in the cache, the tiny one elsewhere; nothing is downloaded."""
+    """Without --config-file: ViT-B where its file lies in the cache, the tiny one elsewhere; nothing is downloaded. A
+    file that is another one is told at once."""
     monkeypatch.setenv("DETECTRON2_SAM_CACHE", str(tmp_path))
+    published = OfficialFile("https://example.org/sam_vit_b_01ec64.pth", hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setitem(OFFICIAL, "sam_vit_b", published)
     assert default_config() == "configs/amsam_T.yaml"
-    (tmp_path / "sam_vit_b_01ec64.pth").touch()
+    (tmp_path / "sam_vit_b_01ec64.pth").write_bytes(b"weights")
     assert default_config() == "configs/amsam_B.yaml"
+    (tmp_path / "sam_vit_b_01ec64.pth").write_bytes(b"<html>")
+    with pytest.raises(UserError, match="sam_vit_b_01ec64.pth is damaged.*delete it"):
+        default_config()
 
 
 def test_what_is_killed_while_it_looks_for_boxes_goes_on(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 
 from sam_common.engine.checkpoint import (
@@ -177,6 +178,9 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     whole = checkpointer(Partly(), tmp_path).save("model_final", PROGRESS).read_bytes()
     contents = {"empty": b"", "cut": whole[: len(whole) // 2], "text": b"hello", "pickle": pickle.dumps(Evil())}
+    contents["tensors.safetensors"] = save({"a": torch.zeros(1)})
+    contents["zip.safetensors"] = whole[:-40]
+    contents["name"] = whole.replace(b"data.pkl", b"d\xffta.pkl")
     contents["changed"] = whole.replace(b"adapter.bias", b"adapter.bios")
     torch.save({"model": Evil()}, "evil")
     contents["evil"] = Path("evil").read_bytes()
@@ -188,6 +192,11 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path: Path, monkeypatch: 
     torch.save({"epoch": 3}, "other")
     with pytest.raises(UserError, match="no entry 'model'"):
         read_checkpoint("other")
+    torch.save({"model": {1: torch.zeros(1)}}, "numbers")
+    with pytest.raises(UserError, match="numbers.*key 1"):
+        read_checkpoint("numbers")
+    Path("other.safetensors").write_bytes(whole)
+    assert read_checkpoint("other.safetensors")["iteration"] == read_checkpoint("model_final.pth")["iteration"]
     with pytest.raises(UserError, match="there is no checkpoint missing"):
         read_checkpoint("missing")
     assert not Path("hacked").exists()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import socket
+import zipfile
 from email.message import Message
+from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request
 
+import numpy as np
 import pytest
 import torch.hub
+from safetensors.torch import save_file
 
 from sam_common.errors import UserError
 from sam_common.io import weights
@@ -167,15 +172,83 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
         ("a.pth", b"<html>not found</html>", "cannot be read as weights"),
         ("a.pth", pickle.dumps([1, 2], protocol=2), "cannot be read as weights"),
         ("a.safetensors", b"\x08", "cannot be read as weights"),
+        ("a.pth", b"Moved Permanently. Redirecting to /x", "a text"),
+        ("a.pth", b"a: 1", "a text"),
+        ("a.pth", b".", "a text"),
+        ("a.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS pointer.*git lfs pull"),
+        ("a.pth", b" \n<?xml version='1.0'?>", "web page"),
+        ("a.safetensors", b'{"metadata": {}, "weight_map": {}}', "index of several files"),
+        ("a.safetensors", b'{"a": 1}', "JSON"),
+        ("a.pth", b"\x1f\x8b\x08\x00", "compressed; unpack"),
+        ("a.pth", b"a.txt".ljust(257, b"\0") + b"ustar", "tar archive; unpack"),
+        ("a.pth", bytes(range(256)), "no .safetensors or .pth file"),
+        ("a.safetensors", (99).to_bytes(8, "little") + b"{" + bytes(9), "cannot be read"),
+        ("a.safetensors", (1).to_bytes(8, "little") + b"{" + bytes(9), "cannot be read as weights: it is damaged"),
     ],
-    ids=["empty", "a web page", "a bare pickle", "truncated"],
 )
 def test_unreadable_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     """Every way a file can be wrong ends in one line with its path."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
         read_weights(tmp_path / name)
-    assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value) and "weights_only" not in str(caught.value)
+
+
+def test_archives_that_hold_no_tensors(tmp_path: Path) -> None:
+    """Other files in a ZIP, and a TorchScript program, for which torch advises to run it."""
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("model/weights.bin", b"0" * 99)
+    with pytest.raises(UserError, match="unpack it"):
+        read_weights(tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("model/data.pkl", b"")
+        archive.writestr("model/constants.pkl", b"")
+    with pytest.raises(UserError, match="TorchScript.*never run") as caught:
+        read_weights(tmp_path / "a.pth")
+    assert "weights_only" not in str(caught.value)
+
+
+def test_the_content_tells_the_format(tmp_path: Path) -> None:
+    """Equality: each format under the ending of another, or in capitals, gives the tensors that were saved."""
+    state = {"a": torch.arange(3.0)}
+    for name in ("a.pth", "a.safetensors", "A.SAFETENSORS", "weights"):
+        for save in (torch.save, save_file, partial(torch.save, _use_new_zipfile_serialization=False)):
+            save(state, tmp_path / name)
+            assert torch.equal(read_weights(tmp_path / name)["a"], state["a"])
+
+
+def test_pipes_and_folders_are_not_opened(tmp_path: Path) -> None:
+    """A pipe would be waited for; a folder's first bytes cannot be read."""
+    os.mkfifo(tmp_path / "a.pth")
+    with pytest.raises(UserError, match="a named pipe"):
+        read_weights(tmp_path / "a.pth")
+    with pytest.raises(UserError, match="a folder"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {1: torch.zeros(1)},
+        {"a": torch.eye(2).to_sparse()},
+        {"a": 1.0},
+    ],
+    ids=["a number for a name", "sparse", "a number"],
+)
+def test_what_no_module_can_load_is_refused(state: dict, tmp_path: Path) -> None:
+    """State dicts with other keys than names, or other values than plain tensors."""
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"a\.pth"):
+        read_weights(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("value", [np.float64(1.0), Path("a")])
+def test_the_python_objects_of_a_file_are_named(value: object, tmp_path: Path) -> None:
+    """In place of torch's advice, with its colours, to load them all the same."""
+    torch.save({"a": value}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"Python objects \((numpy|pathlib)[\w.]*\).*state dict") as caught:
+        read_weights(tmp_path / "a.pth")
+    assert "\\x1b" not in str(caught.value) and "weights_only" not in str(caught.value)
 
 
 def test_only_flat_state_dicts_are_weights(tmp_path: Path) -> None:

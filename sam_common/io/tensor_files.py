@@ -1,0 +1,116 @@
+"""Files of tensors, told apart by what is in them: their names may say anything. Nothing in one is executed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sam_common.errors import UserError
+from sam_common.io.files import refuse_special_file
+
+SAFETENSORS, TORCH, OLD_TORCH = "safetensors", "PyTorch", "PyTorch before 1.6"
+"""Formats of files. The second is a ZIP archive, the third a pickle."""
+
+_HEAD = 512
+_AGAIN = "get the file again"
+_OTHERS = (
+    (rb"version https://git-lfs", "a Git LFS pointer in place of the file", "run git lfs pull, or download it"),
+    (rb"\s*<", "a web page", "download the file itself, not the page about it"),
+    (rb"\s*\{.*\"(weight_map|metadata)\"", "the index of several files", "join them, or give one file that holds all"),
+    (rb"\s*[\[{]", "JSON", "give the file of the tensors"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf", "compressed", "unpack it"),
+    (rb".{257}ustar", "a tar archive", "unpack it"),
+    (rb"\x89HDF", "an HDF5 file", "give a .safetensors or a .pth file"),
+    (rb"GGUF", "a GGUF file", "give a .safetensors or a .pth file"),
+    (rb"[^\x00-\x08\x0e-\x1f\x7f-\xff]*\Z", "a text", _AGAIN),
+)
+"""How other files begin, what they are and what to do."""
+
+
+def format_of(path: str | os.PathLike) -> str:
+    """Which format a file has, by its first bytes.
+
+    Raises:
+        UserError: it is none of them, or cannot be read; what it is instead is told.
+    """
+    refuse_special_file(path)
+    try:
+        with open(path, "rb") as file:
+            head, size = file.read(_HEAD), os.fstat(file.fileno()).st_size
+    except IsADirectoryError:
+        raise _unreadable(path, "it is a folder; give a file in it") from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, getattr(error, "strerror", None) or str(error)) from error
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
+        return SAFETENSORS
+    if head.startswith(b"PK\x03\x04"):
+        return TORCH
+    if head.startswith(b"\x80"):
+        return OLD_TORCH
+    if not head:
+        raise _unreadable(path, f"it is empty; {_AGAIN}")
+    for begins, name, remedy in _OTHERS:
+        if re.match(begins, head, re.DOTALL):
+            raise _unreadable(path, f"it is {name}; {remedy}")
+    raise _unreadable(path, f"it is no .safetensors or .pth file, or is damaged; {_AGAIN}")
+
+
+def read_torch(path: str | os.PathLike) -> Any:
+    """What torch.save wrote, tensors on the CPU.
+
+    Raises:
+        UserError: the file is damaged, or holds anything but tensors, containers, numbers and texts.
+    """
+    try:
+        if format_of(path) == TORCH:
+            _check_archive(path)
+        with open(path, "rb") as file:  # of a path torch believes the ending
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except pickle.UnpicklingError as error:  # torch advises to run the file
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if not found:
+            raise _unreadable(path, f"it is damaged; {_AGAIN}") from error
+        objects = f"it holds Python objects ({found[1]}), which are never loaded"
+        raise _unreadable(path, f"{objects}; save the state dict alone, its values as tensors") from error
+    except Exception as error:  # damaged bytes fail in any way
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise _unreadable(path, f"it is damaged ({type(error).__name__}: {reason}); {_AGAIN}") from error
+
+
+def _check_archive(path: str | os.PathLike) -> None:
+    with zipfile.ZipFile(path) as archive:
+        names = [name.rpartition("/")[2] for name in archive.namelist()]
+    if "constants.pkl" in names:
+        raise _unreadable(path, "it is a TorchScript program, which is never run; save its state dict")
+    if "data.pkl" not in names:
+        raise _unreadable(path, "it is a ZIP archive of other files; unpack it")
+
+
+def _unreadable(path: str | os.PathLike, reason: str) -> UserError:
+    return UserError(f"{path} cannot be read as weights: {reason}")
+
+
+def check_state(state: Mapping[Any, Any], where: str, *, extra: bool = False) -> None:
+    """Raises UserError where a state dict has a name that is no text, or a value that is no plain tensor.
+
+    Args:
+        extra: values that are no tensors may be there: the extra state of modules.
+    """
+    for name, value in state.items():
+        if not isinstance(name, str):
+            raise UserError(f"{where} is not a state dict: it has the key {name!r}, which is no name of a tensor")
+        is_plain = value.layout == torch.strided and not value.is_quantized if isinstance(value, Tensor) else extra
+        if not is_plain:
+            kind = value.layout if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(
+                f"{where} is not a state dict: it must hold nothing but named tensors, {name!r} is a {kind}"
+            )
