@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sam_common.engine.checkpoint import frozen_sha256, trained_state
 from sam_common.errors import UserError
-from sam_common.io.files import atomic_path
+from sam_common.io.files import atomic_path, refuse_special_file
 
 FORMAT = "amsam-adapter-1"
 _ENTRIES = ("format", "settings", "classes", "frozen_sha256")
@@ -55,6 +55,7 @@ def read_adapter(path: str | os.PathLike) -> Adapter:
     Raises:
         UserError: there is no such file, or it is damaged or no adapter.
     """
+    refuse_special_file(path)
     try:
         with safe_open(os.fspath(path), framework="pt") as file:
             texts = file.metadata() or {}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from segment_anything.modeling.transformer import Attention
 from torch import nn
 
@@ -22,6 +21,7 @@ from amsam.mask_calibration import ALPHA, BatchMeanCalibration, LearnedCalibrati
 from sam_common.boxes.config import add_boxes_config
 from sam_common.config import CfgNode, add_missing, defaults, get_cfg, one_of
 from sam_common.errors import UserError
+from sam_common.io.plain_yaml import NotPlain, parse_yaml
 from sam_common.io.weights import state_sha256
 from sam_common.sam.build import Sam, build_sam
 from sam_common.sam.load import sam_from_cfg
@@ -140,9 +140,9 @@ def cfg_of_adapter(settings: str, options: Sequence[str] = ()) -> CfgNode:
     cfg = get_cfg()
     add_amsam_config(cfg)
     try:
-        loaded = yaml.safe_load(settings)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"the settings of the adapter are no plain YAML: {' '.join(str(error).split())}") from error
+        loaded = parse_yaml(settings)
+    except NotPlain as error:
+        raise UserError(f"the settings of the adapter are no plain YAML: {error}") from error
     model = _part(loaded, "", {"MODEL", "INPUT"}).get("MODEL")
     if _part(model, "MODEL", {"META_ARCHITECTURE", *_MODEL_KEYS}).get("META_ARCHITECTURE") != "AMSAM":
         raise UserError("the settings of the adapter are not those of an AMSAM model")

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import inspect
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from fvcore.common.config import BASE_KEY
 from fvcore.common.config import CfgNode as _CfgNode
 
 from sam_common.errors import UserError
+from sam_common.io.plain_yaml import NotPlain, read_yaml
 from sam_common.io.resources import names_in, resource
 from sam_common.text import nearest
 
 UNTRAINED = "random"
 """As `MODEL.WEIGHTS`: what trains stays as it is initialised."""
+
+_MOST_BASES = 32
 
 
 class UnknownKeyError(UserError):
@@ -45,33 +47,49 @@ class CfgNode(_CfgNode):
             raise UserError("configuration files are read as plain YAML only: allow_unsafe is not supported")
         path = find_config(cfg_filename)
         try:
-            loaded = self.load_yaml_with_base(str(path), allow_unsafe=False)
+            loaded = self._load(path, {})
         except RecursionError as error:
-            raise UserError(f"{path}: its _BASE_ leads back to itself, or it is nested too deeply") from error
-        except AssertionError as error:
-            raise UserError(f"{path}: {error}") from error
+            raise UserError(f"{path}: its _BASE_ lead through too many files") from error
         self.merge(loaded, str(path))
 
     @classmethod
-    def _open_cfg(cls, filename: str) -> io.StringIO:
-        """How fvcore reads a file and each `_BASE_` it names, which lies beside it or is, by its name, a shipped one.
+    def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
+        """The content of a file, with what it inherits; see `merge_from_file`."""
+        return cls._load(find_config(filename), {})
+
+    @classmethod
+    def _load(cls, path: Path, known: dict[Path, dict[str, Any] | None]) -> dict[str, Any]:
+        """The content of a file and of each `_BASE_` it names, which lies beside it or is, by its name, a shipped one.
+
+        Args:
+            known: what is loaded already, once however often it is named; None while it is being loaded.
 
         Raises:
-            UserError: the file is missing, is no plain YAML, or holds something else than keys with values.
+            UserError: a file is missing, is no plain YAML, or holds something else than keys with values.
         """
-        path = Path(filename)
-        path = path if path.is_file() else find_config(Path("configs", path.name), asked=path)
+        place = path.resolve()
+        if place in known:
+            if (found := known[place]) is None:
+                raise UserError(f"{path}: its _BASE_ leads back to itself")
+            return found
+        known[place] = None
         try:
-            text = path.read_text(encoding="utf-8")
-            content = yaml.safe_load(text)
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from error
+            content = read_yaml(path)
+        except NotPlain as error:
+            raise UserError(f"{path} is not plain YAML: {error}") from error
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             raise UserError(f"{path} is no configuration: it must hold lines of KEY: value")
-        bases = content.get(BASE_KEY, [])
-        if not all(isinstance(base, str) for base in (bases if isinstance(bases, list) else [bases])):
-            raise UserError(f"{path}: _BASE_ must be the path of a configuration file, it is {bases!r}")
-        return io.StringIO(text)
+        named = content.pop(BASE_KEY, [])
+        bases = named if isinstance(named, list) else [named]
+        if not all(isinstance(base, str) for base in bases) or len(bases) > _MOST_BASES:
+            raise UserError(
+                f"{path}: _BASE_ must be the path of a configuration file, or of up to {_MOST_BASES}; it is {named!r}"
+            )
+        loaded: dict[str, Any] = {}
+        for base in bases:
+            loaded = _inherited(loaded, cls._load(_find_base(path, base), known), path)
+        known[place] = loaded = _inherited(loaded, content, path)
+        return loaded
 
     def merge_from_list(self, cfg_list: Sequence[str]) -> None:
         """Merges `KEY VALUE KEY VALUE …` from a command line.
@@ -87,6 +105,15 @@ class CfgNode(_CfgNode):
             super().merge_from_list(list(cfg_list))
         except (ValueError, AssertionError) as error:
             raise UserError(f"the command line: {error}") from error
+        self._check_numbers("the command line")
+
+    @classmethod
+    def _decode_cfg_value(cls, value: Any) -> Any:
+        """What a text means as a Python literal; a text that is none stays one, however deep its brackets are."""
+        try:
+            return super()._decode_cfg_value(value)
+        except (RecursionError, MemoryError, TypeError):
+            return value
 
     def merge(self, content: dict, source: str) -> None:
         """Merges nested keys with their values.
@@ -94,13 +121,23 @@ class CfgNode(_CfgNode):
         Raises:
             UserError: a key is unknown, or its value of another type; it names `source`.
         """
-        other = type(self)(content)
-        for key in _leaf_keys(other):
-            self._check_known(key, source)
         try:
+            other = type(self)(content)
+            for key in _leaf_keys(other):
+                self._check_known(key, source)
             self.merge_from_other_cfg(other)
+        except UserError:
+            raise
         except (ValueError, AssertionError) as error:
             raise UserError(f"{source}: {error}") from error
+        self._check_numbers(source)
+
+    def _check_numbers(self, source: str) -> None:
+        for key in _leaf_keys(self):
+            value = functools.reduce(dict.__getitem__, key.split("."), self)
+            for number in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(number, int | float) and not -(2**63) <= number < 2**63:  # nor NaN
+                    raise UserError(f"{source}: {key} is {value!r}; give a finite number, of 64 bits")
 
     def _check_known(self, key: str, source: str) -> None:
         node: object = self
@@ -113,6 +150,24 @@ class CfgNode(_CfgNode):
         if isinstance(node, dict):
             example = next(_leaf_keys(node, f"{key}."))
             raise UserError(f"{source}: {key} is a section; give values to its keys, such as {example}")
+
+
+def _find_base(path: Path, base: str) -> Path:
+    file = path.parent / os.path.expanduser(base)
+    return file if file.is_file() else find_config(Path("configs", file.name), asked=file)
+
+
+def _inherited(base: Mapping[str, Any], content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A section in place of those that both have, filled from both; of other keys `content` decides."""
+    merged = dict(base)
+    for key, value in content.items():
+        if isinstance(value, dict) and key in merged:
+            if not isinstance(merged[key], dict):
+                raise UserError(f"{path}: Cannot inherit key '{key}' from base!")
+            merged[key] = _inherited(merged[key], value, path)
+        else:
+            merged[key] = value
+    return merged
 
 
 def _leaf_keys(node: dict, prefix: str = "") -> Iterator[str]:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from amsam.adapter import read_adapter
 from detectron2_sam.commands import predict
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.predict.inputs import find_inputs
@@ -24,12 +25,15 @@ from possam.data.coco_instance import coco_instance_spec
 from possam.data.mapper import SegmentationMapper
 from possam.data.segments import read_targets
 from possam.predictor import Predictor
+from sam_common.boxes.box_files import read_box_file
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import MAX_PIXELS, MAX_PIXELS_VARIABLE, read_image, write_segment_ids
-from sam_common.engine.checkpoint import frozen_sha256, trained_state
+from sam_common.data.vocabulary_file import parse_vocabulary
+from sam_common.engine.checkpoint import frozen_sha256, read_checkpoint, trained_state
 from sam_common.errors import UserError
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
+from sam_common.io.plain_pickle import read_plain_pickle
 from sam_common.structures import Category
 from tests.support.segments import read_segments
 
@@ -352,3 +356,18 @@ def test_yaml_that_builds_python_objects(tmp_path: Path, tag: str, inherited: bo
         build(config=tmp_path / ("child.yaml" if inherited else "evil.yaml"))
     one_line(error)
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("read", [read_box_file, read_plain_pickle, parse_vocabulary, read_adapter, read_checkpoint])
+def test_pipes_are_not_opened(read: Callable[[Path], Any], tmp_path: Path) -> None:
+    """Error, at once: a reader that opened one would wait for a writer for ever."""
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(UserError, match=r"a\.json is a named pipe"):
+        read(tmp_path / "a.json")
+
+
+def test_a_pipe_is_no_data_set(tmp_path: Path) -> None:
+    """Likewise, where the annotation should be."""
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(UserError, match="a named pipe"):
+        coco_instance_spec("x", json_file=tmp_path / "a.json", images=tmp_path).load()

@@ -30,6 +30,7 @@ from sam_common.data.images import read_class_indices, read_image, upright_size
 from sam_common.data.label_maps import files_by_stem
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
+from sam_common.io.files import refuse_special_file
 from sam_common.structures import Category, Vocabulary
 from sam_common.text import some
 
@@ -194,6 +195,7 @@ def _pictures(name: str, role: str, files: Mapping[str, str]) -> dict[str, str]:
 
 def _read_names(name: str, path: str, images: Mapping[str, str]) -> list[str]:
     """The names in a file of them, without extensions; each must be that of an image, once."""
+    refuse_special_file(path)
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -29,6 +29,7 @@ import torch
 
 from sam_common.boxes.boxes import Boxes, box_fault
 from sam_common.errors import UserError
+from sam_common.io.files import refuse_special_file
 from sam_common.masks.rle import checked_segmentation, segmentation_extent
 
 ImageId = int | str
@@ -189,6 +190,7 @@ def _read_json(path: str | os.PathLike) -> Any:
 
 
 def _read(path: str | os.PathLike) -> bytes:
+    refuse_special_file(path)
     try:
         content = Path(path).read_bytes()
     except OSError as error:

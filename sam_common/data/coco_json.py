@@ -14,6 +14,7 @@ from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 from sam_common.contracts import ImageRecord
 from sam_common.errors import UserError
+from sam_common.io.files import refuse_special_file
 from sam_common.structures import Category, Vocabulary
 
 _STUFF_SUFFIXES = ("merged", "other", "stuff")
@@ -156,6 +157,7 @@ def parse_annotation(
 
 def read_json(name: str, path: str) -> dict:
     """The content of the JSON of data set `name`; UserError where it cannot be read."""
+    refuse_special_file(path)
     try:
         return json.loads(Path(path).read_bytes())
     except FileNotFoundError:

@@ -18,6 +18,7 @@ from typing import Any
 
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
+from sam_common.io.files import refuse_special_file
 from sam_common.structures import Category, Vocabulary
 
 Words = str | os.PathLike | Sequence[str] | Vocabulary
@@ -91,6 +92,7 @@ def with_words(vocabulary: Vocabulary, words: Vocabulary, where: str) -> Vocabul
 
 
 def _read(path: Path) -> str:
+    refuse_special_file(path)
     try:
         return path.read_text(encoding="utf-8-sig")  # Windows likes to begin with a mark
     except UnicodeDecodeError as error:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from sam_common.errors import UserError
+from sam_common.io.files import refuse_special_file
 
 _MARK = object()
 _NUMBERS = {
@@ -116,6 +117,7 @@ def read_plain_pickle(path: str | os.PathLike) -> Any:
     Raises:
         UserError: the file cannot be read, is damaged, or holds anything else; the name or instruction is told.
     """
+    refuse_special_file(path)
     try:
         content = Path(path).read_bytes()
     except OSError as error:

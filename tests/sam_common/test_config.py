@@ -77,6 +77,15 @@ def test_yaml_that_builds_python_objects_is_refused(tmp_path: Path) -> None:
         ("_BASE_: 3", "_BASE_ must be the path"),
         ("_BASE_: [1]", "_BASE_ must be the path"),
         ("_BASE_: base.yaml\nSEED: {A: 1}", "Cannot inherit key 'SEED'"),
+        ("_BASE_: {a: b}", "_BASE_ must be the path"),
+        (f"_BASE_: [{', '.join(['base.yaml'] * 33)}]", "_BASE_ must be the path"),
+        ("SEED: 2020-01-01", "SEED"),
+        ("MODEL: &m\n  SAM: *m", "is not plain YAML"),
+        ("SEED: 1\nSEED: 2", "the key SEED stands twice"),
+        ("SEED: 99999999999999999999", "SEED is 99999999999999999999; give a finite number"),
+        ("SOLVER: {BASE_LR: .nan}", r"SOLVER\.BASE_LR is nan"),
+        ("SOLVER: {STEPS: [.inf]}", r"SOLVER\.STEPS"),
+        ("MODEL: {1: 2}", r"MODEL\.1"),
     ],
 )
 def test_what_is_no_configuration_is_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -106,6 +115,43 @@ def test_base_files_are_inherited(tmp_path: Path) -> None:
     cfg = get_cfg()
     cfg.merge_from_file(write(tmp_path / "child.yaml", "_BASE_: base.yaml\nSOLVER: {MAX_ITER: 9}"))
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR) == (9, 0.5)
+
+
+def test_a_date_is_the_name_of_a_folder(tmp_path: Path) -> None:
+    """Anybody may call a run by its day, in a file and on the command line."""
+    cfg = get_cfg()
+    cfg.merge_from_file(write(tmp_path / "a.yaml", "OUTPUT_DIR: 2026-11-30"))
+    assert cfg.OUTPUT_DIR == "2026-11-30"
+    cfg.merge_from_list(["OUTPUT_DIR", "2026-12-01"])
+    assert cfg.OUTPUT_DIR == "2026-12-01"
+
+
+def test_each_base_is_read_once(tmp_path: Path) -> None:
+    """Two to the power of 20 ways lead to the last file; what comes later wins, as along one way."""
+    for number in range(20):
+        write(tmp_path / f"{number}.yaml", f"_BASE_: [{number + 1}.yaml, {number + 1}.yaml]\nSEED: {number}")
+    write(tmp_path / "20.yaml", "SEED: 20\nVERSION: 7")
+    cfg = get_cfg()
+    cfg.merge_from_file(tmp_path / "0.yaml")
+    assert (cfg.SEED, cfg.VERSION) == (0, 7)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("nan", "SOLVER.BASE_LR"),
+        ("1e999", "SOLVER.BASE_LR"),
+        ("[" * 100_000, "SOLVER.BASE_LR"),
+        ("{[]: 1}", "SOLVER.BASE_LR"),
+        ("9" * 5000, "SOLVER.BASE_LR"),
+        ("9" * 400, "SOLVER.BASE_LR"),
+        ("a\0", "SOLVER.BASE_LR"),
+    ],
+)
+def test_overrides_that_mean_nothing(value: str, message: str) -> None:
+    """Error, in one line: no number, one without end, brackets without end, what no dictionary takes."""
+    with pytest.raises(UserError, match=message):
+        get_cfg().merge_from_list(["SOLVER.BASE_LR", value])
 
 
 def test_a_dumped_configuration_reads_back_equal(tmp_path: Path) -> None:

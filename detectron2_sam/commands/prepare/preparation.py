@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
-from sam_common.io.files import atomic_path
+from sam_common.io.files import atomic_path, refuse_special_file
 
 Item = TypeVar("Item")
 Content = TypeVar("Content")
@@ -101,6 +101,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         UserError: the file cannot be read, holds none, or one that leads to another folder.
     """
+    refuse_special_file(path)
     try:
         names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except FileNotFoundError:

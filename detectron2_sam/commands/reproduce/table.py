@@ -10,10 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sam_common.config import find_config
 from sam_common.errors import UserError
+from sam_common.io.plain_yaml import NotPlain, read_yaml
 
 FOLDER = "configs/tables"
 EMBEDDED = (
@@ -139,9 +138,9 @@ def read_table(name: str, more: Sequence[str] = ()) -> Table:
         name = f"{FOLDER}/{name}.yaml"
     file = find_config(name)
     try:
-        return _table(yaml.safe_load(file.read_text(encoding="utf-8")), name, more)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{name} cannot be read as plain YAML: {' '.join(str(error).split())}") from error
+        return _table(read_yaml(file), name, more)
+    except NotPlain as error:
+        raise UserError(f"{name} cannot be read as plain YAML: {error}") from error
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
 
