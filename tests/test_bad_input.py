@@ -28,11 +28,12 @@ from possam.predictor import Predictor
 from sam_common.boxes.box_files import read_box_file
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.images import MAX_PIXELS, MAX_PIXELS_VARIABLE, read_image, write_segment_ids
+from sam_common.data.images import read_image, write_segment_ids
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.engine.checkpoint import frozen_sha256, read_checkpoint, trained_state
 from sam_common.errors import UserError
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
+from sam_common.io.pictures import MAX_PIXELS, MAX_PIXELS_VARIABLE
 from sam_common.io.plain_pickle import read_plain_pickle
 from sam_common.structures import Category
 from tests.support.segments import read_segments

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ from sam_common.data.images import read_class_indices, read_image, read_segment_
 from sam_common.data.label_maps import label_maps_spec
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
+from sam_common.io.pictures import open_picture, upright_size
 from tests.support.segments import read_segments
 
 FUZZ = settings(
@@ -85,6 +87,7 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
     return bytes(content)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged blocks
 @FUZZ
 @given(data=st.data())
 def test_bytes_of_a_picture(data: st.DataObject, tmp_path: Path) -> None:
@@ -97,6 +100,28 @@ def test_bytes_of_a_picture(data: st.DataObject, tmp_path: Path) -> None:
         assert image.dtype == torch.uint8 and image.shape[0] == 3 and image.numel()
     refused(lambda: read_segment_ids(path))
     refused(lambda: read_class_indices(path))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged blocks
+@FUZZ
+@given(data=st.data())
+def test_exif_blocks(data: st.DataObject, tmp_path: Path) -> None:
+    """A sound picture with any EXIF block is read, by all that turn it, to one size."""
+    path = tmp_path / "a.png"
+    tags = st.sampled_from((0x0112, 0x010F, 0x011A, 0x8769, 0x8825, 0xA005))
+    value = st.integers(0, 9) | st.integers(0, 2**32 - 1)
+    entry = st.tuples(tags, st.integers(0, 14), st.sampled_from((0, 1, 2, 40)), value)
+    entries = data.draw(st.lists(entry, max_size=4))
+    directory = b"".join(struct.pack("<HHII", *values) for values in entries)
+    block = b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + data.draw(st.binary(max_size=40))
+    exif = data.draw(st.sampled_from((b"", b"Exif\0\0"))) + data.draw(st.just(block) | damaged(block))
+    Image.new("L", (30, 20)).save(path, data.draw(st.sampled_from(("PNG", "JPEG", "WEBP"))), exif=exif)
+    size = upright_size(path)
+    assert size in ((20, 30), (30, 20)) and read_image(path).shape[1:] == size
+    with open_picture(path) as (image, _):
+        grey = image.mode == "L"
+    if grey:  # WebP has colours
+        assert read_class_indices(path).shape == size
 
 
 def tree(folder: Path) -> dict[str, dict[str, Any]]:

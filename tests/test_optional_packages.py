@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = {"transformers", "ultralytics", "faster_coco_eval", "zlib_ng"}
+EXTRAS = {"transformers", "ultralytics", "faster_coco_eval", "zlib_ng", "pillow_heif"}
 PACKAGES = ("amsam", "plug", "possam", "sam_common")
 
 

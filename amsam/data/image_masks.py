@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from amsam.structures import MaskRecord
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.images import read_class_indices, read_image, upright_size
+from sam_common.data.images import read_class_indices, read_image
 from sam_common.data.label_maps import files_by_stem
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
 from sam_common.io.files import refuse_special_file
+from sam_common.io.pictures import open_picture, upright_size
 from sam_common.structures import Category, Vocabulary
 from sam_common.text import some
 
@@ -223,11 +223,8 @@ def _read_values(path: str, *, colours: bool) -> Tensor:
     Args:
         colours: of a palette picture that is black and white take 0 and 255, not the indices.
     """
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        mode = ""  # reading it will tell
+    with open_picture(path) as (image, _):
+        mode = image.mode
     if mode != "RGB" and not (mode == "P" and colours):
         return read_class_indices(path)
     shown = read_image(path)

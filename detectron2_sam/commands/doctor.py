@@ -46,6 +46,7 @@ OPTIONAL = {
     "transformers": "only detectors transformers:NAME need it: pip install 'transformers>=4.51'",
     "ultralytics": "only detectors ultralytics:FILE.pt need it; it is AGPL-3.0: pip install 'ultralytics>=8.3'",
     "faster_coco_eval": "computes mask AP faster: pip install 'faster-coco-eval>=1.6'",
+    "pillow_heif": "only .heic pictures need it: pip install pillow-heif",
     "zlib_ng": "reads panoptic PNGs faster: pip install 'zlib-ng>=0.5'",
     "panopticapi": "only comparing with the reference evaluation needs it: "
     "pip install git+https://github.com/cocodataset/panopticapi.git",

@@ -17,8 +17,8 @@ from plug.data import coco_amodal, cocoa
 from plug.data.annotations import CROWD, EMPTY_AMODAL, EMPTY_VISIBLE
 from sam_common.contracts import ImageRecord, Segmentation
 from sam_common.data.coco_json import parse_annotation, parse_categories
-from sam_common.data.images import upright_size
 from sam_common.errors import UserError
+from sam_common.io.pictures import upright_size
 from sam_common.masks.rle import as_rle, segmentation_extent
 
 REFUSED = "an entry that the reader refuses"

@@ -25,9 +25,8 @@ from plug.structures import AmodalRecord
 from sam_common.contracts import ImageRecord
 from sam_common.data.coco_json import R, field, missing, parse_images, read_json
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.images import upright_size
 from sam_common.errors import UserError
-from sam_common.io.inputs import IMAGE_SUFFIXES
+from sam_common.io.pictures import picture_suffixes, upright_size
 from sam_common.masks.rle import Segmentation, checked_segmentation, difference
 from sam_common.structures import Category, Vocabulary
 
@@ -114,7 +113,7 @@ def merge_files(name: str, files: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _image_of(name: str, stem: str, folder: Path) -> Path:
-    for suffix in sorted(IMAGE_SUFFIXES):
+    for suffix in sorted(picture_suffixes()):
         if (folder / f"{stem}{suffix}").is_file():
             return folder / f"{stem}{suffix}"
     raise UserError(missing(name, "image", str(folder / f"{stem}.jpg")))

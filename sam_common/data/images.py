@@ -7,55 +7,60 @@ A panoptic PNG is 8-bit RGB and stores the id of each pixel's segment as R + 256
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-import threading
-from collections.abc import Iterator
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from sam_common.contracts import ImageRecord, ModelInput
 from sam_common.errors import UserError
-from sam_common.io.files import atomic_path
+from sam_common.io.files import atomic_path, refuse_special_file
+from sam_common.io.pictures import max_pixels, one_line, open_picture, upright
 from sam_common.masks.png import decode_ids, encode_ids
+
+logger = logging.getLogger(__name__)
 
 MAX_SEGMENT_ID = 256**3 - 1
 
-_EXIF_ORIENTATION = 0x0112
-
-_PILLOWS_CAP = threading.Lock()
-
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow raises for damaged files
-
-MAX_PIXELS = 150_000_000
-"""Images with more pixels are refused before they are decoded: 12,000 × 12,000 still is read, at about 2 GB."""
-
-MAX_PIXELS_VARIABLE = "DETECTRON2_SAM_MAX_PIXELS"
-"""The environment variable that sets another cap."""
-
-
-def max_pixels() -> int:
-    """`$DETECTRON2_SAM_MAX_PIXELS`, or else `MAX_PIXELS`."""
-    text = os.environ.get(MAX_PIXELS_VARIABLE) or str(MAX_PIXELS)
-    if not text.isdecimal():
-        raise UserError(f"{MAX_PIXELS_VARIABLE} is {text!r}; give a number of pixels, such as {MAX_PIXELS}")
-    return int(text)
+_MAX_SAMPLE_VALUES = (281, 341)  # tags of TIFF
+_LOWER_BYTES = {  # Pillow's names for colours of 16 bits, of which it takes the upper bytes -> those by which the lower
+    f"{bands};16{order}": f"{bands};16{other}"
+    for bands in ("RGB", "RGBA", "RGBX")
+    for order, other in (("B", "L"), ("L", "B"), ("N", "B" if sys.byteorder == "little" else "L"))
+}
 
 
 def read_image(path: str | os.PathLike) -> Tensor:
-    """A picture as uint8 RGB [3, H, W], upright: an EXIF orientation is applied. Of 16 bits the upper eight are kept.
+    """A picture as uint8 RGB [3, H, W], upright: an EXIF orientation is applied; what is transparent is shown.
+
+    Of 16 bits the upper eight are kept. Where no pixel uses the highest bits, these are the upper eight of 14, 12, 10
+    or 8 bits, as most cameras and scanners have; a warning says so, once for each depth. A very dark picture that does
+    have 16 bits becomes brighter by it, four or more times.
 
     Raises:
-        UserError: the file is missing, truncated, no image, larger than `max_pixels()`, or has pixels of 32 bits,
-            whose range nothing tells.
+        UserError: the file is missing, truncated, no image, larger than `max_pixels()`, or has pixels of 32 bits that
+            don't fit in 16.
     """
-    with _open(path) as image:
-        return rgb_pixels(image, path)
+    with open_picture(path) as (image, orientation):
+        tiles, brightest = list(image.tile), _brightest(image)
+        pixels = _rgb(upright(image, path, orientation), path, brightest)
+    if not tiles or not all(_raw_mode(tile) in _LOWER_BYTES for tile in tiles):
+        return pixels
+    upper = int(pixels.max())  # Pillow has dropped the lower bytes
+    if max(upper, brightest >> 8) >= 0x40:
+        return pixels
+    with open_picture(path) as (image, orientation):
+        image.tile = [_of_lower_bytes(tile) for tile in tiles]
+        values = 256 * pixels.int() + _rgb(upright(image, path, orientation), path)
+    return (values >> (_bits_used(max(int(values.max()), brightest), path) - 8)).byte()
 
 
 def rgb_pixels(image: Image.Image, name: str | os.PathLike) -> Tensor:
@@ -64,13 +69,55 @@ def rgb_pixels(image: Image.Image, name: str | os.PathLike) -> Tensor:
     Raises:
         UserError: as `read_image`; it calls the picture `name`.
     """
-    _decode(image, name)
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("I", "F"):
-        raise UserError(f"{name} has pixels of 32 bits (mode {upright.mode}); save it with 8 bits")
-    if upright.mode.startswith("I;16"):  # Pillow's conversion would clip: all but the darkest pixels white
-        upright = Image.fromarray((np.array(upright) >> 8).astype(np.uint8))
-    return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
+    return _rgb(upright(image, name), name)
+
+
+def _rgb(image: Image.Image, name: str | os.PathLike, brightest: int = 0) -> Tensor:
+    with one_line(name):
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # Pillow's conversion would clip to 255
+            values = np.array(image)
+            least, most = values.min(), values.max()
+            if image.mode == "F" or least < 0 or most > 0xFFFF:
+                raise UserError(
+                    f"{name} has pixels of 32 bits (mode {image.mode}) from {least:g} to {most:g}, and nothing tells "
+                    "which of them is white; scale them to 0 … 255 and save it with 8 bits"
+                )
+            bits = _bits_used(max(int(most), brightest), name)
+            image = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+        if image.mode in ("P", "PA"):
+            image = image.convert("RGBA")  # at once to RGB, Pillow warns of palettes with transparency
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+_said: set[int] = set()
+
+
+def _bits_used(most: int, name: str | os.PathLike) -> int:
+    """The depth of a picture whose values end there, in a file of 16 bits: 8, 10, 12, 14 or 16."""
+    bits = next((bits for bits in (8, 10, 12, 14) if 0 < most < 1 << bits), 16)
+    if bits < 16 and bits not in _said:
+        _said.add(bits)
+        logger.warning("%s uses %d of its 16 bits and is scaled by them, as are others of that depth", name, bits)
+    return bits
+
+
+def _brightest(image: Image.Image) -> int:
+    """The greatest value that a TIFF says it can have; 0 where it does not, or names all of its 16 bits."""
+    tags = getattr(image, "tag_v2", {})
+    told = [value for tag in _MAX_SAMPLE_VALUES for value in np.atleast_1d(tags.get(tag, 0)).tolist()]
+    return max((value for value in told if isinstance(value, int) and 0 < value < 0xFFFF), default=0)
+
+
+def _raw_mode(tile: Any) -> str:
+    """How the pixels of one of Pillow's tiles (codec, extents, offset, arguments) lie in the file."""
+    arguments = tile[3]
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _of_lower_bytes(tile: Any) -> Any:
+    mode = _LOWER_BYTES[_raw_mode(tile)]
+    arguments = mode if isinstance(tile[3], str) else (mode, *tile[3][1:])
+    return getattr(tile, "_make", tuple)((*tile[:3], arguments))  # a plain tuple before Pillow 11
 
 
 def read_segment_ids(path: str | os.PathLike) -> Tensor:
@@ -79,11 +126,13 @@ def read_segment_ids(path: str | os.PathLike) -> Tensor:
     Raises:
         UserError: the file is missing, truncated, no image or not RGB.
     """
+    refuse_special_file(path)
     with contextlib.suppress(OSError):  # Pillow says what is wrong with it
         ids = decode_ids(Path(path).read_bytes(), max_pixels=max_pixels())
         if ids is not None:
             return torch.from_numpy(ids)
-    with _open(path) as image:
+    with open_picture(path) as (stored, _):
+        image = upright(stored, path, orientation=1)
         if image.mode != "RGB":
             raise UserError(f"{path}: a panoptic PNG is 8-bit RGB (id = R + 256 G + 65536 B), this one is {image.mode}")
         pixels = image.tobytes("raw", "RGBX")  # as Pillow keeps them: R, G, B and a byte that means nothing
@@ -98,25 +147,10 @@ def read_class_indices(path: str | os.PathLike) -> Tensor:
     Raises:
         UserError: the file is missing, truncated, no image, or has another kind of pixels.
     """
-    with _open(path) as image:
+    with open_picture(path) as (image, orientation):
         if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
             raise UserError(f"{path}: a label map has one channel of class indices, this one is {image.mode}")
-        return torch.from_numpy(np.array(ImageOps.exif_transpose(image)).astype(np.int64))
-
-
-def upright_size(path: str | os.PathLike) -> tuple[int, int]:
-    """(height, width) as `read_image` will give it, from the header.
-
-    Raises:
-        UserError: the file is missing or no image.
-    """
-    try:
-        with _without_pillows_cap(), Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-    except _BROKEN as error:
-        raise UserError(f"{path} cannot be read as an image: {' '.join(str(error).split())}") from error
-    return (width, height) if turned else (height, width)
+        return torch.from_numpy(np.array(upright(image, path, orientation)).astype(np.int64))
 
 
 def write_segment_ids(path: str | os.PathLike, ids: Tensor) -> None:
@@ -130,52 +164,6 @@ def write_segment_ids(path: str | os.PathLike, ids: Tensor) -> None:
         raise ValueError(f"segment ids must lie in 0..{MAX_SEGMENT_ID}, got {int(ids.min())}..{int(ids.max())}")
     with atomic_path(path) as temporary:
         temporary.write_bytes(encode_ids(ids.numpy()))
-
-
-def _open(path: str | os.PathLike) -> Image.Image:
-    """Opens and decodes, so that every way in which a file can be broken shows here."""
-    try:
-        with _without_pillows_cap():
-            image = Image.open(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such image file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder, not an image file; name the images in it") from None
-    except _BROKEN as error:
-        raise _broken(path, error) from error
-    _decode(image, path)
-    return image
-
-
-def _decode(image: Image.Image, name: str | os.PathLike) -> None:
-    width, height = image.size
-    if width * height > max_pixels():
-        raise UserError(
-            f"{name} has {width} × {height} = {width * height:,} pixels, more than the cap of {max_pixels():,}; "
-            f"make it smaller, or raise the cap with the environment variable {MAX_PIXELS_VARIABLE}"
-        )
-    try:
-        image.load()
-    except _BROKEN as error:
-        raise _broken(name, error) from error
-
-
-def _broken(name: str | os.PathLike, error: Exception) -> UserError:
-    return UserError(f"{name} cannot be read as an image, it may be truncated: {' '.join(str(error).split())}")
-
-
-@contextlib.contextmanager
-def _without_pillows_cap() -> Iterator[None]:
-    """Ours is stated and can be raised; Pillow's warns at half of its own and refuses without saying how to go on.
-
-    One thread at a time: Pillow's cap is one for all of them.
-    """
-    with _PILLOWS_CAP:
-        cap, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = cap
 
 
 def read_item(record: ImageRecord) -> ModelInput:

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
 from sam_common.contracts import SegmentationRecord
@@ -23,6 +22,7 @@ from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_class_indices
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
+from sam_common.io.pictures import upright_size
 from sam_common.structures import Vocabulary
 
 _THREADS = 8  # opening files waits for the disk
@@ -69,7 +69,7 @@ def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord
         if stem not in images:
             raise UserError(f"data set {name}: the label map {path} has no image {stem}.* in {files['images']}")
     with ThreadPoolExecutor(_THREADS) as pool:
-        sizes = list(pool.map(_size, labels.values()))
+        sizes = list(pool.map(upright_size, labels.values()))
     return [
         {
             "file_name": images[stem],
@@ -80,7 +80,7 @@ def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord
             "num_classes": num_classes,
             "ignore_label": ignore_label(num_classes),
         }
-        for (stem, path), (width, height) in zip(labels.items(), sizes, strict=True)
+        for (stem, path), (height, width) in zip(labels.items(), sizes, strict=True)
     ]
 
 
@@ -135,12 +135,3 @@ def _refuse(name: str, role: str) -> Any:
         raise UserError(f"data set {name}: the {role} folder {error.filename} cannot be listed: {error.strerror}")
 
     return refuse
-
-
-def _size(path: str) -> tuple[int, int]:
-    """(width, height) from the header."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as an image: {' '.join(str(error).split())}") from error

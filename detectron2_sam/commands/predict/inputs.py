@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sam_common.errors import UserError
-from sam_common.io.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Input
+from sam_common.io.inputs import VIDEO_SUFFIXES, Input
+from sam_common.io.pictures import picture_suffixes
 
 
 def find_inputs(
@@ -79,7 +80,7 @@ def _walk(folder: Path, recursive: bool, unreadable: list[str]) -> Iterator[Path
 
 
 def _is_wanted(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in picture_suffixes() | VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
 def _named(relative: dict[Path, Path]) -> list[Input]:

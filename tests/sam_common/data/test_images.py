@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from sam_common.data import images
 from sam_common.data.images import read_image, read_segment_ids, write_segment_ids
 from sam_common.errors import UserError
 
@@ -46,12 +48,71 @@ def test_grey_becomes_rgb(tmp_path):
 
 
 def test_sixteen_bits_keep_their_upper_eight(tmp_path):
-    """Derived by hand: 0x12ff is 0x12; a picture of 32 bits has no known range and is refused."""
+    """Derived by hand: 0x12ff is 0x12; of 32 bits those that fit in 16 are read, others have no known range."""
     Image.fromarray(np.array([[0, 0x12FF, 0xFFFF]], np.uint16)).save(tmp_path / "deep.png")
     assert read_image(tmp_path / "deep.png").tolist() == [[[0, 0x12, 0xFF]]] * 3
-    Image.fromarray(np.array([[0.5]], np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(UserError, match=r"float\.tif has pixels of 32 bits"):
-        read_image(tmp_path / "float.tif")
+    Image.fromarray(np.array([[0, 0x12FF, 0xFFFF]], np.int32)).save(tmp_path / "deep.tif")
+    assert torch.equal(read_image(tmp_path / "deep.tif"), read_image(tmp_path / "deep.png"))
+    for name, pixels in (("float", np.array([[0.5]], np.float32)), ("negative", np.array([[-1000, 3000]], np.int32))):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.tif")
+        with pytest.raises(UserError, match=rf"{name}\.tif has pixels of 32 bits"):
+            read_image(tmp_path / f"{name}.tif")
+
+
+EIGHT_BITS = np.array([[0, 1, 77], [128, 200, 255]], np.uint8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_fewer_than_sixteen_bits(tmp_path, bits, channels, suffix):
+    """Equality with the same picture in 8 bits, be it grey, coloured or with alpha; the lowest bits are any."""
+    deep = (EIGHT_BITS.astype(np.uint16) << (bits - 8)) | ((1 << (bits - 8)) - 1)
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), np.repeat(deep[..., None], channels, -1))
+    assert read_image(tmp_path / f"a.{suffix}").tolist() == [EIGHT_BITS.tolist()] * 3
+
+
+def test_a_dark_picture_whose_depth_is_told(tmp_path):
+    """Derived by hand: values end at 900, but the TIFF says they may reach 4095: 12 bits, not 10."""
+    pixels = Image.fromarray(np.array([[0, 900]], np.uint16))
+    pixels.save(tmp_path / "told.tif", tiffinfo={281: 4095})
+    pixels.save(tmp_path / "untold.tif")
+    assert read_image(tmp_path / "told.tif")[0].tolist() == [[0, 900 >> 4]]
+    assert read_image(tmp_path / "untold.tif")[0].tolist() == [[0, 900 >> 2]]
+
+
+def test_the_depth_is_said_once(tmp_path, caplog, monkeypatch):
+    """A folder of 12 bits is one line; a black picture, and one of all 16 bits, are none."""
+    monkeypatch.setattr(images, "_said", set())
+    for name, most in (("a", 4095), ("b", 3000), ("black", 0), ("bright", 65535)):
+        Image.fromarray(np.array([[0, most]], np.uint16)).save(tmp_path / f"{name}.png")
+        read_image(tmp_path / f"{name}.png")
+    assert [record.args for record in caplog.records] == [(tmp_path / "a.png", 12)]
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix", "expected"),
+    [
+        (Image.new("1", (1, 1), 1), "png", (255, 255, 255)),
+        (Image.new("LA", (1, 1), (99, 0)), "png", (99, 99, 99)),
+        (Image.new("RGBA", (1, 1), (10, 20, 30, 0)), "png", (10, 20, 30)),
+        (Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "tif", (255, 0, 0)),
+        (Image.new("YCbCr", (1, 1), (76, 85, 255)), "tif", (254, 0, 0)),
+    ],
+    ids=["black and white", "grey with alpha", "transparent", "CMYK", "YCbCr"],
+)
+def test_modes(tmp_path, image, suffix, expected):
+    """Derived by hand: what a viewer shows of each kind of pixel; of a transparent one the colour that it has."""
+    image.save(tmp_path / f"a.{suffix}")
+    assert read_image(tmp_path / f"a.{suffix}").flatten().tolist() == list(expected)
+
+
+def test_a_palette_with_transparency(tmp_path, recwarn):
+    """Its colours, and no warning of Pillow's."""
+    image = Image.new("P", (1, 1), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.save(tmp_path / "a.png", transparency=b"\xff\x00")
+    assert read_image(tmp_path / "a.png").flatten().tolist() == [10, 20, 30] and not recwarn
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
