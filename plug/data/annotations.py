@@ -8,21 +8,20 @@ disagree on them would train two models. Visible pixels outside the amodal mask 
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from plug.structures import AmodalAnnotation, AmodalRecord
 from sam_common.contracts import ImageRecord
-from sam_common.data.coco_json import Known, require_files
-from sam_common.masks.rle import Segmentation, decode_segmentation, segmentation_extent
-from sam_common.text import some
+from sam_common.data.coco_json import Known, Mask, read_mask, require_files
+from sam_common.data.remarks import Remarks
+from sam_common.errors import UserError
+from sam_common.masks.rle import decode_segmentation, difference
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +30,13 @@ XYWH = 1  # Detectron2's BoxMode.XYWH_ABS
 EMPTY_AMODAL = "an empty amodal mask"
 EMPTY_VISIBLE = "an empty visible mask"
 CROWD = "a crowd instead of an object"
+HIDDEN_WITHOUT_MASK = "an occlusion rate without a mask of what is seen or hidden"
+OTHER_RATE = "an occlusion rate that is not that of the masks"
+
+HIDDEN_KEYS = ("invisible_mask", "occluded_mask")
+RATE_KEYS = ("occlude_rate", "occluded_rate", "occlusion_rate")
+"""The names that tools have for the mask of the hidden part, and for its share of the whole, 0 to 1."""
+_RATE_SLACK = 0.1
 
 
 class AmodalAnnotations:
@@ -42,56 +48,103 @@ class AmodalAnnotations:
     """
 
     def __init__(self, source: str, images: Mapping[int | str, ImageRecord]) -> None:
-        self.source = source
+        self.source, self.remarks = source, Remarks(source)
         self.records: dict[int | str, AmodalRecord] = {
             key: {**image, "annotations": []} for key, image in images.items()
         }
-        self.left_out: dict[str, list[int | str]] = defaultdict(list)
 
-    def add(self, record: AmodalRecord, known: Known, amodal: Segmentation, visible: Segmentation, where: str) -> None:
-        """Adds one object to its record; one of whom nothing is seen, or nothing is there, is left out.
+    def add(self, record: AmodalRecord, known: Known, entry: dict, masks: tuple[Mask, Mask], place: int | str) -> None:
+        """Adds one object to its record.
 
         Args:
             known: its id and its category_id, an index.
-            amodal, visible: checked segmentations.
-
-        Raises:
-            UserError: a segmentation is damaged.
+            entry: what the file says of it.
+            masks: amodal and visible, of `read_masks`.
+            place: what finds it in the file.
         """
-        size = record["height"], record["width"]
-        (box, area), (visible_box, seen) = (segmentation_extent(mask, *size, where) for mask in (amodal, visible))
-        if not area or not seen:
-            self.leave_out(EMPTY_VISIBLE if area else EMPTY_AMODAL, known["id"])
-            return
+        amodal, visible = masks
+        if contradicts_rate(entry, amodal, visible):
+            self.remarks.add(f"{OTHER_RATE}, which count", place)
         record["annotations"].append(
             {
                 **known,
                 "iscrowd": 0,
-                "bbox": box,
+                "bbox": amodal.box,
                 "bbox_mode": XYWH,
-                "segmentation": amodal,
-                "area": area,
-                "visible_segmentation": visible,
-                "visible_bbox": visible_box,
+                "segmentation": amodal.segmentation,
+                "area": amodal.area,
+                "visible_segmentation": visible.segmentation,
+                "visible_bbox": visible.box,
             }
         )
 
-    def leave_out(self, reason: str, name: int | str) -> None:
+    def leave_out(self, reason: str, place: int | str) -> None:
         """Counts an annotation that is not used, by its id or what else finds it in the file."""
-        self.left_out[reason].append(name)
+        self.remarks.add(f"{reason}, left out", place)
 
     def finish(self, name: str) -> list[AmodalRecord]:
-        """The records of data set `name`; one warning says how many annotations were left out, why, and names the first
-        of them.
+        """The records of data set `name`; warnings count what was left out.
 
         Raises:
-            UserError: an image is missing.
+            UserError: an image is missing, or no object is left.
         """
         require_files(name, "images", [record["file_name"] for record in self.records.values()])
-        if self.left_out:
-            reasons = (f"{len(ids)} × {reason} ({some(ids, most=8)})" for reason, ids in self.left_out.items())
-            warn_once(f"{self.source}: annotations are left out: {'; '.join(reasons)}")
+        self.remarks.refuse_nothing(any(record["annotations"] for record in self.records.values()))
+        self.remarks.tell()
         return list(self.records.values())
+
+
+def read_masks(
+    entry: dict[str, Any], amodal_key: str, visible_key: str, record: ImageRecord, where: str, *, always: bool
+) -> tuple[Mask, Mask] | str:
+    """The amodal and the visible mask of an entry, or why it cannot be used.
+
+    Where the visible mask is missing it is the whole less the hidden part. Where that is missing too the object is seen
+    whole, unless an occlusion rate says otherwise.
+
+    Args:
+        always: the format has a visible mask for every object.
+
+    Raises:
+        UserError: a mask is damaged or of another size than the image, or the visible one is missing though `always`.
+    """
+
+    def read(key: str) -> Mask | None:
+        return read_mask(entry.get(key), record, f"{where}, {key}")
+
+    rates, amodal = _rates(entry, where), read(amodal_key)
+    if amodal is None:
+        return EMPTY_AMODAL
+    if entry.get(visible_key) is not None:
+        visible = read(visible_key)
+    elif hidden := next(filter(None, map(read, HIDDEN_KEYS)), None):
+        size = record["height"], record["width"]
+        seen = difference(amodal.segmentation, hidden.segmentation, *size, where)
+        visible = read_mask(seen, record, where)
+    elif any(rates):
+        return HIDDEN_WITHOUT_MASK
+    elif always and all(entry.get(key) is None for key in HIDDEN_KEYS):
+        raise UserError(
+            f"{where} has no {visible_key}, the mask of what is seen of it; "
+            f"where nothing hides the object, repeat its {amodal_key}"
+        )
+    else:
+        visible = amodal
+    return (amodal, visible) if visible else EMPTY_VISIBLE
+
+
+def contradicts_rate(entry: dict[str, Any], amodal: Mask, visible: Mask) -> bool:
+    """Whether an entry of `read_masks` says of its object that another share is hidden than the masks do."""
+    hidden = 1 - visible.area / amodal.area
+    return any(abs(rate - hidden) > _RATE_SLACK for rate in _rates(entry, ""))
+
+
+def _rates(entry: dict[str, Any], where: str) -> list[float]:
+    given = {key: entry[key] for key in RATE_KEYS if entry.get(key) is not None}
+    try:
+        return [float(rate) for rate in given.values()]
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{where}: {given} is no share from 0 to 1") from None
 
 
 def read_amodal(record: AmodalRecord) -> tuple[Tensor, Tensor]:
@@ -133,9 +186,3 @@ def group_instances(records: Sequence[AmodalRecord], size: int) -> list[AmodalRe
     if empty := sum(not record["annotations"] for record in records):
         logger.info("%d of %d training images show no object and are left out", empty, len(records))
     return groups
-
-
-@functools.cache
-def warn_once(message: str) -> None:
-    """Logs a warning; a data set is read more than once in a run."""
-    logger.warning(message)

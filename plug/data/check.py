@@ -14,12 +14,13 @@ from typing import Any
 from pycocotools import mask as codec
 
 from plug.data import coco_amodal, cocoa
-from plug.data.annotations import CROWD, EMPTY_AMODAL, EMPTY_VISIBLE
-from sam_common.contracts import ImageRecord, Segmentation
-from sam_common.data.coco_json import parse_annotation, parse_categories
+from plug.data.annotations import CROWD, OTHER_RATE, contradicts_rate, read_masks
+from sam_common.boxes.boxes import is_near
+from sam_common.contracts import ImageRecord
+from sam_common.data.coco_json import Mask, flag, parse_annotation, parse_categories
 from sam_common.errors import UserError
 from sam_common.io.pictures import upright_size
-from sam_common.masks.rle import as_rle, segmentation_extent
+from sam_common.masks.rle import as_rle
 
 REFUSED = "an entry that the reader refuses"
 OUTSIDE_AMODAL = "visible pixels outside the amodal mask"
@@ -32,8 +33,6 @@ IMAGE = "an image that is missing or of another size"
 
 _SLACK = 2.0
 """Pixels by which an edge may be off: tools count from the corners or the centres of pixels, and round."""
-_RELATIVE_SLACK = 0.05
-"""Of the side of a box, likewise."""
 
 Records = Mapping[int | str, ImageRecord]
 
@@ -61,9 +60,7 @@ class Finding:
         record: of its image: file_name, image_id, height, width.
         entry: what the file says of it.
         box_keys: the keys of `entry` under which there may be the boxes of the two masks.
-        amodal, visible: its masks, checked.
-        boxes: tight around them, [x, y, width, height].
-        areas: their numbers of pixels.
+        amodal, visible: its masks.
         common: the number of pixels in both.
     """
 
@@ -72,10 +69,8 @@ class Finding:
     record: ImageRecord
     entry: dict[str, Any]
     box_keys: tuple[str, ...]
-    amodal: Segmentation
-    visible: Segmentation
-    boxes: tuple[list[int], list[int]] = ([], [])
-    areas: tuple[int, int] = (0, 0)
+    amodal: Mask
+    visible: Mask
     common: int = 0
 
     @property
@@ -99,14 +94,7 @@ def find_objects(content: dict, source: str, records: Records, notes: Notes) -> 
     walk = _cocoa_objects if is_cocoa(content) else _coco_objects
     known: set[tuple[Any, ...]] = set()
     for found in walk(content, source, records, notes):
-        (box, area), (visible_box, seen) = (
-            segmentation_extent(mask, *found.size, found.name) for mask in (found.amodal, found.visible)
-        )
-        if not area or not seen:
-            notes.faults[EMPTY_VISIBLE if area else EMPTY_AMODAL].append(found.name)
-            continue
-        found.boxes, found.areas = (box, visible_box), (area, seen)
-        rles = [as_rle(mask, *found.size) for mask in (found.amodal, found.visible)]
+        rles = [as_rle(mask.segmentation, *found.size) for mask in (found.amodal, found.visible)]
         found.common = int(codec.area(codec.merge(rles, intersect=True)))
         for kind, detail in _faults_of(found):
             notes.faults[kind].append(f"{found.name}{detail}")
@@ -138,50 +126,52 @@ def _coco_objects(content: dict, source: str, records: Records, notes: Notes) ->
     for number, entry in enumerate(content["annotations"], start=1):
         try:
             _, record, known, where = parse_annotation(entry, number, source, ids, records, index_of)
-            amodal, visible = coco_amodal.read_masks(entry, schema, record, where)
+            crowd = flag(entry, "iscrowd", where, default=False)
+            masks = read_masks(entry, schema.amodal, schema.visible, record, where, always=schema.always)
         except UserError as error:
             notes.faults[REFUSED].append(str(error).removeprefix(f"{source}, "))
             continue
         name = str(known["id"])
-        if entry.get("iscrowd"):
+        if crowd:
             notes.passed[CROWD] += 1
-        elif visible is None:
-            notes.faults[coco_amodal.HIDDEN_WITHOUT_MASK].append(name)
+        elif isinstance(masks, str):
+            notes.faults[masks].append(name)
         else:
-            yield Finding(name, classes[known["category_id"]].name, record, entry, schema.boxes, amodal, visible)
+            yield Finding(name, classes[known["category_id"]].name, record, entry, schema.boxes, *masks)
 
 
 def _cocoa_objects(content: dict, source: str, records: Records, notes: Notes) -> Iterator[Finding]:
     for region, record, place, again in cocoa.parse_regions(content, source, records):
-        if region.get("isStuff"):
-            notes.passed[cocoa.STUFF] += 1
-            continue
-        if again:
-            notes.faults[cocoa.SECOND].append(place)
-            continue
+        where = f"{source}, {place}"
         try:
-            amodal, visible = cocoa.read_masks(region, record, f"{source}, {place}")
+            reason = cocoa.why_no_object(region, again, where)
+            masks = reason or read_masks(region, "segmentation", "visible_mask", record, where, always=False)
         except UserError as error:
             notes.faults[REFUSED].append(str(error).removeprefix(f"{source}, "))
             continue
-        if visible is None:
-            notes.faults[coco_amodal.HIDDEN_WITHOUT_MASK].append(place)
+        if masks in (CROWD, cocoa.STUFF):
+            notes.passed[reason] += 1
+        elif isinstance(masks, str):
+            notes.faults[masks].append(place)
         else:
-            yield Finding(place, cocoa.OBJECT[0].name, record, region, (), amodal, visible)
+            yield Finding(place, cocoa.OBJECT[0].name, record, region, (), *masks)
 
 
 def _faults_of(found: Finding) -> Iterator[tuple[str, str]]:
     """What is wrong with an object: the kind of fault, and what to say behind its name."""
     height, width = found.size
-    if found.areas[1] > found.common:
-        yield OUTSIDE_AMODAL, f" ({found.areas[1] - found.common} of {found.areas[1]})"
-    for polygon in found.amodal if isinstance(found.amodal, list) else ():
+    seen = found.visible.area
+    if seen > found.common:
+        yield OUTSIDE_AMODAL, f" ({seen - found.common} of {seen})"
+    if contradicts_rate(found.entry, found.amodal, found.visible):
+        yield OTHER_RATE, ""
+    for polygon in found.amodal.segmentation if isinstance(found.amodal.segmentation, list) else ():
         x, y = polygon[::2], polygon[1::2]
         if min(*x, *y) < -_SLACK or max(x) > width + _SLACK or max(y) > height + _SLACK:
             yield OUTSIDE_IMAGE, ""
             break
-    for key, tight in zip(found.box_keys, found.boxes, strict=False):
-        if key in found.entry and (kind := _box_fault(found.entry[key], tight, found.size)):
+    for key, mask in zip(found.box_keys, (found.amodal, found.visible), strict=False):
+        if key in found.entry and (kind := _box_fault(found.entry[key], mask.box, found.size)):
             yield kind, f" ({key})"
 
 
@@ -192,11 +182,7 @@ def _box_fault(box: Any, tight: list[int], size: tuple[int, int]) -> str:
     x, y, width, height = box
     if x < -_SLACK or y < -_SLACK or x + width > size[1] + _SLACK or y + height > size[0] + _SLACK:
         return BOX_OUTSIDE
-    slack = [max(_SLACK, _RELATIVE_SLACK * side) for side in tight[2:]] * 2
-    edges = (x, y, x + width, y + height)
-    tight_edges = (tight[0], tight[1], tight[0] + tight[2], tight[1] + tight[3])
-    off = any(abs(a - b) > least for a, b, least in zip(edges, tight_edges, slack, strict=True))
-    return OTHER_BOX if off else ""
+    return "" if is_near(box, tight) else OTHER_BOX
 
 
 def _is_number(value: Any) -> bool:

@@ -7,7 +7,7 @@ annotations tell the schema:
     KINS, update_*_2020.json            a_segm           i_segm
     KINS, instances_*.json              segmentation     inmodal_seg
     anyone's                            segmentation     visible_segmentation
-    COCOA-cls, *_with_classes.json      segmentation     visible_mask; where there is none, all of it
+    COCOA-cls, *_with_classes.json      segmentation     visible_mask; where there is none, all but invisible_mask
 
 KINS: Qi et al., "Amodal Instance Segmentation with KINS Dataset", CVPR 2019. COCOA-cls: Follmann et al., "Learning to
 See the Invisible", WACV 2019. Each mask is polygons or an RLE.
@@ -20,23 +20,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from plug.data.annotations import CROWD, AmodalAnnotations, warn_once
+from plug.data.annotations import CROWD, HIDDEN_KEYS, RATE_KEYS, AmodalAnnotations, read_masks
 from plug.structures import AmodalRecord
-from sam_common.contracts import ImageRecord
 from sam_common.data.coco_json import (
     field,
+    flag,
     load_categories,
     parse_annotations,
     parse_categories,
     parse_images,
     read_json,
+    tell_idle_classes,
 )
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
-from sam_common.masks.rle import Segmentation, checked_segmentation
-from sam_common.text import some
-
-HIDDEN_WITHOUT_MASK = "an occlude_rate without a visible_mask"
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Schema:
     Attributes:
         amodal, visible: of the two masks.
         boxes: of the boxes that a file may give of them, which no reader uses.
-        always: every annotation has a visible mask; else one without is of an object that nothing hides.
+        always: every annotation has a visible mask; see `annotations.read_masks`.
     """
 
     amodal: str
@@ -79,10 +76,10 @@ def coco_amodal_spec(name: str, *, json_file: str | os.PathLike, images: str | o
 def load_records(name: str, files: Mapping[str, str]) -> list[AmodalRecord]:
     """One record per image, in the order of `images`, as `plug.data.annotations` describes them.
 
-    What cannot be used is left out and counted in one warning; a class without objects is named in another.
+    What cannot be used is left out and counted in warnings; a class without objects is named in another.
 
     Raises:
-        UserError: a file is missing, or the JSON is not in one of the schemas or contradicts itself.
+        UserError: a file is missing, the JSON is not in one of the schemas or contradicts itself, or no object is left.
     """
     source = files["json"]
     content = read_json(name, source)
@@ -90,20 +87,19 @@ def load_records(name: str, files: Mapping[str, str]) -> list[AmodalRecord]:
     annotations = AmodalAnnotations(source, parse_images(content, source, files["images"]))
     schema = find_schema(content, source)
     index_of = {category.id: index for index, category in enumerate(vocabulary)}
-    used: set[int] = set()
     for entry, record, known, where in parse_annotations(content, source, annotations.records, index_of):
-        used.add(known["category_id"])
-        if entry.get("iscrowd"):
+        if flag(entry, "iscrowd", where, default=False):
             annotations.leave_out(CROWD, known["id"])
             continue
-        amodal, visible = read_masks(entry, schema, record, where)
-        if visible is None:
-            annotations.leave_out(HIDDEN_WITHOUT_MASK, known["id"])
+        masks = read_masks(entry, schema.amodal, schema.visible, record, where, always=schema.always)
+        if isinstance(masks, str):
+            annotations.leave_out(masks, known["id"])
         else:
-            annotations.add(record, known, amodal, visible, where)
-    if idle := [category.name for index, category in enumerate(vocabulary) if index not in used]:
-        warn_once(f"{source}: {len(idle)} classes have no object: {some(idle, most=8)}")
-    return annotations.finish(name)
+            annotations.add(record, known, entry, masks, known["id"])
+    records = annotations.finish(name)
+    used = {entry["category_id"] for record in records for entry in record["annotations"]}
+    tell_idle_classes(source, vocabulary, used)
+    return records
 
 
 def find_schema(content: dict, source: str) -> Schema:
@@ -116,29 +112,7 @@ def find_schema(content: dict, source: str) -> Schema:
     for schema in SCHEMAS:
         if schema.visible in keys:
             return schema
-    if keys and "occlude_rate" not in keys:
-        known = ", ".join(schema.visible for schema in SCHEMAS)
-        raise UserError(f"{source}: no annotation has a visible mask, by any of the keys {known}")
+    if keys and keys.isdisjoint((*HIDDEN_KEYS, *RATE_KEYS)):
+        known = ", ".join((*(schema.visible for schema in SCHEMAS), *HIDDEN_KEYS))
+        raise UserError(f"{source}: no annotation has a mask of what is seen or hidden, by any of the keys {known}")
     return _COCOA_CLS
-
-
-def read_masks(
-    entry: dict, schema: Schema, record: ImageRecord, where: str
-) -> tuple[Segmentation, Segmentation | None]:
-    """The checked amodal and visible masks of an annotation; None where it is occluded but says not where.
-
-    Raises:
-        UserError: a mask is missing, damaged, or of another size than the image.
-    """
-    size = record["height"], record["width"]
-    if schema.amodal not in entry:
-        raise UserError(f"{where} has no {schema.amodal}, the mask of the whole object")
-    amodal = checked_segmentation(entry[schema.amodal], *size, f"{where}, {schema.amodal}")
-    if schema.visible in entry:
-        return amodal, checked_segmentation(entry[schema.visible], *size, f"{where}, {schema.visible}")
-    if schema.always:
-        raise UserError(
-            f"{where} has no {schema.visible}, the mask of what is seen of it; "
-            f"where nothing hides the object, repeat its {schema.amodal}"
-        )
-    return amodal, None if entry.get("occlude_rate") else amodal

@@ -4,7 +4,7 @@ Either one JSON with `images` and `annotations`, an entry per image; or a folder
 beside `1.jpg`. An entry has `image_id` and `regions`; a region
 
     segmentation                   polygon [x1, y1, x2, y2, …] of the whole object
-    visible_mask, invisible_mask   RLE, where something covers it; one of them will do
+    visible_mask, invisible_mask   RLE, where something covers it; one of them is enough
     isStuff                        1: no object, a kind of ground; left out
     name, order, occlude_rate      free text; the depth order; the hidden share of its area
 
@@ -19,15 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from plug.data.annotations import CROWD, AmodalAnnotations
-from plug.data.coco_amodal import HIDDEN_WITHOUT_MASK
+from plug.data.annotations import CROWD, AmodalAnnotations, read_masks
 from plug.structures import AmodalRecord
-from sam_common.contracts import ImageRecord
-from sam_common.data.coco_json import R, field, missing, parse_images, read_json
+from sam_common.data.coco_json import R, field, flag, known_id, missing, parse_images, read_json
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
 from sam_common.io.pictures import picture_suffixes, upright_size
-from sam_common.masks.rle import Segmentation, checked_segmentation, difference
 from sam_common.structures import Category, Vocabulary
 
 OBJECT: Vocabulary = (Category("object", ("object",), True, 1),)
@@ -51,10 +48,10 @@ def cocoa_spec(name: str, *, json_file: str | os.PathLike, images: str | os.Path
 def load_records(name: str, files: Mapping[str, str]) -> list[AmodalRecord]:
     """One record per image, as `plug.data.annotations` describes them; their annotations are numbered from 1.
 
-    What cannot be used is left out and counted in one warning.
+    What cannot be used is left out and counted in warnings.
 
     Raises:
-        UserError: a file is missing, or the annotation is not in this format or contradicts itself.
+        UserError: a file is missing, the annotation is not in this format or contradicts itself, or no object is left.
     """
     source = files["json"]
     content = read_content(name, files)
@@ -62,17 +59,21 @@ def load_records(name: str, files: Mapping[str, str]) -> list[AmodalRecord]:
     for number, (region, record, place, again) in enumerate(
         parse_regions(content, source, annotations.records), start=1
     ):
-        reason = SECOND if again else STUFF if region.get("isStuff") else None
-        reason = CROWD if region.get("iscrowd") else reason
-        if reason is not None:
-            annotations.leave_out(reason, place)
-            continue
-        amodal, visible = read_masks(region, record, f"{source}, {place}")
-        if visible is None:
-            annotations.leave_out(HIDDEN_WITHOUT_MASK, place)
+        where = f"{source}, {place}"
+        reason = why_no_object(region, again, where)
+        masks = reason or read_masks(region, "segmentation", "visible_mask", record, where, always=False)
+        if isinstance(masks, str):
+            annotations.leave_out(masks, place)
         else:
-            annotations.add(record, {"id": number, "category_id": 0}, amodal, visible, f"{source}, {place}")
+            annotations.add(record, {"id": number, "category_id": 0}, region, masks, place)
     return annotations.finish(name)
+
+
+def why_no_object(region: dict, again: bool, where: str) -> str:
+    """Why a region of `parse_regions` is no object, or none of its own; "" where it is one."""
+    if flag(region, "iscrowd", where, default=False):
+        return CROWD
+    return SECOND if again else STUFF if flag(region, "isStuff", where, default=False) else ""
 
 
 def read_content(name: str, files: Mapping[str, str]) -> dict[str, Any]:
@@ -130,33 +131,10 @@ def parse_regions(content: dict, source: str, records: Mapping[int | str, R]) ->
     """
     seen: set[int | str] = set()
     for entry in field(content, "annotations", list, source):
-        image_id = field(entry, "image_id", (int, str), f"{source}, annotations")
-        if image_id not in records:
-            raise UserError(f"{source}, annotations: images has no entry with the id {image_id!r}")
+        image_id = known_id(entry, "image_id", records, f"{source}, annotations")
         for number, region in enumerate(field(entry, "regions", list, f"{source}, image {image_id!r}"), start=1):
             place = f"image {image_id!r} region {number}"
             if not isinstance(region, dict):
                 raise UserError(f"{source}, {place} is no mapping")
             yield region, records[image_id], place, image_id in seen
         seen.add(image_id)
-
-
-def read_masks(region: dict, record: ImageRecord, where: str) -> tuple[Segmentation, Segmentation | None]:
-    """The checked amodal and visible masks of a region; the visible one is None where it is hidden but says not where.
-
-    Raises:
-        UserError: a mask is missing, damaged, or of another size than the image.
-    """
-    size = record["height"], record["width"]
-    if "segmentation" not in region:
-        raise UserError(f"{where} has no segmentation, the outline of the whole object")
-    outline = region["segmentation"]
-    if isinstance(outline, list) and not (outline and isinstance(outline[0], list)):
-        outline = [outline]
-    amodal = checked_segmentation(outline, *size, f"{where}, segmentation")
-    if "visible_mask" in region:
-        return amodal, checked_segmentation(region["visible_mask"], *size, f"{where}, visible_mask")
-    if "invisible_mask" in region:
-        hidden = checked_segmentation(region["invisible_mask"], *size, f"{where}, invisible_mask")
-        return amodal, difference(amodal, hidden, *size, where)
-    return amodal, None if region.get("occlude_rate") else amodal

@@ -6,26 +6,39 @@ folder of images. Format: https://cocodataset.org/#format-data, "Object Detectio
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
+from pycocotools import mask as codec
+
+from sam_common.boxes.boxes import is_near
 from sam_common.contracts import Annotation, SegmentationRecord
 from sam_common.data.coco_json import (
-    field,
+    CROWD,
+    Known,
+    Mask,
+    flag,
     load_categories,
     parse_annotations,
     parse_categories,
     parse_images,
     read_json,
+    read_mask,
     require_files,
+    tell_idle_classes,
 )
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.errors import UserError
-from sam_common.masks.rle import checked_segmentation, segmentation_extent
+from sam_common.data.remarks import Remarks
+
+NO_MASK = "an annotation without a mask, left out (export masks or polygons; pycocotools would call its object missed)"
+NO_BOX = "an annotation without a bbox, which is taken from its mask"
+OTHER_BOX = "a bbox that is not that of its mask, from which it is taken (pycocotools would judge by the file's)"
+OTHER_AREA = "an area that is none, counted from the mask (pycocotools would judge the size by the file's)"
 
 _XYWH = 1  # Detectron2's BoxMode.XYWH_ABS
+_MOST = 1e9
 
 
 def coco_instance_spec(name: str, *, json_file: str | os.PathLike, images: str | os.PathLike) -> DatasetSpec:
@@ -43,40 +56,70 @@ def coco_instance_spec(name: str, *, json_file: str | os.PathLike, images: str |
 def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord]:
     """One record per image, in the order of `images`, as `DatasetSpec` describes them.
 
-    An image without annotations shows no instance of any class, so it stays. Every image must be there.
+    An image without annotations shows no instance of any class, so it stays. Every image must be there. Annotations
+    without a mask are left out and boxes that are wrong are taken from the mask; warnings count them.
 
     Raises:
-        UserError: a file is missing, or the JSON is not in this format or contradicts itself.
+        UserError: a file is missing, the JSON is not in this format or contradicts itself, or no instance is left.
     """
     source = files["json"]
     content = read_json(name, source)
-    index_of = {c.id: index for index, c in enumerate(parse_categories(content, source, all_things=True))}
+    vocabulary = parse_categories(content, source, all_things=True)
+    index_of = {category.id: index for index, category in enumerate(vocabulary)}
     images = parse_images(content, source, files["images"])
     records: dict[int | str, SegmentationRecord] = {key: {**image, "annotations": []} for key, image in images.items()}
+    remarks = Remarks(source)
     for entry, record, known, where in parse_annotations(content, source, records, index_of):
-        record["annotations"].append({**known, **_parse_annotation(entry, record, where)})
+        mask = read_mask(entry.get("segmentation"), record, where)
+        if mask is None:
+            remarks.add(NO_MASK, known["id"])
+        else:
+            record["annotations"].append(_annotation(entry, known, mask, where, remarks))
     require_files(name, "images", [record["file_name"] for record in records.values()])
+    annotations = [annotation for record in records.values() for annotation in record["annotations"]]
+    remarks.refuse_nothing(any(not annotation["iscrowd"] for annotation in annotations))
+    remarks.tell()
+    tell_idle_classes(source, vocabulary, {annotation["category_id"] for annotation in annotations})
     return list(records.values())
 
 
-def _parse_annotation(entry: dict, record: SegmentationRecord, where: str) -> Annotation:
-    if "segmentation" not in entry:
-        raise UserError(f"{where} has no segmentation; a box alone is nothing to learn a mask from")
-    size = record["height"], record["width"]
-    segmentation = checked_segmentation(entry["segmentation"], *size, where)
-    if "area" not in entry:
-        entry = entry | {"area": segmentation_extent(segmentation, *size, where)[1]}
+def _annotation(entry: dict, known: Known, mask: Mask, where: str, remarks: Remarks) -> Annotation:
+    if crowd := flag(entry, "iscrowd", where, default=False):
+        remarks.add(CROWD, known["id"])
+    box: Any = entry.get("bbox")
+    area: Any = entry.get("area")
+    if not box:
+        remarks.add(NO_BOX, known["id"])
+    elif not _is_box_of(box, mask.box):
+        remarks.add(OTHER_BOX, known["id"])
+        box = None
+    if area is not None and not (_is_number(area) and area > 0):
+        remarks.add(OTHER_AREA, known["id"])
+        area = None
     return {
-        "bbox": _parse_box(entry, where),
+        **known,
+        "bbox": box or mask.box,
         "bbox_mode": _XYWH,
-        "iscrowd": int(bool(entry.get("iscrowd", 0))),
-        "segmentation": segmentation,
-        "area": field(entry, "area", (int, float), where),
+        "iscrowd": int(crowd),
+        "segmentation": mask.segmentation,
+        "area": mask.area if area is None else area,
     }
 
 
-def _parse_box(entry: dict, where: str) -> list[float]:
-    box = field(entry, "bbox", list, where)
-    if len(box) != 4 or not all(isinstance(value, int | float) and math.isfinite(value) for value in box):
-        raise UserError(f"{where}: bbox is {box!r}, it must be [x, y, width, height] in pixels")
-    return box
+def _is_box_of(box: Any, tight: list[int]) -> bool:
+    """Whether a file's box [x, y, width, height] may be that of the mask whose own is `tight`.
+
+    Not where it overlaps with it by less than half, or fits it better when read as corners [x0, y0, x1, y1].
+    """
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) <= 0:
+        return False
+    x, y, right, bottom = box
+    return is_near(box, tight) or _iou(box, tight) >= max(0.5, _iou([x, y, right - x, bottom - y], tight))
+
+
+def _iou(box: list[float], other: list[int]) -> float:
+    return float(codec.iou([box], [other], [0])[0, 0]) if min(box[2:]) > 0 else 0.0
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -_MOST <= value <= _MOST

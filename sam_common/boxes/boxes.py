@@ -136,6 +136,17 @@ def xywh(box: Sequence[float]) -> list[float]:
     return [x0, y0, x1 - x0, y1 - y0]
 
 
+def is_near(box: Sequence[float], true: Sequence[float]) -> bool:
+    """Whether no edge of a box is off those of the true one by more than 2 pixels or 5 % of its side; both XYWH.
+
+    Tools count from the corners or the centres of pixels, and round.
+    """
+    (x, y, width, height), (left, top, wide, high) = box, true
+    across = max(abs(x - left), abs(x + width - left - wide))
+    down = max(abs(y - top), abs(y + height - top - high))
+    return across <= max(2.0, 0.05 * wide) and down <= max(2.0, 0.05 * high)
+
+
 def jitter_boxes(boxes: Tensor, amount: float, generator: Generator, image_size: tuple[int, int]) -> Tensor:
     """Boxes [N, 4] whose every edge moved by up to `amount` of the box's own width or height, kept inside the image.
 

@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
-from sam_common.contracts import ImageRecord
+from sam_common.contracts import ImageRecord, Segmentation
+from sam_common.data.remarks import log_once
 from sam_common.errors import UserError
 from sam_common.io.files import refuse_special_file
+from sam_common.masks.rle import checked_segmentation, segmentation_extent
 from sam_common.structures import Category, Vocabulary
+from sam_common.text import some
+
+CROWD = "a crowd, no target and ignored in evaluation (iscrowd 0 marks an object, whatever its parts)"
 
 _STUFF_SUFFIXES = ("merged", "other", "stuff")
+_FLAGS = {"0": False, "false": False, "1": True, "true": True}
 
 
 def words_from_name(name: str, is_thing: bool) -> tuple[str, ...]:
@@ -39,6 +47,9 @@ def words_from_name(name: str, is_thing: bool) -> tuple[str, ...]:
 def parse_categories(content: dict, source: str, *, all_things: bool = False) -> Vocabulary:
     """The classes of `categories`, in its order.
 
+    A category that is the supercategory of others and that no annotation uses is no class, and a warning names it:
+    Roboflow writes one before the classes.
+
     Args:
         all_things: the format knows no stuff, so `isthing` is not asked for.
 
@@ -46,24 +57,58 @@ def parse_categories(content: dict, source: str, *, all_things: bool = False) ->
         UserError: there are none, one lacks something, or two share an id or a name.
     """
     categories: list[Category] = []
+    roots = _roots(content, source)
     for entry in field(content, "categories", list, source):
+        if any(entry is root for root in roots):
+            continue
         name = field(entry, "name", str, f"{source}, categories").strip()
         where = f"{source}, category {name!r}"
-        is_thing = all_things or bool(field(entry, "isthing", int, where))
+        is_thing = all_things or flag(entry, "isthing", where)
         words = words_from_name(name, is_thing)
         if "synonyms" in entry:
             words = tuple(dict.fromkeys(str(word).strip() for word in field(entry, "synonyms", list, where)))
             _check_text("".join(words), f"{where}: 'synonyms'")
         if not words or "" in words:
             raise UserError(f"{where}: a class needs at least one word, in name or in synonyms, and none may be empty")
-        categories.append(Category(name, words, is_thing, field(entry, "id", int, where)))
+        categories.append(Category(name, words, is_thing, number(entry, "id", where)))
     if not categories:
         raise UserError(f"{source}: categories is empty")
     for what in ("id", "name"):
         (value, count), *_ = Counter(getattr(category, what) for category in categories).most_common(1)
         if count > 1:
-            raise UserError(f"{source}: {count} categories have the {what} {value!r}")
+            remedy = f"give each {'an id' if what == 'id' else 'a name'} of its own, or keep one of them"
+            raise UserError(f"{source}: {count} categories have the {what} {value!r}; {remedy}")
     return tuple(categories)
+
+
+def _roots(content: dict, source: str) -> list[dict]:
+    """The entries of `categories` that only hold others together."""
+    entries = [entry for entry in field(content, "categories", list, source) if isinstance(entry, dict)]
+
+    def is_parent(entry: dict) -> bool:
+        return any(other is not entry and other.get("supercategory") == entry.get("name") for other in entries)
+
+    parents = {str(entry.get("supercategory")) for entry in entries}  # few names pass, so few entries are compared
+    found = [entry for entry in entries if str(entry.get("name")) in parents and is_parent(entry)]
+    used = _used_categories(content) if found else set()
+    roots = [entry for entry in found if used and _whole(entry.get("id")) not in used]
+    if roots:
+        names = some(entry["name"] for entry in roots)
+        log_once(f"{source}: {len(roots)} × a supercategory that no annotation uses, left out of the classes: {names}")
+    return roots
+
+
+def _used_categories(content: dict) -> set[int | None]:
+    annotations = content.get("annotations")
+    entries = [entry for entry in annotations if isinstance(entry, dict)] if isinstance(annotations, list) else []
+    segments = [segment for entry in entries for segment in entry.get("segments_info") or ()]
+    return {_whole(entry.get("category_id")) for entry in (*entries, *segments) if isinstance(entry, dict)} - {None}
+
+
+def tell_idle_classes(source: str, vocabulary: Vocabulary, used: AbstractSet[int]) -> None:
+    """Warns of the classes of which a file has no annotation; `used` are the indices of the others."""
+    if idle := [category.name for index, category in enumerate(vocabulary) if index not in used]:
+        log_once(f"{source}: {len(idle)} × a class without an annotation: {some(idle, most=8)}")
 
 
 def load_categories(name: str, path: str, *, all_things: bool = False) -> Vocabulary:
@@ -79,7 +124,7 @@ def parse_images(content: dict, source: str, folder: str) -> dict[int | str, Ima
     """
     records: dict[int | str, ImageRecord] = {}
     for entry in field(content, "images", list, source):
-        image_id = field(entry, "id", (int, str), f"{source}, images")
+        image_id = _identifier(entry, "id", f"{source}, images")
         where = f"{source}, image {image_id!r}"
         if image_id in records:
             raise UserError(f"{source}: two entries of images have the id {image_id!r}")
@@ -118,19 +163,19 @@ def parse_annotations(
 ) -> Iterator[Parsed[R]]:
     """The entries of `annotations`, one for each instance; see `parse_annotation`."""
     ids: set[int | str] = set()
-    for number, entry in enumerate(field(content, "annotations", list, source), start=1):
-        yield parse_annotation(entry, number, source, ids, records, index_of)
+    for place, entry in enumerate(field(content, "annotations", list, source), start=1):
+        yield parse_annotation(entry, place, source, ids, records, index_of)
 
 
 def parse_annotation(
     entry: Any,
-    number: int,
+    place: int,
     source: str,
     ids: set[int | str],
     records: Mapping[int | str, R],
     index_of: Mapping[int, int],
 ) -> Parsed[R]:
-    """Entry `number` of `annotations`, from 1.
+    """Entry `place` of `annotations`, from 1.
 
     Args:
         ids: of the entries before it; its own is added.
@@ -140,15 +185,15 @@ def parse_annotation(
     Raises:
         UserError: an entry before it has its id, or it is of no image or of no class of the file.
     """
-    image_id = field(entry, "image_id", (int, str), f"{source}, annotations")
-    annotation_id = field({"id": number} | entry, "id", (int, str), f"{source}, annotations")
+    field(entry, "image_id", object, f"{source}, annotations")
+    unnamed = entry.get("id") is None
+    annotation_id = place if unnamed else _identifier(entry, "id", f"{source}, annotations")
     where = f"{source}, annotation {annotation_id!r}"
     if annotation_id in ids:
-        raise UserError(f"{where}: two have this id")
+        raise UserError(f"{where}: two have this id; give each its own, or leave out all ids")
     ids.add(annotation_id)
-    if image_id not in records:
-        raise UserError(f"{where}: images has no entry with the id {image_id!r}")
-    category_id = field(entry, "category_id", int, where)
+    image_id = known_id(entry, "image_id", records, where)
+    category_id = number(entry, "category_id", where)
     if category_id not in index_of:
         raise UserError(f"{where}: its category_id {category_id} is not in categories")
     known: Known = {"id": annotation_id, "category_id": index_of[category_id]}
@@ -177,6 +222,76 @@ def field(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> An
     return entry[key]
 
 
+def number(entry: Any, key: str, where: str) -> int:
+    """entry[key] as a whole number, be it written 64, 64.0 or "64"."""
+    value = field(entry, key, object, where)
+    whole = _whole(value)
+    if whole is None:
+        raise UserError(f"{where}: {key!r} is {value!r}, it must be a whole number")
+    return whole
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,15}(\.0+)?\s*", value):
+        return int(float(value))
+    if type(value) is int or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    return None
+
+
+def flag(entry: Any, key: str, where: str, default: bool | None = None) -> bool:
+    """entry[key] as a flag, be it written 1, true, 1.0, "1" or "true"; `default` where it is missing or null."""
+    value = entry.get(key) if default is not None else field(entry, key, object, where)
+    if value is None and default is not None:
+        return default
+    text = str(value).strip().lower().removesuffix(".0")
+    if text not in _FLAGS:
+        raise UserError(f"{where}: {key!r} is {value!r}, it must be 0 or 1")
+    return _FLAGS[text]
+
+
+def _identifier(entry: Any, key: str, where: str) -> int | str:
+    value = field(entry, key, object, where)
+    return field(entry, key, str, where) if isinstance(value, str) else number(entry, key, where)
+
+
+def known_id(entry: Any, key: str, records: Mapping[int | str, Any], where: str) -> int | str:
+    """The id of an image that entry[key] names: where it is none as it stands, 7 and "7" are the same.
+
+    Raises:
+        UserError: no image has that id.
+    """
+    given = _identifier(entry, key, where)
+    other = _whole(given) if isinstance(given, str) else str(given)
+    if given in records:
+        return given
+    if other is not None and other in records:
+        return other
+    raise UserError(f"{where}: images has no entry with the id {given!r}")
+
+
+class Mask(NamedTuple):
+    """A checked segmentation that has a pixel: its tight box [x, y, width, height] and its number of pixels."""
+
+    segmentation: Segmentation
+    box: list[int]
+    area: int
+
+
+def read_mask(value: Any, record: ImageRecord, where: str) -> Mask | None:
+    """A segmentation as JSON gave it; None where it is none: null, [], two corners, no run lengths, or no pixel.
+
+    Raises:
+        UserError: it is damaged, or of another size than the image.
+    """
+    if not value or (isinstance(value, dict) and not value.get("counts", True)):
+        return None
+    size = record["height"], record["width"]
+    segmentation = checked_segmentation(value, *size, where)
+    mask = Mask(segmentation, *segmentation_extent(segmentation, *size, where))
+    return mask if mask.area else None
+
+
 def _check_text(text: str, where: str) -> None:
     """JSON can hold what no file name, no terminal and no tokenizer takes: control characters, half characters."""
     if any(character < " " or "\ud800" <= character <= "\udfff" for character in text):
@@ -184,7 +299,7 @@ def _check_text(text: str, where: str) -> None:
 
 
 def _side(entry: dict, key: str, where: str) -> int:
-    side = field(entry, key, int, where)
+    side = number(entry, key, where)
     if side < 1:
         raise UserError(f"{where}: {key} is {side}, an image has at least one pixel")
     return side

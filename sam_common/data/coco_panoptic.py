@@ -6,6 +6,7 @@ a folder of images; a folder of PNGs. Format: https://cocodataset.org/#format-da
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -16,16 +17,22 @@ from torch import Tensor
 
 from sam_common.contracts import SegmentationRecord, SegmentInfo
 from sam_common.data.coco_json import (
+    CROWD,
     field,
     file_in,
+    flag,
+    known_id,
     load_categories,
+    number,
     parse_categories,
     parse_images,
     read_json,
     require_files,
+    tell_idle_classes,
 )
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import MAX_SEGMENT_ID, read_segment_ids
+from sam_common.data.remarks import Remarks, log_once
 from sam_common.errors import UserError
 from sam_common.masks.rle import run_starts
 from sam_common.text import some
@@ -47,22 +54,22 @@ def coco_panoptic_spec(
 def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord]:
     """One record per annotated image, in the order of `annotations`, as `DatasetSpec` describes them.
 
-    Images without an annotation are passed by. Every image and PNG must be there; what is in them is checked when
-    it is read.
+    Images without an annotation are skipped. Every image and PNG must be there; what is in them is checked when it is
+    read.
 
     Raises:
-        UserError: a file is missing, or the JSON is not in this format or contradicts itself.
+        UserError: a file is missing, the JSON is not in this format or contradicts itself, or all of it are crowds.
     """
     source = files["json"]
     content = read_json(name, source)
-    index_of = {category.id: index for index, category in enumerate(parse_categories(content, source))}
+    vocabulary = parse_categories(content, source)
+    index_of = {category.id: index for index, category in enumerate(vocabulary)}
     images = parse_images(content, source, files["images"])
     records: dict[int | str, SegmentationRecord] = {}
+    remarks, used = Remarks(source), set()
     for annotation in field(content, "annotations", list, source):
-        image_id = field(annotation, "image_id", (int, str), f"{source}, annotations")
+        image_id = known_id(annotation, "image_id", images, f"{source}, annotations")
         where = f"{source}, the annotation of image {image_id!r}"
-        if image_id not in images:
-            raise UserError(f"{where}: images has no entry with this id")
         if image_id in records:
             raise UserError(f"{where}: there are two")
         records[image_id] = {
@@ -70,10 +77,17 @@ def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord
             "pan_seg_file_name": file_in(files["panoptic"], annotation, where),
             "segments_info": _parse_segments(annotation, index_of, where),
         }
-    if not records:
-        raise UserError(f"{source}: annotations is empty, there is nothing to train or test on")
+        for segment in records[image_id]["segments_info"]:
+            used.add(segment["category_id"])
+            if segment["iscrowd"]:
+                remarks.add(CROWD, f"{segment['id']} of image {image_id!r}")
+    remarks.refuse_nothing(any(not s["iscrowd"] for record in records.values() for s in record["segments_info"]))
     require_files(name, "images", [record["file_name"] for record in records.values()])
     require_files(name, "panoptic", [record["pan_seg_file_name"] for record in records.values()])
+    remarks.tell()
+    tell_idle_classes(source, vocabulary, used)
+    if skipped := len(images) - len(records):
+        log_once(f"{source}: {skipped} of {len(images)} images have no annotation and are skipped", logging.INFO)
     return list(records.values())
 
 
@@ -140,8 +154,8 @@ def index_segments(ids: Tensor, listed: Tensor) -> tuple[Tensor, Tensor]:
 def _parse_segments(annotation: dict, index_of: dict[int, int], where: str) -> list[SegmentInfo]:
     segments: dict[int, SegmentInfo] = {}
     for entry in field(annotation, "segments_info", list, where):
-        segment_id = field(entry, "id", int, where)
-        category_id = field(entry, "category_id", int, where)
+        segment_id = number(entry, "id", where)
+        category_id = number(entry, "category_id", where)
         if not 0 < segment_id <= MAX_SEGMENT_ID:
             raise UserError(f"{where}: segment id {segment_id} is outside 1..{MAX_SEGMENT_ID} (0 is void)")
         if segment_id in segments:
@@ -151,7 +165,7 @@ def _parse_segments(annotation: dict, index_of: dict[int, int], where: str) -> l
         segments[segment_id] = {
             "id": segment_id,
             "category_id": index_of[category_id],
-            "iscrowd": int(bool(entry.get("iscrowd", 0))),
+            "iscrowd": int(flag(entry, "iscrowd", where, default=False)),
             "area": field({"area": 0} | entry, "area", (int, float), where),
         }
     return list(segments.values())

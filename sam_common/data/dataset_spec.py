@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sam_common.data.remarks import log_once
 from sam_common.structures import Vocabulary
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,8 +52,7 @@ class DatasetSpec:
     source: Source | None = None
 
 
-@functools.cache
 def warn_of_count(name: str, found: int, total: int) -> None:
     """Says, once however often a data set is read, that it has another number of images than in the papers."""
     if found != total:
-        logger.warning("data set %s: %d images, the paper's has %d: this split is not the paper's", name, found, total)
+        log_once(f"data set {name}: {found} images, the paper's has {total}: this split is not the paper's")

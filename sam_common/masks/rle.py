@@ -11,6 +11,7 @@ long edges, so what comes from a file is checked, and decoded, here.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,8 +94,9 @@ def run_starts(*maps: np.ndarray) -> np.ndarray:
 def checked_segmentation(value: Any, height: int, width: int, where: str) -> Segmentation:
     """A segmentation as JSON gave it, in one of the two forms of `Segmentation`.
 
-    Polygons of less than three points cover no pixel and are left out; COCO has some. Uncompressed run lengths are
-    compressed. Runs of no pixels, which tools that split long runs write, join their neighbours.
+    Polygons of less than three points cover no pixel and are left out; COCO has some. One polygon may stand without
+    the list around it, [x1, y1, x2, …], or as points [[x1, y1], [x2, y2], …]. Uncompressed run lengths are compressed.
+    Runs of no pixels, which tools that split long runs write, join their neighbours.
 
     Raises:
         UserError: it is something else, of another size than the image, or damaged; or its polygons' edges are too long
@@ -104,6 +106,10 @@ def checked_segmentation(value: Any, height: int, width: int, where: str) -> Seg
     if pixels > _MOST_PIXELS:
         raise UserError(f"{where}: its image is said to be {width} × {height}, more than {_MOST_PIXELS:,} pixels")
     if isinstance(value, list):
+        if value and not isinstance(value[0], list):
+            value = [value]
+        elif len(value) > 2 and all(isinstance(point, list) and len(point) == 2 for point in value):
+            value = [[*itertools.chain(*value)]]
         return _checked_polygons(value, height, width, where)
     if not isinstance(value, dict) or not {"size", "counts"} <= value.keys():
         raise UserError(f"{where}: segmentation must be a list of polygons, or an RLE with size and counts")

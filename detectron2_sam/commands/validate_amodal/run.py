@@ -46,11 +46,11 @@ class Statistics:
 
     def add(self, found: Finding) -> None:
         """Counts one object."""
-        (area, seen), hidden = found.areas, found.areas[0] - found.common
+        area, hidden = found.amodal.area, found.amodal.area - found.common
         sums = self.classes.setdefault(found.category, [0, 0, 0, 0])
         self.classes[found.category] = [a + b for a, b in zip(sums, (1, hidden > 0, area, hidden), strict=True)]
         self.shares[math.ceil(4 * hidden / area)] += 1
-        self.signed += area > seen
+        self.signed += area > found.visible.area
         lost = beyond_crop(found)
         self.beyond += lost
         self.cut += lost > 0
@@ -59,11 +59,11 @@ class Statistics:
 
 def beyond_crop(found: Finding) -> int:
     """Pixels of the amodal mask outside the window of twice the visible box, clipped to the image."""
-    (x, y, width, height), (left, top, wide, high) = found.boxes[1], found.boxes[0]
+    (x, y, width, height), (left, top, wide, high) = found.visible.box, found.amodal.box
     window = magnified_window(torch.tensor([x, y, x + width, y + height]), found.size)
     if window[0] <= left and window[1] <= top and left + wide <= window[2] and top + high <= window[3]:
         return 0
-    return int(cut_off(decode_segmentation(found.amodal, *found.size, found.name), window))
+    return int(cut_off(decode_segmentation(found.amodal.segmentation, *found.size, found.name), window))
 
 
 def report(statistics: Statistics, notes: Notes, images: int) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from amsam.data.image_masks import read_labels
 from amsam.data.sets import datasets
-from sam_common.data.dataset_spec import warn_of_count
+from sam_common.data.remarks import log_once
 
 
 def tree(root: Path, images: str, masks: str, stems: list[str], *, suffix: str = "", mode: str = "L") -> None:
@@ -34,7 +34,7 @@ def ids(root: Path, name: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _warn_again() -> None:
-    warn_of_count.cache_clear()
+    log_once.cache_clear()
 
 
 @pytest.mark.parametrize("nested", [False, True])

@@ -11,11 +11,23 @@ from typing import Any
 import pytest
 import torch
 
-from plug.data import annotations as amodal_records
-from plug.data.annotations import boxes_of, read_amodal
+from plug.data import coco_amodal as schemas
+from plug.data.annotations import (
+    CROWD,
+    EMPTY_AMODAL,
+    EMPTY_VISIBLE,
+    HIDDEN_KEYS,
+    HIDDEN_WITHOUT_MASK,
+    OTHER_RATE,
+    RATE_KEYS,
+    boxes_of,
+    read_amodal,
+)
+from plug.data.check import Notes, find_objects
 from plug.data.coco_amodal import coco_amodal_spec
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.remarks import log_once
 from sam_common.errors import UserError
 from sam_common.masks.rle import encode_mask
 from sam_common.structures import Category
@@ -28,7 +40,7 @@ EMPTY = {"size": [trees.HEIGHT, trees.WIDTH], "counts": [trees.HEIGHT * trees.WI
 @pytest.fixture(autouse=True)
 def _warn_again() -> None:
     """Each test sees its own warnings, though files of one name were warned of before."""
-    amodal_records.warn_once.cache_clear()
+    log_once.cache_clear()
 
 
 def spec_of(folder: Path, content: dict[str, Any]) -> DatasetSpec:
@@ -74,24 +86,29 @@ def test_official_trees(kins: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"inmodal_seg": EMPTY}, "1 × an empty visible mask (11)"),
-        ({"segmentation": [[1, 1, 5, 4]]}, "1 × an empty amodal mask (11)"),
-        ({"segmentation": []}, "1 × an empty amodal mask (11)"),
-        ({"iscrowd": 1}, "1 × a crowd instead of an object (11)"),
+        ({"inmodal_seg": EMPTY}, EMPTY_VISIBLE),
+        ({"segmentation": [[1, 1, 5, 4]]}, EMPTY_AMODAL),
+        ({"segmentation": []}, EMPTY_AMODAL),
+        ({"segmentation": None}, EMPTY_AMODAL),
+        ({"segmentation": {"size": [6, 8], "counts": ""}}, EMPTY_AMODAL),
+        ({"iscrowd": 1}, CROWD),
+        ({"iscrowd": "true"}, CROWD),
     ],
 )
 def test_left_out(change: dict[str, Any], reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Edge case: an empty visible mask, a polygon of two points, no polygon, a crowd: left out, counted, named; once
-    for a file that is read twice."""
+    for a file that is read twice. Where nothing is left, the same is the error."""
     content = trees.content("kins")
     content["annotations"][0] |= change
     spec = spec_of(tmp_path, content)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             assert [entry["id"] for entry in spec.load()[0]["annotations"]] == [12]
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}/a.json: annotations are left out: {reason}"
-    ]
+    assert caplog.messages[0] == f"{tmp_path}/a.json: 1 × {reason}, left out: 11"
+    assert len(caplog.messages) == 2 and "car" in caplog.messages[1]  # the class that has no object now
+    content["annotations"][1] |= change
+    with pytest.raises(UserError, match=f"2 × {reason}, left out: 11, 12"):
+        spec_of(tmp_path, content).load()
 
 
 def test_hidden_somewhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -99,7 +116,44 @@ def test_hidden_somewhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     content = trees.content("cocoa_cls")
     content["annotations"][0].pop("visible_mask")
     assert [entry["id"] for entry in spec_of(tmp_path, content).load()[0]["annotations"]] == [12]
-    assert "1 × an occlude_rate without a visible_mask (11)" in caplog.text
+    assert f"1 × {HIDDEN_WITHOUT_MASK}, left out: 11" in caplog.text
+
+
+@pytest.mark.parametrize("key", HIDDEN_KEYS)
+@pytest.mark.parametrize("schema", ["cocoa_cls", "own"])
+def test_the_hidden_part(schema: str, key: str, tmp_path: Path) -> None:
+    """Derived by hand: what is seen is the whole less its hidden part, whichever tool's key names that; a null visible
+    mask is none; and so for the walk that looks for faults."""
+    content = trees.content(schema)
+    sound = spec_of(tmp_path, content).load()
+    for index, entry in enumerate(content["annotations"]):
+        entry |= {schemas.SCHEMAS[-1 if schema == "cocoa_cls" else -2].visible: None}
+        entry[key] = encode_mask(trees.AMODAL[index] & ~trees.VISIBLE[index])
+    (record,) = spec_of(tmp_path, content).load()
+    assert [mask.tolist() for mask in read_amodal(record)] == [mask.tolist() for mask in read_amodal(sound[0])]
+    notes = Notes()
+    found = list(find_objects(content, "a.json", {5: record}, notes))
+    assert [(f.amodal.area, f.visible.area, f.common) for f in found] == [(12, 6, 6), (12, 12, 12)] and not notes.faults
+
+
+@pytest.mark.parametrize("key", RATE_KEYS)
+def test_a_rate_that_contradicts_the_masks(key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The masks count, and a warning names the object; 0.5 is what is hidden of the first, 0 of the second."""
+    content = trees.content("cocoa_cls")
+    for entry in content["annotations"]:
+        entry["occlude_rate"] = None
+    content["annotations"][0][key] = "0.5"
+    sound = spec_of(tmp_path, content).load()
+    assert not caplog.text
+    content["annotations"][0][key] = 0
+    assert spec_of(tmp_path, content).load() == sound
+    assert f"1 × {OTHER_RATE}, which count: 11" in caplog.text
+    notes = Notes()
+    assert len(list(find_objects(content, "a.json", {5: sound[0]}, notes))) == 2
+    assert notes.faults == {OTHER_RATE: ["11"]}
+    content["annotations"][0][key] = "half"
+    with pytest.raises(UserError, match="annotation 11.*half"):
+        spec_of(tmp_path, content | {"annotations": [content["annotations"][0] | {"visible_mask": None}]}).load()
 
 
 def test_visible_outside_the_amodal_mask(tmp_path: Path) -> None:
@@ -122,9 +176,12 @@ def test_boxes_of_the_file(box: Any, tmp_path: Path) -> None:
 
 
 def test_images_without_objects_stay(tmp_path: Path) -> None:
-    """Edge case: they are tested on, with no box."""
-    content = trees.content("kins") | {"annotations": []}
-    assert [record["annotations"] for record in spec_of(tmp_path, content).load()] == [[]]
+    """Edge case: they are tested on, with no box; but not where no image has an object."""
+    content = trees.content("kins")
+    content["images"].append(content["images"][0] | {"id": 6})
+    assert [len(record["annotations"]) for record in spec_of(tmp_path, content).load()] == [2, 0]
+    with pytest.raises(UserError, match="nothing is left to train or test on"):
+        spec_of(tmp_path, content | {"annotations": []}).load()
 
 
 def test_classes_without_objects(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -132,7 +189,7 @@ def test_classes_without_objects(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     content = trees.content("kins")
     content["categories"].append({"id": 6, "name": "person-sitting"})
     assert len(spec_of(tmp_path, content).load_vocabulary()) == 3 and spec_of(tmp_path, content).load()
-    assert "1 classes have no object: person-sitting" in caplog.text
+    assert "1 × a class without an annotation: person-sitting" in caplog.text
 
 
 def without(key: str, place: int = 0) -> dict[str, Any]:
@@ -151,7 +208,6 @@ def with_change(**change: Any) -> dict[str, Any]:
     ("content", "message"),
     [
         (without("inmodal_seg"), r"annotation 11 has no inmodal_seg, the mask of what is seen of it; where nothing"),
-        (without("segmentation"), r"annotation 11 has no segmentation, the mask of the whole object"),
         (without("category_id"), r"annotation 11: 'category_id' is missing"),
         (with_change(category_id=5), r"annotation 11: its category_id 5 is not in categories"),
         (with_change(image_id=6), r"annotation 11: images has no entry with the id 6"),
@@ -175,7 +231,7 @@ def test_no_visible_mask_anywhere(tmp_path: Path) -> None:
     content = trees.content("own")
     for entry in content["annotations"]:
         entry.pop("visible_segmentation")
-    with pytest.raises(UserError, match="no annotation has a visible mask, by any of the keys i_segm, inmodal_seg, "):
+    with pytest.raises(UserError, match="no annotation has a mask of .* by any of the keys i_segm, inmodal_seg, "):
         spec_of(tmp_path, content).load()
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from plug.data import annotations as amodal_records
-from plug.data.annotations import read_amodal
-from plug.data.cocoa import OBJECT, cocoa_spec
+from plug.data.annotations import HIDDEN_WITHOUT_MASK, read_amodal
+from plug.data.cocoa import OBJECT, STUFF, cocoa_spec
 from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.remarks import log_once
 from sam_common.errors import UserError
 from sam_common.masks.rle import segmentation_extent
 from tests.support import amodal_trees as trees
@@ -20,7 +20,7 @@ from tests.support import amodal_trees as trees
 
 @pytest.fixture(autouse=True)
 def _warn_again() -> None:
-    amodal_records.warn_once.cache_clear()
+    log_once.cache_clear()
 
 
 def spec_of(folder: Path, content: Any, **options: Any) -> DatasetSpec:
@@ -38,9 +38,7 @@ def test_by_hand(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole, seen = read_amodal(record)
     assert torch.equal(whole, trees.AMODAL[[1, 0]]) and torch.equal(seen, trees.VISIBLE[[1, 0]])
     assert [(entry["id"], entry["category_id"]) for entry in record["annotations"]] == [(1, 0), (3, 0)]
-    assert caplog.messages == [
-        f"{tmp_path}/a.json: annotations are left out: 1 × stuff, not an object (image 5 region 2)"
-    ]
+    assert caplog.messages == [f"{tmp_path}/a.json: 1 × {STUFF}, left out: image 5 region 2"]
 
 
 def test_what_is_seen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -52,10 +50,20 @@ def test_what_is_seen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert torch.equal(read_amodal(spec_of(tmp_path, content).load()[0])[1], trees.VISIBLE[[1, 0]])
     car.pop("invisible_mask")
     assert [entry["id"] for entry in spec_of(tmp_path, content).load()[0]["annotations"]] == [1]
-    assert "1 × an occlude_rate without a visible_mask (image 5 region 3)" in caplog.text
+    assert f"1 × {HIDDEN_WITHOUT_MASK}, left out: image 5 region 3" in caplog.text
     car["occlude_rate"] = 0
     whole, seen = read_amodal(spec_of(tmp_path, content).load()[0])
     assert torch.equal(seen[1], whole[1])
+
+
+def test_flags_and_ids_as_other_tools_write_them(tmp_path: Path) -> None:
+    """Equality: an id as text and isStuff as text or bool read as the numbers do: "0" is no stuff."""
+    sound = spec_of(tmp_path, trees.cocoa_content()).load()
+    content = trees.cocoa_content()
+    content["annotations"][0]["image_id"] = "5"
+    for region, flag in zip(content["annotations"][0]["regions"], ("0", "true", False), strict=True):
+        region["isStuff"] = flag
+    assert spec_of(tmp_path, content).load() == sound
 
 
 def test_a_second_annotation_of_an_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -122,7 +130,7 @@ def test_real_images(samples: Path, caplog: pytest.LogCaptureFixture) -> None:
     records = spec.load()
     assert [record["image_id"] for record in records] == [188819, 343254, 6608, 328805, 200752]
     assert [len(record["annotations"]) for record in records] == [2, 11, 18, 10, 6]
-    assert "1 × stuff, not an object (image 6608 region 4)" in caplog.text
+    assert caplog.messages == [f"{samples}/cocoa: 1 × {STUFF}, left out: image 6608 region 4"]
     for record in records:
         regions = json_of(record)["regions"]
         whole, seen = read_amodal(record)

@@ -85,10 +85,9 @@ def test_crops_reach_every_corner_and_drop_what_they_lose(tree):
 
 def test_image_without_segments(tree):
     """Edge case: an annotation that is void everywhere trains on no target."""
-    tree.content["annotations"][0]["segments_info"] = []
     write_segment_ids(tree.folder / "panoptic" / "one.png", torch.zeros(8, 12, dtype=torch.int32))
     spec = tree.spec()
-    segments = _mapper(spec, flip=True)(spec.load()[0], 1)["segments"]
+    segments = _mapper(spec, flip=True)(spec.load()[0] | {"segments_info": []}, 1)["segments"]
     assert len(segments) == 0 and segments.gt_masks.shape == (0, 8, 12) and segments.gt_classes.dtype == torch.int64
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sam_common.data.coco_json import words_from_name
+from sam_common.data.coco_json import CROWD, words_from_name
 from sam_common.data.coco_panoptic import coco_panoptic_spec, index_segments, read_ground_truth
 from sam_common.data.images import write_segment_ids
 from sam_common.errors import UserError
@@ -86,8 +86,10 @@ BROKEN = {
     "empty synonym": (lambda c: _first(c, "categories").update(synonyms=["sky", ""]), "none may be empty"),
     "image id twice": (lambda c: c["images"].append(c["images"][0]), "two entries of images have the id 5"),
     "annotated twice": (lambda c: c["annotations"].append(c["annotations"][0]), "image 5: there are two"),
-    "unknown image": (lambda c: _first(c, "annotations").update(image_id=6), "image 6: images has no entry"),
-    "no annotation": (lambda c: c.update(annotations=[]), "annotations is empty"),
+    "unknown image": (lambda c: _first(c, "annotations").update(image_id=6), "images has no entry with the id 6"),
+    "no annotation": (lambda c: c.update(annotations=[]), "nothing is left to train or test on"),
+    "no segment": (lambda c: _first(c, "annotations").update(segments_info=[]), "nothing is left to train or test on"),
+    "no flag": (lambda c: _first(c, "categories").update(isthing="yes"), "'isthing' is 'yes', it must be 0 or 1"),
     "not a list": (lambda c: c.update(annotations={}), "'annotations' is of the wrong type, dict"),
     "no height": (lambda c: _first(c, "images").pop("height"), "image 5: 'height' is missing"),
     "leaves the folder": (lambda c: _first(c, "annotations").update(file_name="../a.png"), "must be a path inside"),
@@ -147,10 +149,37 @@ def test_missing_image_folder(tree):
         tree.spec().load()
 
 
-def test_images_without_annotation_are_passed_by(tree):
-    """Edge case: a partly annotated data set is usable; its other images need not even be there."""
+def test_images_without_annotation_are_skipped(tree, caplog):
+    """Edge case: a partly annotated data set is usable; its other images need not even be there, and are counted."""
     tree.content["images"].append({"id": 6, "file_name": "six.jpg", "height": 1, "width": 1})
-    assert [record["image_id"] for record in tree.spec().load()] == [5]
+    with caplog.at_level("INFO"):
+        assert [record["image_id"] for record in tree.spec().load()] == [5]
+    assert "1 of 2 images" in caplog.text
+
+
+def test_flags_numbers_and_ids_as_other_tools_write_them(tree):
+    """Equality: "0" is stuff and no crowd; ids may be texts or floats."""
+    spec = tree.spec()
+    sound, vocabulary = spec.load(), spec.load_vocabulary()
+    sky, cat = tree.content["categories"]
+    sky |= {"isthing": "0", "id": "9"}
+    cat |= {"isthing": True, "id": 3.0}
+    annotation = _first(tree.content, "annotations")
+    annotation["image_id"] = "5"
+    for segment, crowd in zip(annotation["segments_info"], ("1", None, "false"), strict=True):
+        segment |= {"iscrowd": crowd, "id": str(segment["id"]), "category_id": float(segment["category_id"])}
+    assert spec.load_vocabulary() == tree.spec().load_vocabulary() == vocabulary and spec.load() == sound
+
+
+def test_crowds_and_idle_classes_are_counted(tree, caplog):
+    """Warnings name the crowd's segment and the class without one; an annotation of crowds only is refused."""
+    tree.content["categories"].append({"id": 4, "name": "zebra", "isthing": 1})
+    assert len(tree.spec().load()) == 1
+    assert f"1 × {CROWD}: 256 of image 5" in caplog.text and "without an annotation: zebra" in caplog.text
+    for segment in _first(tree.content, "annotations")["segments_info"]:
+        segment["iscrowd"] = 1
+    with pytest.raises(UserError, match="nothing is left .*3 × a crowd"):
+        tree.spec().load()
 
 
 def _changed(tree, change) -> dict:

@@ -94,7 +94,8 @@ def test_polygons_as_pycocotools() -> None:
     [
         ("polygon", "must be a list of polygons, or an RLE"),
         ({"counts": "1"}, "must be a list of polygons, or an RLE"),
-        ([1, 2, 3, 4, 5, 6], "a polygon is a list"),
+        ([1, 2, 3, 4, 5], "a polygon is a list"),
+        ([[1, 2, 3], [4, 5, 6], [7, 8, 9]], "a polygon is a list"),
         ([[1, 2, 3, 4, 5]], "a polygon is a list"),
         ([[1, 2, 3, 4, 5, "6"]], "the coordinate '6'"),
         ([[1, 2, 3, 4, 5, float("nan")]], "the coordinate nan"),

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from sam_common.data import catalog
-from sam_common.data.dataset_spec import warn_of_count
 from sam_common.data.label_maps import read_label_map
+from sam_common.data.remarks import log_once
 
 Script = Callable[..., int]
 
@@ -224,7 +224,7 @@ def test_another_number_of_images_is_warned_of(voc: Path, run_script: Script, ca
     """Whoever evaluates on a part of a split reads it in the log, by name."""
     run_script("pascal_voc", "--root", str(voc))
     catalog.register_builtin(voc)
-    warn_of_count.cache_clear()  # it warns once in a process
+    log_once.cache_clear()  # it warns once in a process
     catalog.get("openvocab_pascal20_sem_seg_val").load()
     assert "data set openvocab_pascal20_sem_seg_val: 1 images, the paper's has 1449" in caplog.text
 
