@@ -53,6 +53,11 @@ def some(names: Iterable[object], most: int = 3, *, between: str = ", ") -> str:
     return between.join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
+def first_line(error: Exception) -> str:
+    """Of what an exception says, or its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """ " (did you mean …?)" with the known name that is most like a wrong one; "" where none is like it."""
     found = difflib.get_close_matches(name, known, n=1)

@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from sam_common.contracts import Batch, Mapper, ModelInput, Record
 from sam_common.errors import UserError
+from sam_common.signals import SIGNALS
+from sam_common.text import first_line
 
 
 class BatchLoader:
@@ -146,6 +148,22 @@ class LevelBatches:
             yield batch
 
 
+def mapped(mapper: Mapper, record: Record, seed: int) -> ModelInput:
+    """What a mapper makes of a record.
+
+    Raises:
+        UserError: whatever else the mapper raises, with the name of the picture: a damaged file makes codecs fail in
+            ways of their own.
+    """
+    try:
+        return mapper(record, seed)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise UserError(f"{record['file_name']} cannot be used: {kind}: {first_line(error)}") from error
+
+
 class MappedRecords(Dataset):
     """(iteration, index) -> model input, or the UserError that it met.
 
@@ -164,7 +182,7 @@ class MappedRecords(Dataset):
         start, end = self.ends[index : index + 2].tolist()
         record = json.loads(self.bytes[start:end].numpy().tobytes())
         try:
-            return self.mapper(record, item_seed(self.seed, iteration, record["image_id"]))
+            return mapped(self.mapper, record, item_seed(self.seed, iteration, record["image_id"]))
         except UserError as error:
             return error
 
@@ -194,7 +212,7 @@ def _leave_signals_to_the_parent(worker: int) -> None:
 
     They end when it shuts the loader down, or when they find that it is gone.
     """
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 
 

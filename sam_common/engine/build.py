@@ -36,14 +36,15 @@ logger = logging.getLogger(__name__)
 def check_output_dir(cfg: CfgNode, *, resume: bool, eval_only: bool) -> None:
     """Raises UserError where a new training would write into a folder that holds something.
 
-    What a run leaves that ended before its first iteration is nothing to lose: the corrected command may go there.
+    What a run leaves that ended before its first iteration is nothing to lose: the corrected command may go there. Nor
+    do hidden files count, such as its lock.
     """
     output = Path(cfg.OUTPUT_DIR)
     if resume or eval_only or not output.is_dir():
         return
     metrics = output / "metrics.json"
     began = metrics.is_file() and metrics.stat().st_size > 0
-    first = ["config.yaml", "log.txt*"] + (["metrics.json", "events.out.tfevents*"] if not began else [])
+    first = [".*", "config.yaml", "log.txt*"] + (["metrics.json", "events.out.tfevents*"] if not began else [])
     if {*output.iterdir()} - {path for pattern in first for path in output.glob(pattern)}:
         raise UserError(f"OUTPUT_DIR {output} is not empty; go on with --resume, or choose another OUTPUT_DIR")
 

@@ -12,6 +12,7 @@ from torch import nn
 from sam_common.config import UNTRAINED, CfgNode
 from sam_common.contracts import as_model
 from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.loader import mapped
 from sam_common.engine.build_data import method_of_spec, test_set
 from sam_common.engine.evaluation import evaluate
 from sam_common.engine.optimizer import trainable_parameters
@@ -66,7 +67,7 @@ def build_validation(
     if spec is None:
         return None
     records, mapper = test_set(cfg, spec)
-    batches = [[mapper(record, 0)] for record in records]
+    batches = [[mapped(mapper, record, 0)] for record in records]
     folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
     evaluators = Evaluators(spec.name, make_evaluators(spec, folder, None))
 

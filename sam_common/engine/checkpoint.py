@@ -2,7 +2,7 @@
 
     model            trainable parameters, persistent buffers outside frozen modules, extra state
     frozen_sha256    first name of each frozen part -> SHA-256 of the weights it was trained beside
-    optimizer, scaler, iteration (of the last step done, from 0), seed, skipped, skipped_in_a_row, metrics
+    optimizer, scaler, seed, and of `Progress`: iteration, skipped, skipped_in_a_row, metrics, losses
     config, config_file   the full configuration as YAML text, and the file it came from
 
 Random numbers need no entry: every iteration draws from generators keyed by (seed, iteration, rank or image).
@@ -12,19 +12,21 @@ Files hold tensors, containers, numbers and text only, and are read with `weight
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path, write_text
 from sam_common.io.tensor_files import TORCH, check_state, format_of, read_torch
 from sam_common.io.weights import misfits, state_sha256
-from sam_common.text import some
+from sam_common.text import first_line, some
 
 LAST = "last_checkpoint"
 """Name of the text file that holds the name of the newest checkpoint of its folder, as Detectron2 writes it."""
@@ -83,24 +85,81 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:  # torch writes checksums but does not compare them
             damaged = archive.testzip()
     except Exception as error:  # damaged bytes fail in any way
-        raise UserError(f"{path} is not a checkpoint, or was cut off: {_first_line(error)}") from error
+        raise UserError(f"{path} is not a checkpoint, or was cut off: {first_line(error)}") from error
     if damaged:
         raise UserError(f"{path} is damaged: the checksum of {damaged} is wrong")
     content = read_torch(path)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise UserError(f"{path} is not a checkpoint of this project: it has no entry 'model'")
     check_state(content["model"], str(path), extra=True)
+    for name, is_sound in _ENTRIES.items():
+        if name in content and not is_sound(content[name]):
+            raise UserError(f"{path} is damaged: its entry {name!r} cannot be {repr(content[name])[:40]}")
     return content
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(number, float | int) for number in value.values())
+
+
+def _are_losses(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_are_numbers, value))
+
+
+def _are_metrics(value: Any) -> bool:
+    if not value:
+        return value == {}
+    kinds = {"iteration": int, "metric": str, "value": float | int}
+    if not isinstance(value, dict) or not isinstance(best := value.get("best"), dict) or best.keys() != kinds.keys():
+        return False
+    return _are_numbers(value.get("last")) and all(isinstance(best[key], kind) for key, kind in kinds.items())
+
+
+def _has_moments(state: Any, parameter: Tensor) -> bool:
+    """Whether it can be AdamW's state of a parameter."""
+    if not isinstance(state, dict) or not isinstance(state.get("step"), Tensor | float | int):
+        return False
+    return all(getattr(state.get(name), "shape", None) == parameter.shape for name in _MOMENTS)
+
+
+_OF_A_RUN: dict[str, Callable[[Any], bool]] = {
+    "iteration": _is_count,
+    "seed": _is_count,
+    "skipped": _is_count,
+    "skipped_in_a_row": _is_count,
+    "metrics": _are_metrics,
+    "optimizer": _is_dict,
+    "scaler": _is_dict,
+}
+"""Entry that a run needs to go on -> whether it is what it should be."""
+
+_ONLY_WEIGHTS = "give it as MODEL.WEIGHTS without --resume, with another OUTPUT_DIR"
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
+
+_ENTRIES = {**_OF_A_RUN, "losses": _are_losses, "frozen_sha256": _is_dict, "hooks": _is_dict}
 
 
 def last_checkpoint(directory: Path) -> Path | None:
-    """The newest checkpoint of a run, or None where the run has not written one."""
+    """The newest checkpoint of a run, or None where the run has not written one.
+
+    Raises:
+        UserError: `last_checkpoint` does not hold the name of a file.
+    """
     pointer = directory / LAST
-    return directory / pointer.read_text().strip() if pointer.is_file() else None
+    if not pointer.is_file():
+        return None
+    name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+    if name != Path(name).name or not name.isprintable() or not (directory / name).is_file():
+        raise UserError(f"{pointer} names no checkpoint that is there: write the name of one into it, or delete it")
+    return directory / name
 
 
 def load_trained(model: nn.Module, content: dict[str, Any], source: str, *, frozen: dict[str, str]) -> None:
@@ -148,6 +207,24 @@ class Checkpointer:
         self.scaler = scaler
         self.origin = {"config": config, "config_file": config_file}
         self.frozen = frozen_sha256(model)
+        self._trained = trained_state(model).keys()
+
+    def trained_buffers(self) -> dict[str, Tensor]:
+        """Copies of the buffers that training changes, as a forward does."""
+        return {name: buffer.clone() for name, buffer in self.model.named_buffers() if name in self._trained}
+
+    def check_space(self) -> None:
+        """Raises UserError where the disk has no room for a checkpoint."""
+        tensors = [value for value in trained_state(self.model).values() if isinstance(value, Tensor)]
+        if isinstance(self.optimizer, AdamW):
+            tensors += len(_MOMENTS) * [p for group in self.optimizer.param_groups for p in group["params"]]
+        needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        free = shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise UserError(
+                f"{self.directory} is on a disk with {free / 2**20:.1f} MiB left, and a checkpoint needs "
+                f"{needed / 2**20:.1f}: free some, or choose another OUTPUT_DIR"
+            )
 
     def save(self, name: str, progress: dict[str, Any]) -> Path:
         """Writes `<directory>/<name>.pth`, then points `last_checkpoint` at it; a kill leaves the previous one usable.
@@ -178,7 +255,7 @@ class Checkpointer:
             try:
                 torch.save(content, file)
             except RuntimeError as error:  # how torch reports a failed write
-                raise UserError(f"cannot write {path}: {_first_line(error)}; is the disk full?") from error
+                raise UserError(f"cannot write {path}: {first_line(error)}; is the disk full?") from error
             file.flush()
             os.fsync(file.fileno())  # on the disk before it takes the place of a good one
         return path
@@ -194,15 +271,31 @@ class Checkpointer:
         may go on with changed ones.
 
         Raises:
-            UserError: as `read_checkpoint` and `load_trained`, or the optimizer has other groups than the file's.
+            UserError: as `read_checkpoint` and `load_trained`, the file lacks something that a run needs, or the
+                optimizer has other groups than the file's.
         """
         content = read_checkpoint(path)
+        if missing := [name for name in _OF_A_RUN if name not in content]:
+            raise UserError(f"{path} has no {some(missing)}, without which no run goes on from it; {_ONLY_WEIGHTS}")
         load_trained(self.model, content, str(path), frozen=self.frozen)
         groups = self.optimizer.state_dict()["param_groups"]
-        saved = content.get("optimizer", {})
-        if [g["params"] for g in saved.get("param_groups", ())] != [g["params"] for g in groups]:
-            raise UserError(f"{path} holds no optimizer state for this model; use it as MODEL.WEIGHTS without --resume")
-        self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+        if not self._fits_optimizer(content["optimizer"], groups):
+            raise UserError(f"{path} holds no optimizer state for this model; {_ONLY_WEIGHTS}")
+        self.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": groups})
         if self.scaler is not None and content["scaler"]:
+            if content["scaler"].keys() != torch.amp.GradScaler("cpu").state_dict().keys():
+                raise UserError(f"{path} holds no scale of the loss that can be read; {_ONLY_WEIGHTS}")
             self.scaler.load_state_dict(content["scaler"])
         return content
+
+    def _fits_optimizer(self, saved: dict[str, Any], groups: list[dict[str, Any]]) -> bool:
+        """Whether a saved state has these groups, and moments of the shapes of the parameters that have any."""
+        known, state = saved.get("param_groups"), saved.get("state")
+        if not isinstance(known, list) or not all(map(_is_dict, known)) or not isinstance(state, dict):
+            return False
+        if [group.get("params") for group in known] != [group["params"] for group in groups]:
+            return False
+        parameters = dict(enumerate(p for group in self.optimizer.param_groups for p in group["params"]))
+        if not state.keys() <= parameters.keys():
+            return False
+        return not isinstance(self.optimizer, AdamW) or all(_has_moments(state[i], parameters[i]) for i in state)

@@ -1,16 +1,12 @@
-"""Processes, devices, precision and signals, over lightning-fabric."""
+"""Processes, devices and precision, over lightning-fabric."""
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -24,48 +20,13 @@ from torch import nn
 
 from sam_common.config import resolve_device
 from sam_common.errors import Interrupted, UserError
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from sam_common.signals import stop_on_signals
 
 START_METHOD: Literal["spawn", "forkserver"] = "spawn"
 """How processes start. A fork server imports once for all of them, but CUDA does not survive a fork, and the server
 not the SIGTERM of a scheduler: it is for tests."""
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class StopFlag:
-    """Set by SIGTERM or SIGINT inside `stop_on_signals`; `signum` is 0 until then."""
-
-    signum = 0
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[StopFlag]:
-    """Turns the first SIGTERM and SIGINT into a flag and passes it on to the processes that were started.
-
-    A second SIGINT ends the process at once; SIGTERM may come any number of times: schedulers send it to every process,
-    and it is what is passed on. Outside the main thread, where Python allows no handlers, the flag is never set.
-    """
-    flag = StopFlag()
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        flag.signum = flag.signum or signum
-        if signum == signal.SIGINT:
-            signal.signal(signum, signal.default_int_handler)
-        for child in multiprocessing.active_children():
-            if not child.daemon and child.pid is not None:
-                os.kill(child.pid, signal.SIGTERM)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-    previous = {signum: signal.signal(signum, handle) for signum in SIGNALS}
-    try:
-        yield flag
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
 
 
 class _Autocast(MixedPrecision):
@@ -166,6 +127,8 @@ def launch(
         with stop_on_signals() as stop:  # this process only waits: it passes signals on to those that train
             outcome = fabric.launch(partial(_guarded, errors=errors, function=function, args=args))
     except torch.multiprocessing.ProcessExitedException as error:
+        if stop.signum:  # before the processes had begun to listen
+            raise Interrupted("stopped before the first iteration", stop.signum) from None
         if not errors.empty():
             raise errors.get() from None
         raise UserError(f"a training process ended: {error}; out of memory? Go on with --resume") from error

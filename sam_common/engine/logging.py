@@ -2,71 +2,80 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
-import math
-import resource
+import os
+import socket
 import statistics
 import sys
-from collections import deque
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from sam_common.io.files import write_text
+from sam_common.errors import UserError
+from sam_common.io.files import atomic_path
+from sam_common.text import counted
 
 logger = logging.getLogger(__name__)
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most memory used so far, MiB: allocated on the GPU, or resident in this process."""
+    """The most memory used so far, MiB: allocated on the GPU, or resident in this process; 0 where no one counts it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) // 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
 
 
 class MetricsWriter:
-    """Every `period` iterations: one line on the log, one JSON object in metrics.json, and TensorBoard events.
+    """Every so often one line on the log, one JSON object in metrics.json, and TensorBoard events.
 
-    A context manager that closes its files. Losses are means over the iterations since the last line that were finite;
-    times are medians. Keys of metrics.json are Detectron2's: iteration, total_loss, each loss, lr, time, data_time,
-    eta_seconds (seconds), max_mem (MiB), and `skipped`, the number of steps skipped so far. What an earlier attempt
-    wrote of iterations from `start_iteration` on is dropped.
+    A context manager that closes its files. Keys of metrics.json are Detectron2's: iteration, total_loss, each loss,
+    lr, time, data_time, eta_seconds (seconds), max_mem (MiB), and `skipped`, the number of steps skipped so far. Times
+    are medians over the iterations since the last line.
+
+    Args:
+        iteration: the last one done, -1 before the first. What an earlier attempt wrote of later ones is dropped, and
+            so is what it measured after that one: it is measured again.
+
+    Raises:
+        UserError: in all methods; a file cannot be written to.
     """
 
-    def __init__(
-        self, directory: Path, *, start_iteration: int, max_iter: int, device: torch.device, period: int = 20
-    ) -> None:
-        self.max_iter, self.device, self.period = max_iter, device, period
-        _rewind(directory / "metrics.json", start_iteration)
-        self.file = open(directory / "metrics.json", "a", encoding="utf-8")  # noqa: SIM115 (closed on exit)
-        self.events = SummaryWriter(str(directory), purge_step=start_iteration)
-        self.losses: list[Mapping[str, float]] = []
-        self.times: deque[tuple[float, float]] = deque(maxlen=period)
+    def __init__(self, directory: Path, *, iteration: int, max_iter: int, device: torch.device) -> None:
+        self.max_iter, self.device = max_iter, device
+        path = directory / "metrics.json"
+        _rewind(path, iteration)
+        self.file = GrowingFile(path)
+        self.events = _Events(directory, iteration + 1)
+        self.times: list[tuple[float, float]] = []
 
-    def step(
-        self, iteration: int, losses: Mapping[str, float], *, lr: float, time: float, data_time: float, skipped: int
-    ) -> None:
-        """Takes in one iteration; `time` and `data_time` are the seconds it took and those it waited for its batch."""
-        self.times.append((time, data_time))
-        if all(math.isfinite(value) for value in losses.values()):
-            self.losses.append(losses)
-        if (iteration + 1) % self.period and iteration + 1 < self.max_iter:
-            return
+    def add_times(self, seconds: float, data_seconds: float) -> None:
+        """Takes in the time that an iteration took, and the part of it that it waited for its batch."""
+        self.times.append((seconds, data_seconds))
+
+    def losses(self, iteration: int, losses: Sequence[Mapping[str, float]], *, lr: float, skipped: int) -> None:
+        """Writes the means of the losses since the last line, and what else is told of the iterations."""
         median_time, median_data_time = (statistics.median(column) for column in zip(*self.times, strict=True))
+        self.times.clear()
         eta = median_time * (self.max_iter - iteration - 1)
-        scalars: dict[str, float] = {}
-        if self.losses:
-            means = {name: statistics.fmean(entry[name] for entry in self.losses) for name in losses}
-            scalars = {"total_loss": sum(means.values()), **means}
+        means = {name: statistics.fmean(entry[name] for entry in losses) for name in (losses or [{}])[0]}
+        scalars: dict[str, float] = {"total_loss": sum(means.values()), **means} if means else {}
         scalars |= {"lr": lr, "time": median_time, "data_time": median_data_time, "eta_seconds": eta}
         scalars |= {"max_mem": peak_memory(self.device), "skipped": skipped}
         self.scalars(iteration, scalars)
-        self.losses.clear()
         # A loss of an intermediate prediction point ends in its number; the line shows the final ones.
         shown = {name: value for name, value in scalars.items() if "loss" in name and not name[-1].isdigit()}
         logger.info(
@@ -84,23 +93,84 @@ class MetricsWriter:
 
     def scalars(self, iteration: int, scalars: Mapping[str, float]) -> None:
         """Writes numbers of one iteration to metrics.json and TensorBoard."""
-        self.file.write(json.dumps({"iteration": iteration, **scalars}) + "\n")
-        self.file.flush()
-        for name, value in scalars.items():
-            self.events.add_scalar(name, value, iteration)
-        self.events.flush()
+        self.file.write(json.dumps({"iteration": iteration, **scalars}).encode() + b"\n")
+        self.events.write(iteration, scalars)
 
     def __enter__(self) -> MetricsWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
-        self.events.close()
+        self.events.file.close()
 
 
-def _rewind(path: Path, start_iteration: int) -> None:
-    """Keeps the lines of iterations before `start_iteration`; a line that a kill cut short is dropped."""
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("}\n")]
-        write_text(path, "".join(line for line in whole if json.loads(line)["iteration"] < start_iteration))
+class GrowingFile:
+    """A file that grows while a run goes on, so that a reader finds there what was written so far.
+
+    Raises:
+        UserError: the file cannot be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._one_line():
+            self.file = open(path, "ab")  # noqa: SIM115 (closed by `close`)
+
+    def write(self, data: bytes) -> None:
+        with self._one_line():
+            self.file.write(data)
+            self.file.flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what could not be written is tried again
+            self.file.close()
+
+    @contextlib.contextmanager
+    def _one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+
+
+class _Events:
+    """TensorBoard's file of scalars. Its own writer is a thread, whose errors nobody could catch.
+
+    Args:
+        start: TensorBoard forgets what other files of the folder have of this iteration and later ones.
+    """
+
+    def __init__(self, directory: Path, start: int) -> None:
+        self.file = GrowingFile(
+            directory / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        )
+        self.records = RecordWriter(self.file)
+        self._write(file_version="brain.Event:2")
+        self._write(step=start, session_log=SessionLog(status=SessionLog.START))
+
+    def write(self, iteration: int, scalars: Mapping[str, float]) -> None:
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._write(step=iteration, summary=Summary(value=values))
+
+    def _write(self, **content: Any) -> None:
+        self.records.write(Event(wall_time=time.time(), **content).SerializeToString())
+
+
+def _rewind(path: Path, iteration: int) -> None:
+    """Keeps what was written up to an iteration, of that one the line of its losses; a line that a kill cut short is
+    dropped."""
+    if not path.is_file():
+        return
+    kept, damaged = [], 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            entry = json.loads(line)
+            keep = entry["iteration"] < iteration or (entry["iteration"] == iteration and "lr" in entry)
+        except (ValueError, KeyError, TypeError):
+            keep, damaged = False, damaged + line.endswith(b"\n")
+        if keep and line.endswith(b"\n"):
+            kept.append(line)
+    if damaged:
+        logger.warning("%s: left out %s that cannot be read", path, counted(damaged, "line"))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b"".join(kept))

@@ -1,7 +1,13 @@
-"""The training loop. One iteration is a function of (weights, optimizer, seed, iteration): resuming repeats nothing."""
+"""The training loop. One iteration is a function of (weights, optimizer, seed, iteration): resuming repeats none.
+
+A checkpoint is the state right after its iteration. What is measured then, an evaluation or validation, comes after it
+and changes nothing but `Progress.metrics`; a resumed run measures again what is due at the iteration it goes on from.
+So it does not matter what ended the run, or where.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import signal
@@ -20,12 +26,13 @@ from sam_common.contracts import Batch, Losses
 from sam_common.data.loader import item_seed
 from sam_common.engine.checkpoint import Checkpointer
 from sam_common.engine.evaluation import flatten
-from sam_common.engine.launch import StopFlag, stop_on_signals
 from sam_common.engine.logging import MetricsWriter
 from sam_common.engine.optimizer import trainable_parameters
 from sam_common.errors import Interrupted, UserError
 from sam_common.evaluation.evaluator import Results
 from sam_common.layers.processes import gather
+from sam_common.signals import StopFlag, stop_on_signals
+from sam_common.text import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +54,7 @@ class Plan:
         norm_type: which norm.
         accumulate: parts in which each process does its share of an iteration's batch, one after the other.
         seed: keys the random numbers of every iteration.
+        log_period: between the lines of losses in the log and in metrics.json.
     """
 
     max_iter: int
@@ -56,6 +64,7 @@ class Plan:
     norm_type: float = 2.0
     accumulate: int = 1
     seed: int = 0
+    log_period: int = 20
 
 
 @dataclass
@@ -66,12 +75,14 @@ class Progress:
         iteration: the last one done, from 0; -1 before the first.
         skipped: steps skipped for a loss or gradient that was not finite, in all and without interruption.
         metrics: `last` results, and `best`: the greatest first metric of the first task of the first data set.
+        losses: of the iterations since the last line of losses; those that were finite.
     """
 
     iteration: int = -1
     skipped: int = 0
     skipped_in_a_row: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
+    losses: list[dict[str, float]] = field(default_factory=list)
 
 
 class Trainer:
@@ -110,15 +121,17 @@ class Trainer:
         self.batches, self.checkpointer, self.evaluate = batches, checkpointer, evaluate
         self.validate = validate
         self.backward = backward or self._backward
-        self.warns_of_idle = backward is None
+        self.has_levels = backward is not None
         self.module, self.optimizer = fabric.setup(model, optimizer)
         self.progress = Progress()
-        self.holds_best = False  # rather than the last weights, which are saved then
+        self.saved: Path | None = None
+        self._before: dict[str, Tensor] | None = {}
 
     def resume(self, path: Path) -> None:
         """Goes on from a checkpoint of this run. Raises UserError where it does not fit."""
         content = self.checkpointer.load(path)
-        self.progress = Progress(**{entry.name: content[entry.name] for entry in fields(Progress)})
+        self.progress = Progress(**{f.name: content[f.name] for f in fields(Progress) if f.name in content})
+        self.saved = path
         logger.info("resuming from %s at iteration %d", path, self.progress.iteration + 1)
 
     def train(self, writer: MetricsWriter | None = None) -> dict[str, Results]:
@@ -129,17 +142,18 @@ class Trainer:
 
         Raises:
             Interrupted: a signal came; the state at the end of that iteration is saved.
-            UserError: from the data, or too many steps in a row were not finite; the state is saved then too.
+            UserError: from the data or the disk, or too many steps in a row were not finite, or no memory was left; the
+                state is saved then too. So it is where anything else is raised.
         """
-        with stop_on_signals() as stop:
+        if self.fabric.is_global_zero and self.progress.iteration + 1 < self.plan.max_iter:
+            self.checkpointer.check_space()
+        with stop_on_signals() as stop, self._saving_before_errors():
+            if self.progress.iteration >= 0:
+                self._measure(stop, writer)
             for iteration in self._iterations(stop, writer):
-                last = iteration + 1 == self.plan.max_iter
-                if self.validate is not None and (last or is_due(iteration, self.plan.eval_period)):
-                    self._validate(self.validate, stop, writer)
-                if last or is_due(iteration, self.plan.checkpoint_period):
+                if self._is_last() or is_due(iteration, self.plan.checkpoint_period):
                     self._save()
-                if self.validate is None and not last and is_due(iteration, self.plan.eval_period):
-                    self._evaluate(self.evaluate, stop, writer)
+                self._measure(stop, writer)
             if self.validate is not None:
                 self._load_best()
             return self._evaluate(self.evaluate, stop, writer)
@@ -151,41 +165,77 @@ class Trainer:
             return
         numbers = tqdm(range(start, end), "train", end, initial=start, leave=False, disable=None if writer else True)
         begin = perf_counter()
-        for iteration, batch in zip(numbers, self._save_before_error(self.batches(start)), strict=False):
+        for iteration, batch in zip(numbers, self.batches(start), strict=False):
             data_time = perf_counter() - begin
-            losses, stopped = self._step(iteration, batch, stop)
+            stopped = self._step(iteration, batch, stop)
             if writer is not None:
-                times = {"time": perf_counter() - begin, "data_time": data_time}
-                lr = self.optimizer.param_groups[0]["lr"]
-                writer.step(iteration, losses, lr=lr, skipped=self.progress.skipped, **times)
-            if iteration == start and self.warns_of_idle:
+                writer.add_times(perf_counter() - begin, data_time)
+            self._log_losses(writer)
+            if iteration == start and not self.has_levels:
                 self._warn_of_idle(iteration)
+            if self.progress.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+                self._give_up(batch)
             if stopped:
                 self._leave(stop)
             yield iteration
             begin = perf_counter()
 
-    def _save_before_error(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches; where a file cannot be read, the iterations done so far are saved before the error goes on.
+    def _log_losses(self, writer: MetricsWriter | None) -> None:
+        """Writes the losses since the last line, if one is due."""
+        progress = self.progress
+        if not self._is_last() and not is_due(progress.iteration, self.plan.log_period):
+            return
+        if writer is not None:
+            lr = self.optimizer.param_groups[0]["lr"]
+            writer.losses(progress.iteration, progress.losses, lr=lr, skipped=progress.skipped)
+        progress.losses = []
 
-        Ranks are equal between iterations, so the one that met the file saves, without waiting for the others.
+    def _is_last(self) -> bool:
+        return self.progress.iteration + 1 >= self.plan.max_iter
+
+    @contextlib.contextmanager
+    def _saving_before_errors(self) -> Iterator[None]:
+        """Where an error ends the run, saves the iterations done so far before it goes on.
+
+        Ranks are equal between iterations, so the one that met it saves, without waiting for the others.
         """
         try:
-            yield from batches
-        except UserError as error:
-            progress = self.progress
-            if progress.iteration < 0:
-                raise
-            name = f"model_{progress.iteration:07d}"
-            path = self.checkpointer.save(name, {"seed": self.plan.seed, **asdict(progress)})
-            raise UserError(f"{error}; the state is saved in {path}: mend the data, then --resume") from error
+            yield
+        except Interrupted:
+            raise
+        except Exception as error:
+            state = self._save_what_is_done() if self.progress.iteration >= 0 else "no iteration was done yet"
+            if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+                told = first_line(error)
+                raise UserError(f"out of memory ({told}): docs/training.md says what needs less; {state}") from error
+            if isinstance(error, UserError):
+                raise UserError(f"{error}; {state}") from error
+            logger.error(state)
+            raise
 
-    def _step(self, iteration: int, batch: Batch, stop: StopFlag) -> tuple[dict[str, float], bool]:
-        """One iteration; the losses averaged over ranks, and whether any rank was asked to stop."""
+    def _save_what_is_done(self) -> str:
+        """Saves the state after the last iteration done, unless a step was broken off that had changed it; in words."""
+        if self.saved is None and self._before is not None:
+            for name, buffer in self.checkpointer.model.named_buffers():
+                if name in self._before:
+                    buffer.copy_(self._before[name])
+            try:
+                self.saved = self._write(self._path())
+            except UserError as error:
+                return (
+                    f"nor can the state be saved ({error}): mend that, then --resume goes on from the last checkpoint"
+                )
+        if self.saved is None:
+            return "the state since the last checkpoint is lost: mend that, then --resume goes on from that one"
+        return f"the state is saved in {self.saved}: mend that, then --resume"
+
+    def _step(self, iteration: int, batch: Batch, stop: StopFlag) -> bool:
+        """One iteration; whether any rank was asked to stop."""
         torch.manual_seed(item_seed(self.plan.seed, iteration, self.fabric.global_rank))
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * self.lr_factor(iteration)
         self.optimizer.zero_grad()
+        self._before = None if self.has_levels else self.checkpointer.trained_buffers()
         losses = self.backward(batch)
         norm = self._clip()
         # One reduction carries everything the ranks must agree on; a NaN of one rank is a NaN for all.
@@ -193,14 +243,17 @@ class Trainer:
         shared = torch.stack([number.detach().float().to(self.fabric.device) for number in numbers])
         *values, norm_value, stopped = cast(Tensor, self.fabric.all_reduce(shared, reduce_op="mean")).tolist()
         reduced = dict(zip(losses, values, strict=True))
-        self.progress.iteration = iteration
         bad = [name for name, value in {**reduced, "gradient": norm_value}.items() if not math.isfinite(value)]
+        self._before, self.saved = None, None
         if bad:
-            self._skip(batch, bad)
+            self._skip(iteration, batch, bad)
         else:
             self.progress.skipped_in_a_row = 0
             self.optimizer.step()
-        return reduced, stopped > 0
+        if all(map(math.isfinite, values)):
+            self.progress.losses.append(reduced)
+        self.progress.iteration, self._before = iteration, {}
+        return stopped > 0
 
     def _backward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of this rank's batch, part after part, and their gradient; ranks exchange it with the last."""
@@ -227,46 +280,68 @@ class Trainer:
         if idle:
             logger.warning("iteration %d: no gradient reaches %s", iteration, ", ".join(idle))
 
-    def _skip(self, batch: Batch, bad: list[str]) -> None:
+    def _skip(self, iteration: int, batch: Batch, bad: list[str]) -> None:
         """Counts a step that is not taken and names its images; every rank comes here together."""
-        progress, scaler = self.progress, self.checkpointer.scaler
+        scaler = self.checkpointer.scaler
         if scaler is not None:
             scaler.update()  # the gradients were unscaled: a smaller scale if that is what overflowed
-        progress.skipped += 1
-        progress.skipped_in_a_row += 1
-        images = ", ".join(name for names in gather([str(entry["file_name"]) for entry in batch]) for name in names)
-        logger.warning("iteration %d skipped: %s not finite; images: %s", progress.iteration, ", ".join(bad), images)
-        if progress.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
-            progress.skipped_in_a_row = 0
-            raise UserError(
-                f"{MAX_SKIPPED_IN_A_ROW} iterations in a row gave no finite loss and gradient, the last on {images}; "
-                f"the state is saved in {self._save()}: look at these images or lower SOLVER.BASE_LR, then --resume"
-            )
+        self.progress.skipped += 1
+        self.progress.skipped_in_a_row += 1
+        images = self._images(batch)
+        logger.warning("iteration %d skipped: %s not finite; images: %s", iteration, ", ".join(bad), images)
+
+    def _images(self, batch: Batch) -> str:
+        """The images of an iteration; every rank asks together."""
+        return ", ".join(name for names in gather([str(entry["file_name"]) for entry in batch]) for name in names)
+
+    def _give_up(self, batch: Batch) -> NoReturn:
+        self.progress.skipped_in_a_row = 0
+        self._save()
+        raise UserError(
+            f"{MAX_SKIPPED_IN_A_ROW} iterations in a row gave no finite loss and gradient, the last on "
+            f"{self._images(batch)}: look at these images or lower SOLVER.BASE_LR"
+        )
+
+    def _path(self) -> Path:
+        name = "model_final" if self._is_last() else f"model_{self.progress.iteration:07d}"
+        return self.checkpointer.directory / f"{name}.pth"
+
+    def _write(self, path: Path) -> Path:
+        return self.checkpointer.save(path.stem, self._entries())
+
+    def _entries(self) -> dict[str, Any]:
+        return {"seed": self.plan.seed, **asdict(self.progress)}
 
     def _save(self) -> Path:
-        """Saves the state, as `model_final` when training is done; no rank leaves before it is written."""
-        done = self.progress.iteration + 1 >= self.plan.max_iter
-        path = self.checkpointer.directory / ("model_final.pth" if done else f"model_{self.progress.iteration:07d}.pth")
-        if self.fabric.is_global_zero and not self.holds_best:
-            self.checkpointer.save(path.stem, {"seed": self.plan.seed, **asdict(self.progress)})
-            logger.info("saved %s", path)
-        self.fabric.barrier()
-        return path
-
-    def _validate(self, validate: Evaluate, stop: StopFlag, writer: MetricsWriter | None) -> None:
-        """Validates, and keeps the weights if they are the best so far."""
-        self._evaluate(validate, stop, writer)
-        if self.progress.metrics.get("best", {}).get("iteration") == self.progress.iteration:
+        """Saves the state after the last iteration, unless that is done, as `model_final` when training is done; no
+        rank leaves before it is written."""
+        if self.saved is None:
+            path = self._path()
             if self.fabric.is_global_zero:
-                self.checkpointer.save_weights(BEST, {"seed": self.plan.seed, **asdict(self.progress)})
+                self._write(path)
+                logger.info("saved %s", path)
             self.fabric.barrier()
+            self.saved = path
+        return self.saved
+
+    def _measure(self, stop: StopFlag, writer: MetricsWriter | None) -> None:
+        """Validates or evaluates, if that is due after the last iteration done; a validation keeps the best weights."""
+        due = is_due(self.progress.iteration, self.plan.eval_period)
+        if self.validate is None:
+            if due and not self._is_last():
+                self._evaluate(self.evaluate, stop, writer)
+        elif due or self._is_last():
+            self._evaluate(self.validate, stop, writer)
+            if self.progress.metrics.get("best", {}).get("iteration") == self.progress.iteration:
+                if self.fabric.is_global_zero:
+                    self.checkpointer.save_weights(BEST, self._entries())
+                self.fabric.barrier()
 
     def _load_best(self) -> None:
         """Takes the best weights in place of the last; the run may have ended before any could be measured."""
         best = self.progress.metrics.get("best")
         if best is not None:
             self.checkpointer.load_weights(self.checkpointer.directory / f"{BEST}.pth")
-            self.holds_best = True
             logger.info("best of the validation: iteration %d, %s %.4f", *best.values())
 
     def _evaluate(self, evaluate: Evaluate, stop: StopFlag, writer: MetricsWriter | None) -> dict[str, Results]:

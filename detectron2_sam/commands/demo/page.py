@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from detectron2_sam.commands.demo import METHODS, amsam, plug, possam, run
 from detectron2_sam.commands.demo.run import Demo, device_name, duration
+from detectron2_sam.commands.output_folder import claimed
 from detectron2_sam.commands.prepare.generated import prepare
 from detectron2_sam.methods import register_datasets
 from sam_common.data import catalog
@@ -29,13 +30,18 @@ _PICTURES = 2  # of each method in picture.jpg
 def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     demo = open_demo(args)
+    with claimed(demo.output):
+        return _run(demo, args.methods)
+
+
+def _run(demo: Demo, methods: Sequence[str]) -> int:
     root = catalog.datasets_root()
     with demo.phase(
         "world", f"drawing {run.NUM_TRAIN:,} training and {run.NUM_TEST} test scenes into {root / 'generated'}"
     ):
         prepare(root, train=run.NUM_TRAIN, test=run.NUM_TEST)
     register_datasets(root)
-    parts = [DEMOS[name](demo) for name in args.methods]
+    parts = [DEMOS[name](demo) for name in methods]
     with demo.phase("report", "writing the report"):
         write_report(demo.output / "report.html", build_report(demo, parts))
         write_picture(demo.output / "picture.jpg", parts)
@@ -100,6 +106,6 @@ def open_demo(args: argparse.Namespace) -> Demo:
                     f"{output} holds a demo with {key} {kept.get(key)}, not {getattr(demo, key)}; give another --output"
                 )
         demo.seconds = kept["seconds"]
-    elif output.is_dir() and any(output.iterdir()):
+    elif output.is_dir() and any(not entry.name.startswith(".") for entry in output.iterdir()):
         raise UserError(f"{output} is not empty and holds no demo; give another --output")
     return demo

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -18,8 +17,10 @@ import torch
 from detectron2_sam.commands.cli import program_process
 from detectron2_sam.commands.loss_curve import loss_curve
 from detectron2_sam.methods import full_cfg
+from sam_common.errors import Interrupted
 from sam_common.io.files import write_text
 from sam_common.reporting.page import PictureRow, Section
+from sam_common.signals import stop_on_signals
 
 NUM_TRAIN, NUM_TEST = 2000, 200
 
@@ -120,6 +121,7 @@ def train_net(demo: Demo, config: str, output: Path, mode: str, *options: object
         processes: where the method cannot use as many as were asked for.
 
     Raises:
+        Interrupted: a signal came; the training has saved its state.
         SystemExit: with its status, if it did not end well; it has said why.
     """
     arguments = ["--config", config, "--engine", "fabric", mode]  # the same numbers wherever it runs
@@ -129,19 +131,19 @@ def train_net(demo: Demo, config: str, output: Path, mode: str, *options: object
     arguments += map(str, ("OUTPUT_DIR", output, "SEED", demo.seed, *options))
     print("  ", shlex.join(["detectron2-sam", "train", *arguments]), flush=True)
     process = subprocess.Popen(**program_process("train", *arguments))
-    # Ctrl-C reaches the training by itself, SIGTERM is passed on; it saves a checkpoint first, so it is waited for.
-    previous = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
-    }
-    try:
-        status = process.wait()
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+    status: int | None = None
+    with stop_on_signals() as stop:
+        while status is None:
+            try:
+                status = process.wait(timeout=1)
+            except subprocess.TimeoutExpired:
+                if stop.signum:  # it saves a checkpoint first, so it is waited for
+                    process.terminate()
+    if stop.signum:
+        raise Interrupted("The demo stopped here; run it again to continue.", stop.signum)
     if status:
         print("The demo stopped here; run it again to continue.", file=sys.stderr)
-        raise SystemExit(status)
+        raise SystemExit(status if status > 0 else 128 - status)
 
 
 def duration(seconds: float) -> str:

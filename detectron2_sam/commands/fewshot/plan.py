@@ -208,7 +208,7 @@ def check_output(plan: Plan, of: Split) -> None:
     )
     if not changes:
         return
-    if any(plan.output.glob("seed*/*.pth")):
+    if any(plan.output.glob("seed*/model_*.pth")):
         raise UserError(f"{plan.output} is of another command ({changes}); choose another --output")
     (plan.output / "boxes.json").unlink(missing_ok=True)
 

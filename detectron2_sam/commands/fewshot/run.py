@@ -15,6 +15,7 @@ from detectron2_sam.commands.fewshot.boxes import box_source
 from detectron2_sam.commands.fewshot.plan import Plan, Split, check_output, default_config, remember, split
 from detectron2_sam.commands.fewshot.report import make_report, next_command, numbers, worst_rows
 from detectron2_sam.commands.fewshot.runs import AMSAM, Runs
+from detectron2_sam.commands.output_folder import claimed
 from detectron2_sam.methods import methods
 from sam_common.config import CfgNode
 from sam_common.errors import Interrupted
@@ -35,16 +36,17 @@ def main(args: argparse.Namespace) -> None:
     check_output(plan, of)
     tell(plan, of, base)
     methods()
-    remember(plan, of)  # before anything else is written, so that whatever is interrupted goes on
-    runs = Runs(plan, of, box_source(plan.boxes, base, of.records, plan.output))
-    try:
-        for seed in range(args.seeds):
-            runs.train(seed)
-        for name in runs.baselines:
-            runs.test(name)
-    except Interrupted as stopped:
-        raise Interrupted("stopped; the same command goes on from here", stopped.signum) from stopped
-    finish(runs, args.seeds)
+    with claimed(plan.output):
+        remember(plan, of)  # before anything else is written, so that whatever is interrupted goes on
+        runs = Runs(plan, of, box_source(plan.boxes, base, of.records, plan.output))
+        try:
+            for seed in range(args.seeds):
+                runs.train(seed)
+            for name in runs.baselines:
+                runs.test(name)
+        except Interrupted as stopped:
+            raise Interrupted("stopped; the same command goes on from here", stopped.signum) from stopped
+        finish(runs, args.seeds)
 
 
 def tell(plan: Plan, of: Split, cfg: CfgNode) -> None:

@@ -20,13 +20,13 @@ from detectron2_sam.commands.predict.video import VideoReader, VideoWriter
 from detectron2_sam.methods import full_cfg, methods
 from sam_common.config import one_of
 from sam_common.data.images import read_image
-from sam_common.engine.launch import StopFlag, stop_on_signals
 from sam_common.errors import Interrupted, UserError
 from sam_common.io.files import atomic_path
 from sam_common.io.inputs import Input
 from sam_common.io.resources import resource
 from sam_common.prediction import Task, refuse_to_overwrite
 from sam_common.predictor import image_tensor
+from sam_common.signals import StopFlag, stop_on_signals
 
 
 def main(args: argparse.Namespace) -> int:

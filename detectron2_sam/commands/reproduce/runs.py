@@ -6,14 +6,12 @@ tests of one training, within a table and between tables.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import shlex
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,8 @@ from detectron2_sam.commands import doctor
 from detectron2_sam.commands.cli import program_process
 from detectron2_sam.commands.reproduce.table import Row, Table, Training
 from detectron2_sam.methods import full_cfg, leaves
-from sam_common.engine.launch import StopFlag, stop_on_signals
 from sam_common.errors import Interrupted, UserError
+from sam_common.signals import StopFlag, stop_on_signals
 from sam_common.text import some
 
 Metrics = dict[str, float]
@@ -161,16 +159,14 @@ def train(arguments: list[str], stop: StopFlag, threads: int | None = None) -> N
     if threads:
         process["env"]["OMP_NUM_THREADS"] = str(threads)
     folder = Path(arguments[arguments.index("OUTPUT_DIR") + 1])
-    with _claimed(folder) as lock:
-        # The run holds the lock as well, so where it outlives a killed parent it is not begun a second time.
-        run = subprocess.Popen(**process, pass_fds=[lock], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        errors = None
-        while errors is None:
-            try:
-                _, errors = run.communicate(timeout=1)
-            except subprocess.TimeoutExpired:
-                if stop.signum:
-                    run.terminate()
+    run = subprocess.Popen(**process, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    errors = None
+    while errors is None:
+        try:
+            _, errors = run.communicate(timeout=1)
+        except subprocess.TimeoutExpired:
+            if stop.signum:
+                run.terminate()
     if run.returncode:
         check_not_stopped(stop)
         last = (errors.strip().splitlines() or [f"exit status {run.returncode}"])[-1]
@@ -180,18 +176,6 @@ def train(arguments: list[str], stop: StopFlag, threads: int | None = None) -> N
 def check_not_stopped(stop: StopFlag) -> None:
     if stop.signum:
         raise Interrupted("stopped: give the same command again to go on", stop.signum)
-
-
-@contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[int]:
-    """The descriptor of a lock on a folder, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{folder}: another process runs it; end that, or give another --output") from error
-        yield lock.fileno()
 
 
 def read_results(folder: Path) -> Metrics:

@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from tqdm import tqdm
 
+from sam_common.engine.logging import GrowingFile
 from sam_common.errors import Interrupted, UserError
 from sam_common.text import LineFormatter
 
@@ -28,6 +29,21 @@ class _Console(logging.Handler):
             tqdm.write(self.format(record), file=sys.stdout)
 
 
+class _LogFile(logging.Handler):
+    """A file that goes on where an earlier attempt ended."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.file = GrowingFile(path)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.file.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
 @contextlib.contextmanager
 def log_to(directory: Path, rank: int) -> Iterator[None]:
     """Logs to the console and `directory/log.txt`, which also tells how the run ended if by an exception.
@@ -35,13 +51,13 @@ def log_to(directory: Path, rank: int) -> Iterator[None]:
     Ranks above 0 log to `log.txt.rank<R>`, and only warnings to the console.
 
     Raises:
-        UserError: the directory cannot be made or written to.
+        UserError: the directory cannot be made or written to, now or, from any line that is logged, later.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(directory / (f"log.txt.rank{rank}" if rank else "log.txt"))
     except OSError as error:
         raise UserError(f"cannot write to {directory}: {error.strerror}; choose another OUTPUT_DIR") from error
+    file = _LogFile(directory / (f"log.txt.rank{rank}" if rank else "log.txt"))
     console = _Console()
     console.setLevel(logging.WARNING if rank else logging.INFO)
     root, level = logging.getLogger(), logging.getLogger().level
@@ -52,17 +68,24 @@ def log_to(directory: Path, rank: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        expected = isinstance(error, UserError | Interrupted)
-        message = f"ended: {error}" if expected else "ended by an unexpected error"
-        file.handle(
-            logger.makeRecord(__name__, logging.ERROR, "", 0, message, (), None if expected else sys.exc_info())
-        )
+        with contextlib.suppress(UserError):  # it may be this very file that ended the run
+            file.handle(_last_words(error))
         raise
     finally:
         root.setLevel(level)
         for handler in (console, file):
             root.removeHandler(handler)
             handler.close()
+
+
+def _last_words(error: Exception) -> logging.LogRecord:
+    """How a run ended; with a traceback, unless all that it shows is what the line says."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    told = f"ended: {error}" if isinstance(error, UserError | Interrupted) else "ended by an unexpected error"
+    trace = None if isinstance(cause, UserError | Interrupted | OSError) else sys.exc_info()
+    return logger.makeRecord(__name__, logging.ERROR, "", 0, told, (), trace)
 
 
 def describe(fabric: Fabric, kernels: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
+from detectron2_sam.commands.output_folder import claimed
 from detectron2_sam.commands.train.build import build_trainer, evaluate_all, register_datasets
 from detectron2_sam.commands.train.log import describe, log_to
 from detectron2_sam.methods import full_cfg, methods
@@ -25,13 +27,13 @@ from sam_common.engine.launch import (
     is_first_process,
     launch,
     started_by_torchrun,
-    stop_on_signals,
 )
 from sam_common.engine.logging import MetricsWriter
 from sam_common.errors import Interrupted, UserError
 from sam_common.evaluation.evaluator import Results
 from sam_common.io.files import write_text
 from sam_common.method import build_model, method_of
+from sam_common.signals import stop_on_signals
 
 logger = logging.getLogger("detectron2_sam.commands.train")
 
@@ -90,10 +92,11 @@ def run(fabric: Fabric, cfg: CfgNode, args: argparse.Namespace) -> dict[str, Res
     """What every process does: train and evaluate, or only evaluate."""
     methods()
     register_datasets(cfg)
-    directory = Path(cfg.OUTPUT_DIR) / ("inference" if args.eval_only else "")
-    with log_to(directory, fabric.global_rank):
+    output = Path(cfg.OUTPUT_DIR)
+    directory = output / "inference" if args.eval_only else output
+    with claimed(output) if fabric.is_global_zero else nullcontext(), log_to(directory, fabric.global_rank):
         logger.info(describe(fabric, method_of(cfg).kernels(fabric.device)))
-        previous = last_checkpoint(Path(cfg.OUTPUT_DIR)) if args.resume else None
+        previous = last_checkpoint(output) if args.resume else None
         cfg.SEED = fabric.broadcast(run_seed(cfg.SEED, previous))
         if fabric.is_global_zero:
             write_text(directory / "config.yaml", cfg.dump())
@@ -108,10 +111,8 @@ def run(fabric: Fabric, cfg: CfgNode, args: argparse.Namespace) -> dict[str, Res
             trainer.resume(previous)
         if not fabric.is_global_zero:
             return trainer.train()
-        start = trainer.progress.iteration + 1
-        with MetricsWriter(
-            directory, start_iteration=start, max_iter=cfg.SOLVER.MAX_ITER, device=fabric.device
-        ) as writer:
+        iteration, last = trainer.progress.iteration, cfg.SOLVER.MAX_ITER
+        with MetricsWriter(directory, iteration=iteration, max_iter=last, device=fabric.device) as writer:
             results = trainer.train(writer)
         method_of(cfg).export(cfg, [catalog.get(name) for name in cfg.DATASETS.TRAIN], model)
         return results

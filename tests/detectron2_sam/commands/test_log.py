@@ -19,9 +19,10 @@ def test_the_progress_line_leaves_out_intermediate_losses(tmp_path: Path, capsys
     """`loss_a_3` is of prediction point 3; the total holds it."""
     with (
         log_to(tmp_path, 0),
-        MetricsWriter(tmp_path, start_iteration=0, max_iter=1, device=CPU) as writer,
+        MetricsWriter(tmp_path, iteration=-1, max_iter=1, device=CPU) as writer,
     ):
-        writer.step(0, {"loss_a": 1.0, "loss_a_3": 2.0}, lr=0.1, time=1.0, data_time=0.0, skipped=0)
+        writer.add_times(1.0, 0.0)
+        writer.losses(0, [{"loss_a": 1.0, "loss_a_3": 2.0}], lr=0.1, skipped=0)
     line = capsys.readouterr().out
     assert "total_loss: 3  loss_a: 1  time" in line and "skipped" not in line
 

@@ -65,7 +65,7 @@ def test_a_run_leaves_what_detectron2_leaves(tmp_path: Path, capsys: pytest.Capt
     assert results["standin"]["regression"]["n"] == standin.NUM_IMAGES
 
     assert {path.name for path in output.iterdir() if "tfevents" not in path.name} == {
-        *("config.yaml", "log.txt", "metrics.json", "last_checkpoint", "inference"),
+        *(".lock", "config.yaml", "log.txt", "metrics.json", "last_checkpoint", "inference"),
         *("model_0000002.pth", "model_final.pth"),
     }
     assert last_checkpoint(output) == output / "model_final.pth"
@@ -214,7 +214,7 @@ def test_a_broken_file_in_the_middle_loses_nothing(tmp_path: Path) -> None:
 
     train_net.main(arguments(tmp_path / "straight"))
     EVENTS[17, "train"] = broken
-    with pytest.raises(UserError, match=r"^image_7.jpg cannot be read; .*model_0000003\.pth: mend the data") as error:
+    with pytest.raises(UserError, match=r"^image_7.jpg cannot be read; .*model_0000003\.pth: mend that") as error:
         train_net.main(arguments(tmp_path / "parts"))
     assert "\n" not in str(error.value)
     EVENTS.clear()

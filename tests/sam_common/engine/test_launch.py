@@ -10,8 +10,9 @@ import pytest
 import torch
 from lightning_fabric.plugins import MixedPrecision
 
-from sam_common.engine.launch import build_precision, choose_precision, launch, stop_on_signals
+from sam_common.engine.launch import build_precision, choose_precision, launch
 from sam_common.errors import UserError
+from sam_common.signals import stop_on_signals
 from tests.support import workers
 
 CPU = torch.device("cpu")

@@ -25,8 +25,7 @@ from possam.results import Prediction
 from sam_common.data.images import read_segment_ids
 from sam_common.data.label_maps import label_maps_spec
 from sam_common.data.vocabulary_file import parse_vocabulary
-from sam_common.engine.launch import Interrupted
-from sam_common.errors import UserError
+from sam_common.errors import Interrupted, UserError
 from sam_common.io.resources import resource
 from sam_common.structures import Category, Instances, Vocabulary
 from tests.support.files import files_of

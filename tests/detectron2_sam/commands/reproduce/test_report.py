@@ -14,7 +14,7 @@ from detectron2_sam.commands import reproduce
 from detectron2_sam.commands.reproduce import runs
 from detectron2_sam.commands.reproduce.report import judge, judge_all
 from detectron2_sam.commands.reproduce.table import EMBEDDED, read_table
-from sam_common.engine.launch import StopFlag
+from sam_common.signals import StopFlag
 
 TABLE = """
 title: "Paper, Table 1: things"

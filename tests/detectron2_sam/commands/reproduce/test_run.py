@@ -16,8 +16,8 @@ from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.reproduce import runs
 from detectron2_sam.commands.reproduce.table import read_table, table_names
 from sam_common.data import catalog
-from sam_common.engine.launch import StopFlag
 from sam_common.errors import UserError
+from sam_common.signals import StopFlag
 
 ROOT = Path(__file__).resolve().parents[4]
 
