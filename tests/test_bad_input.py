@@ -200,7 +200,7 @@ def test_segment_without_pixels(tmp_path: Path) -> None:
 
 def test_boxes_outside(tmp_path: Path) -> None:
     """Derived by hand: of a square half outside the image the inner 2 × 4 pixels are the mask; one that lies outside
-    altogether has no pixel and is no target."""
+    altogether has no pixel and is left out."""
     (tmp_path / "a.png").write_bytes(b"")
     squares = [[10, 2, 14, 2, 14, 6, 10, 6], [20, 20, 24, 20, 24, 24, 20, 24]]
     annotations = [
@@ -215,7 +215,7 @@ def test_boxes_outside(tmp_path: Path) -> None:
     (tmp_path / "instances.json").write_text(json.dumps(content))
     (record,) = coco_instance_spec("bad", json_file=tmp_path / "instances.json", images=tmp_path).load()
     _, masks, _ = read_segments(record)
-    assert masks[0, 2:6, 10:].all() and masks.flatten(1).sum(1).tolist() == [8, 0]
+    assert masks[0, 2:6, 10:].all() and masks.flatten(1).sum(1).tolist() == [8]
     classes, targets = read_targets(record, lambda layer: layer)
     assert len(classes) == len(targets) == 1
 

@@ -51,8 +51,9 @@ class Undecided(torch.nn.Module):
 
 
 def config(*options: object) -> CfgNode:
+    """For the two classes of `folder`."""
     cfg = full_cfg()
-    cfg.merge_from_list([str(word) for word in options])
+    cfg.merge_from_list([str(word) for word in ("MODEL.AMSAM.NUM_CLASSES", 2, *options)])
     return cfg
 
 
