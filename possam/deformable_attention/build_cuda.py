@@ -28,7 +28,7 @@ import torch
 
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path
-from sam_common.io.native import NoKernel, run_compiler
+from sam_common.io.native import NoKernel, is_private, kernel_folder, run_compiler
 from sam_common.io.weights import cache_folder
 
 SOURCE = Path(__file__).with_name("cuda.cu")
@@ -61,10 +61,12 @@ def why_no_build(device: torch.device) -> str:
 def _loaded(path: Path) -> ctypes.CDLL | NoKernel:
     if not path.is_file():
         return NoKernel(f"no CUDA build, which {COMMAND} makes")
+    if not (is_private(path) and is_private(path.parent)):
+        return NoKernel(f"others may write to {path}, so the CUDA build is not loaded")
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
-        return NoKernel(f"the CUDA build cannot be loaded: {' '.join(str(error).split())}")
+        return NoKernel(f"the CUDA build cannot be loaded, {COMMAND} again: {' '.join(str(error).split())}")
 
 
 def built_file(capability: tuple[int, int]) -> Path:
@@ -88,9 +90,12 @@ def build(capability: tuple[int, int]) -> Path:
     path = built_file(capability)
     try:
         nvcc = find_nvcc()
+        if kernel_folder() is None:
+            raise UserError(f"others may write to {path.parent}; set DETECTRON2_SAM_CACHE to a folder of yours")
         with atomic_path(path) as temporary:
             target = f"arch=compute_{arch},code=sm_{arch}"
             run_compiler([nvcc, *_FLAGS, "-gencode", target, *_pip_libraries(nvcc), str(SOURCE), "-o", str(temporary)])
+        path.chmod(0o644)
     except NoKernel as reason:
         raise UserError(str(reason)) from reason
     _loaded.cache_clear()  # which may remember that there was none

@@ -3,17 +3,21 @@
 Plain functions over pointers, without PyTorch's headers: such a file is compiled in seconds, where
 `torch.utils.cpp_extension` compiles those too, wants ninja and Python's headers, and waits for ever on the lock of a
 build that was killed. A build serves every version of Python and PyTorch. It is named after the source, the compiler
-and what `-march=native` means to it, so that machines of several kinds may share a cache.
+and what `-march=native` means to it, so that machines of several kinds may share a cache, and after its own bytes: one
+that was damaged is made anew. What another user could have put there is never loaded.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +33,10 @@ COMPILERS = ("c++", "g++", "clang++")
 
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp-simd", "-fPIC", "-shared", "-pthread")
 _LIMIT = 300  # seconds
+
+_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+logger = logging.getLogger(__name__)
 
 
 class NoKernel(Exception):
@@ -64,14 +72,73 @@ def build(source: Path) -> ctypes.CDLL:
         NoKernel: there is no compiler, it fails, or the cache cannot be written to or executed from.
     """
     compiler = find_compiler()
-    path = cache_folder() / "kernels" / f"{source.stem}-{_fingerprint(compiler, source)}.so"
+    name = f"{source.stem}-{_fingerprint(compiler, source)}"
     try:
-        if not path.is_file():
-            with atomic_path(path) as temporary:
-                run_compiler([compiler, *_FLAGS, str(source), "-o", str(temporary)])
+        folder = kernel_folder()
+        for path in folder.glob(f"{name}-*.so") if folder is not None else ():
+            if is_private(path) and path.stem == f"{name}-{_digest(path.read_bytes())}":
+                return ctypes.CDLL(str(path))
+            path.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory() as private:
+            built = Path(private, f"{name}.so")
+            run_compiler([compiler, *_FLAGS, str(source), "-o", str(built)])
+            if folder is None:
+                return ctypes.CDLL(str(built))
+            content = built.read_bytes()
+        path = folder / f"{name}-{_digest(content)}.so"
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        path.chmod(path.stat().st_mode & ~_BY_OTHERS)
         return ctypes.CDLL(str(path))
     except (UserError, OSError) as error:
         raise NoKernel(" ".join(str(error).split())) from error
+
+
+def kernel_folder() -> Path | None:
+    """Where builds are kept, made where it is not there; None where others may write to it, which a warning tells.
+
+    Raises:
+        NoKernel: it cannot be made.
+    """
+    folder = cache_folder() / "kernels"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.name == "posix" and folder.stat().st_uid == os.geteuid():  # a umask that lets a group write made it so
+            folder.chmod(folder.stat().st_mode & ~_BY_OTHERS)
+        if is_private(folder) and _is_owned(folder.parent):
+            return folder
+    except OSError as error:
+        raise NoKernel(f"cannot write {folder}: {error.strerror}") from error
+    _warn_once(
+        f"others may write to {folder}: compiled code is made anew by each process, not kept there; "
+        "set DETECTRON2_SAM_CACHE to a folder of yours"
+    )
+    return None
+
+
+def is_private(path: Path) -> bool:
+    """Whether nobody but the user and root can have written a file, or to a folder."""
+    return _is_owned(path) and not (os.name == "posix" and path.stat().st_mode & _BY_OTHERS)
+
+
+def _is_owned(path: Path) -> bool:
+    """Whether it is the user's or root's; in a folder that all may write to, only as /tmp is: no one moves others'."""
+    if os.name != "posix":
+        return True  # Windows' folders of a user are closed to others
+    status = path.stat()
+    is_open = status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX
+    return status.st_uid in (0, os.geteuid()) and not is_open
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def find_compiler() -> str:

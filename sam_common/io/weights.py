@@ -6,9 +6,13 @@ of the file's MD5. A file is checked against its full SHA-256, as projects that 
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import logging
 import os
 import socket
+import stat
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -23,6 +27,8 @@ from sam_common.errors import UserError
 from sam_common.io.files import refuse_special_file
 from sam_common.io.tensor_files import SAFETENSORS, check_state, format_of, read_torch
 from sam_common.text import some
+
+logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "DETECTRON2_SAM_CACHE"
 _TIMEOUT = 30  # seconds without a byte
@@ -50,8 +56,35 @@ OFFICIAL = {name[:9]: OfficialFile(_URL.format(name), sha256) for name, sha256 i
 
 
 def cache_folder() -> Path:
-    """Where downloaded files are kept: `$DETECTRON2_SAM_CACHE`, else `~/.cache/detectron2_sam`."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "detectron2_sam")
+    """Where downloaded files are kept: `$DETECTRON2_SAM_CACHE`, else `~/.cache/detectron2_sam`.
+
+    Raises:
+        UserError: there is no home folder, as for a user that a container was not told of, nor a temporary one.
+    """
+    if given := os.environ.get(CACHE_VARIABLE):
+        return Path(given)
+    try:
+        return Path.home() / ".cache" / "detectron2_sam"
+    except RuntimeError:
+        return _without_home()
+
+
+@functools.cache
+def _without_home() -> Path:
+    """A folder of the user's own for temporary files, the same in every run where nobody else has taken its name."""
+    try:
+        folder = Path(tempfile.gettempdir(), f"detectron2_sam-{os.getuid()}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o700 or not stat.S_ISDIR(found.st_mode):
+            folder = Path(tempfile.mkdtemp(prefix="detectron2_sam-"))
+    except OSError as error:
+        raise UserError(
+            f"there is no home folder to keep files in, nor a temporary one ({error.strerror}); "
+            f"set {CACHE_VARIABLE} to a folder"
+        ) from error
+    logger.warning("there is no home folder: files are kept in %s; %s names another", folder, CACHE_VARIABLE)
+    return folder
 
 
 def verified_file(official: OfficialFile, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -73,3 +74,55 @@ def test_a_cache_that_cannot_be_written(source, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_SAM_CACHE", str(tmp_path / "file"))
     with pytest.raises(native.NoKernel, match="cannot write"):
         native.build(source)
+
+
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler: its cache is NOT tested")
+
+
+@needs_compiler
+@pytest.mark.parametrize("content", [b"", b"junk", None], ids=["empty", "junk", "cut"])
+def test_a_damaged_build_is_made_anew(content, source, tmp_path):
+    """What a power cut left in the place of a build is deleted; the new one has the same bytes and name."""
+    native.build(source)
+    (built,) = (tmp_path / "cache" / "kernels").iterdir()
+    whole = built.read_bytes()
+    built.unlink()  # the loaded file itself must not change
+    built.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    assert native.build(source).answer() == 42
+    (again,) = built.parent.iterdir()
+    assert again == built and again.read_bytes() == whole
+
+
+@needs_compiler
+def test_what_others_may_have_written_is_not_loaded(source, tmp_path, caplog):
+    """A folder that all may write to, below it one of the user's: built apart, one warning, nothing taken or left; a
+    file that others may write is replaced."""
+    native.build(source)
+    (built,) = (tmp_path / "cache" / "kernels").iterdir()
+    built.chmod(0o666)
+    assert native.build(source).answer() == 42
+    (built,) = (tmp_path / "cache" / "kernels").iterdir()
+    assert not built.stat().st_mode & 0o022
+    built.write_bytes(b"not looked at")
+    (tmp_path / "cache").chmod(0o777)
+    for _ in range(2):
+        assert native.build(source).answer() == 42
+    assert built.read_bytes() == b"not looked at"
+    (warned,) = caplog.messages
+    assert str(built.parent) in warned and "DETECTRON2_SAM_CACHE" in warned
+    (tmp_path / "cache").chmod(0o1777)  # as /tmp is
+    assert native.build(source).answer() == 42 and b"ELF" in built.read_bytes()[:4]
+
+
+@needs_compiler
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+def test_the_folder_of_another_user_is_not_used(source, tmp_path):
+    """A stranger's folder is as good as one that all may write to; the user's own with an open umask is closed."""
+    (tmp_path / "cache" / "kernels").mkdir(parents=True)
+    (tmp_path / "cache" / "kernels").chmod(0o775)
+    assert native.build(source).answer() == 42
+    assert (tmp_path / "cache" / "kernels").stat().st_mode & 0o777 == 0o755
+    os.chown(tmp_path / "cache" / "kernels", 12345, -1)
+    (built,) = (tmp_path / "cache" / "kernels").iterdir()
+    built.write_bytes(b"not looked at")
+    assert native.build(source).answer() == 42 and built.read_bytes() == b"not looked at"

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import socket
+import tempfile
 import zipfile
 from email.message import Message
 from functools import partial
@@ -135,6 +136,33 @@ def test_damaged_cache_file_is_named_and_kept(cache: Path) -> None:
     with pytest.raises(UserError, match="is damaged") as caught:
         sam_b()
     assert str(path) in str(caught.value) and path.exists()
+
+
+def test_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A user whom the system does not know keeps files in a private folder, told once and the same every time; where
+    somebody else has taken its name, in another one."""
+
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("DETECTRON2_SAM_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    weights._without_home.cache_clear()
+    folder = weights.cache_folder()
+    assert folder.parent == tmp_path and folder.stat().st_mode & 0o777 == 0o700
+    assert weights.cache_folder() == folder and len(caplog.messages) == 1
+    weights._without_home.cache_clear()
+    assert weights.cache_folder() == folder
+    folder.chmod(0o777)
+    weights._without_home.cache_clear()
+    other = weights.cache_folder()
+    assert other != folder and other.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    weights._without_home.cache_clear()
+    with pytest.raises(UserError, match="DETECTRON2_SAM_CACHE"):
+        weights.cache_folder()
+    weights._without_home.cache_clear()
 
 
 def test_official_files_are_described_completely() -> None:
