@@ -6,6 +6,7 @@ of the file's MD5. A file is checked against its full SHA-256, as projects that 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -56,17 +57,20 @@ OFFICIAL = {name[:9]: OfficialFile(_URL.format(name), sha256) for name, sha256 i
 
 
 def cache_folder() -> Path:
-    """Where downloaded files are kept: `$DETECTRON2_SAM_CACHE`, else `~/.cache/detectron2_sam`.
+    """Where downloaded files are kept: `$DETECTRON2_SAM_CACHE`, else `~/.cache/detectron2_sam`, else, for a user
+    without a home folder, as containers have them, a private folder for temporary files.
 
     Raises:
-        UserError: there is no home folder, as for a user that a container was not told of, nor a temporary one.
+        UserError: there is none of them.
     """
     if given := os.environ.get(CACHE_VARIABLE):
         return Path(given)
-    try:
-        return Path.home() / ".cache" / "detectron2_sam"
-    except RuntimeError:
-        return _without_home()
+    with contextlib.suppress(RuntimeError):  # the system does not know the user
+        folder = Path.home() / ".cache" / "detectron2_sam"
+        there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+        if os.access(there, os.R_OK | os.X_OK if there == folder else os.W_OK | os.X_OK):
+            return folder
+    return _without_home()
 
 
 @functools.cache
@@ -80,10 +84,10 @@ def _without_home() -> Path:
             folder = Path(tempfile.mkdtemp(prefix="detectron2_sam-"))
     except OSError as error:
         raise UserError(
-            f"there is no home folder to keep files in, nor a temporary one ({error.strerror}); "
+            f"no home folder can be written to, nor a temporary one ({error.strerror}); "
             f"set {CACHE_VARIABLE} to a folder"
         ) from error
-    logger.warning("there is no home folder: files are kept in %s; %s names another", folder, CACHE_VARIABLE)
+    logger.warning("no home folder can be written to: files are kept in %s; %s names another", folder, CACHE_VARIABLE)
     return folder
 
 

@@ -146,6 +146,8 @@ def test_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("DETECTRON2_SAM_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert weights.cache_folder() == tmp_path / ".cache" / "detectron2_sam"
     monkeypatch.setattr(Path, "home", home)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     weights._without_home.cache_clear()
