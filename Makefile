@@ -3,13 +3,24 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check bench ablations ablation-possam ablation-plug ablation-amsam install clean
+.PHONY: demo test fuzz sanitize check bench ablations ablation-possam ablation-plug ablation-amsam install clean
 
 demo: $(INSTALLED)
 	$(BIN)/detectron2-sam demo --output output/demo
 
 test: check
 	$(BIN)/python -m pytest
+
+FUZZ_MINUTES ?= 60
+fuzz: $(INSTALLED)  # damaged input, drawn anew in each round; what fails is kept in .hypothesis and tried first again
+	end=$$(( $$(date +%s) + 60 * $(FUZZ_MINUTES) )); while [ $$(date +%s) -lt $$end ]; do \
+	FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest tests/test_fuzz.py || exit 1; done
+
+SANITIZED := tests/sam_common/masks tests/sam_common/io/test_native.py tests/possam/deformable_attention
+sanitize: $(INSTALLED)  # the C++ under AddressSanitizer and UndefinedBehaviorSanitizer; nvcc cannot run beside them
+	CXX=$(CURDIR)/tests/support/sanitizing_compiler ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	$(BIN)/python -m pytest $(SANITIZED) -k "not nvcc"
 
 ablations: $(INSTALLED)  # hours: every table of the three papers; given again, it goes on
 	$(BIN)/detectron2-sam prepare generated

@@ -1,6 +1,7 @@
 """Damaged input of any kind, drawn by hypothesis: it is read, or refused in one line; never a traceback, never a hang.
 
-The draws are fixed (`derandomize`), so a run proves the same on every machine.
+The draws are fixed (`derandomize`), so a run proves the same on every machine. `make fuzz` draws others, FUZZ_EXAMPLES
+for each test.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
+import pickle
 import struct
 import tempfile
 from collections.abc import Callable
@@ -20,24 +23,39 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pycocotools import mask as codec
+from safetensors.torch import save
 
+from amsam.adapter import read_adapter
 from plug.data.annotations import read_amodal
 from plug.data.check import Notes, find_objects
 from plug.data.coco_amodal import coco_amodal_spec
 from plug.data.cocoa import cocoa_spec, read_content
 from possam.data.coco_instance import coco_instance_spec
+from sam_common.boxes.box_files import read_box_file
+from sam_common.boxes.ultralytics_detector import read_yolo
+from sam_common.config import get_cfg
 from sam_common.data.coco_json import parse_images
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_class_indices, read_image, read_segment_ids
 from sam_common.data.label_maps import label_maps_spec
 from sam_common.data.vocabulary_file import parse_vocabulary
+from sam_common.engine.checkpoint import read_checkpoint
 from sam_common.errors import UserError
 from sam_common.io.pictures import open_picture, upright_size
+from sam_common.io.plain_pickle import read_plain_pickle
+from sam_common.io.plain_yaml import NotPlain, parse_yaml
+from sam_common.io.weights import read_weights
+from sam_common.masks.rle import as_rle, checked_segmentation, decode_segmentation, segmentation_extent
 from tests.support.segments import read_segments
 
+DRAWN_ANEW = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 FUZZ = settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=DRAWN_ANEW or 200,
+    deadline=None,
+    derandomize=not DRAWN_ANEW,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 scalars = st.one_of(
@@ -254,3 +272,119 @@ def test_vocabulary_files(content: bytes) -> None:
         path.write_bytes(content)
         refused(lambda: parse_vocabulary(str(path)))
         refused(lambda: label_maps_spec("fuzz", images=folder, labels=folder, classes=path).load_vocabulary())
+
+
+HEIGHT, WIDTH = 5, 7
+runs = st.one_of(st.just(0), st.integers(0, 36), st.sampled_from([1, 2**31, 2**32 + 35, 2**63, -1, True, 1.0]))
+run_texts = st.text("0123456789:;<=>?@ABCKLMNOPQRSTUVWXYZ_`abcmno", max_size=40)
+
+
+@st.composite
+def adding_up(draw: st.DrawFn) -> list[int]:
+    """Run lengths of the right sum, with empty ones anywhere."""
+    cuts = sorted(draw(st.lists(st.integers(0, HEIGHT * WIDTH), max_size=12)))
+    return np.diff([0, *cuts, HEIGHT * WIDTH]).tolist() + [0] * draw(st.integers(0, 60))
+
+
+def use_mask(value: Any) -> None:
+    """What is done with a mask of a file: it is the same for pycocotools, which is given it, as for us."""
+    checked = checked_segmentation(value, HEIGHT, WIDTH, "here")
+    mask = decode_segmentation(checked, HEIGHT, WIDTH, "here")
+    rle = as_rle(checked, HEIGHT, WIDTH)
+    assert np.array_equal(codec.decode(rle), mask.numpy()) and int(codec.area(codec.merge([rle, rle]))) == mask.sum()
+    assert segmentation_extent(checked, HEIGHT, WIDTH, "here")[1] == mask.sum()
+
+
+@FUZZ
+@given(st.one_of(st.lists(runs, max_size=40), adding_up(), run_texts, st.text(max_size=8), json_values))
+def test_run_lengths(counts: Any) -> None:
+    """Numbers and texts of any kind as the counts of an RLE."""
+    refused(lambda: use_mask({"size": [HEIGHT, WIDTH], "counts": counts}))
+
+
+coordinates = st.one_of(st.floats(-20, 20), st.integers(-9, 9), st.floats(), st.sampled_from([1e5, -1e5, 1e300]))
+
+
+@FUZZ
+@given(st.lists(st.lists(coordinates, max_size=16), max_size=6))
+def test_polygons(polygons: list[list[float]]) -> None:
+    """Coordinates inside, outside, far off and none at all."""
+    refused(lambda: use_mask(polygons))
+
+
+def torch_file(content: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+STATE = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
+TENSOR_FILES = [
+    torch_file(STATE),
+    torch_file(STATE, _use_new_zipfile_serialization=False),
+    save(STATE),
+    torch_file({"model": STATE, "iteration": 3, "seed": 1, "optimizer": {"state": {0: STATE}}, "config": "A: 1"}),
+    pickle.dumps({"model": {"a": np.arange(3.0)}}),
+]
+
+
+@FUZZ
+@given(data=st.data())
+def test_files_of_tensors(data: st.DataObject, tmp_path: Path) -> None:
+    """Every format damaged anywhere, through every reader."""
+    path = tmp_path / data.draw(st.sampled_from(["a.pth", "a.safetensors"]))
+    path.write_bytes(data.draw(st.one_of(st.binary(max_size=80), *map(damaged, TENSOR_FILES))))
+    for read in (read_weights, read_checkpoint, read_adapter, read_plain_pickle):
+        error = refused(lambda read=read: read(path))
+        assert error is None or "weights_only" not in str(error)
+    refused(lambda: read_yolo(str(path)))
+
+
+BOX_FILES = {
+    ".json": [
+        b'[{"image_id": 7, "bbox": [1, 2, 3, 4], "score": 0.9, "category_id": 1}]',
+        b'[{"file_name": "a.png", "segmentation": {"size": [2, 3], "counts": "13O"}}]',
+        b'{"a.png": [[0, 0, 4, 4], [1, 1, 2, 2, 0.5]]}',
+    ],
+    ".csv": [b"file,x0,y0,x1,y1\na.png,1,2,3,4,0.5\n"],
+}
+
+
+@FUZZ
+@given(data=st.data())
+def test_box_files(data: st.DataObject, tmp_path: Path) -> None:
+    """Every form damaged anywhere, and JSON of other values."""
+    suffix = data.draw(st.sampled_from(sorted(BOX_FILES)))
+    path = tmp_path / f"a{suffix}"
+    content = data.draw(st.sampled_from(BOX_FILES[suffix]))
+    if suffix == ".json" and data.draw(st.booleans()):
+        path.write_text(json.dumps(changed(data, json.loads(content))))
+    else:
+        path.write_bytes(data.draw(damaged(content)))
+    refused(lambda: read_box_file(path))
+
+
+yaml_texts = st.text(alphabet="SEDOUTPIR_VLM: 0129-.&*!{}[],<|>'\"#\n\t\x00é", max_size=60)
+
+
+@FUZZ
+@given(data=st.data())
+def test_configurations(data: st.DataObject, tmp_path: Path) -> None:
+    """Any text, and damaged bytes of a configuration, as a file; any value on the command line."""
+    (tmp_path / "base.yaml").write_text("SEED: 2")
+    path = tmp_path / "a.yaml"
+    whole = b"_BASE_: base.yaml\nOUTPUT_DIR: 2026-11-30\nSOLVER: &s\n  STEPS: [3, 4]\n  BASE_LR: 1e-4\nSEED: 3\n"
+    path.write_bytes(data.draw(st.one_of(st.binary(max_size=60), yaml_texts.map(str.encode), damaged(whole))))
+    refused(lambda: get_cfg().merge_from_file(path))
+    key = data.draw(st.sampled_from(["SEED", "SOLVER.STEPS", "OUTPUT_DIR", "DATASETS.REGISTER", "MODEL", "a.b"]))
+    refused(lambda: get_cfg().merge_from_list([key, data.draw(st.one_of(yaml_texts, st.text(max_size=20)))]))
+
+
+@FUZZ
+@given(st.one_of(yaml_texts, st.text(max_size=60)))
+def test_plain_yaml(text: str) -> None:
+    """Any text: values that JSON could hold but for NaN, or one line."""
+    try:
+        json.dumps(parse_yaml(text), skipkeys=True)
+    except NotPlain as error:
+        assert str(error) and "\n" not in str(error)

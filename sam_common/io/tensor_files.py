@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -71,7 +72,8 @@ def read_torch(path: str | os.PathLike) -> Any:
     try:
         if format_of(path) == TORCH:
             _check_archive(path)
-        with open(path, "rb") as file:  # of a path torch believes the ending
+        with open(path, "rb") as file, warnings.catch_warnings():  # of a path torch believes the ending
+            warnings.simplefilter("ignore")  # of how the file was written
             return torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
         raise

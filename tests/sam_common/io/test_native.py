@@ -79,6 +79,12 @@ def test_a_cache_that_cannot_be_written(source, tmp_path, monkeypatch):
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler: its cache is NOT tested")
 
 
+def replace(path: Path, content: bytes) -> None:
+    """By another file: what is loaded of the old one must not change."""
+    path.unlink()
+    path.write_bytes(content)
+
+
 @needs_compiler
 @pytest.mark.parametrize("content", [b"", b"junk", None], ids=["empty", "junk", "cut"])
 def test_a_damaged_build_is_made_anew(content, source, tmp_path):
@@ -86,8 +92,7 @@ def test_a_damaged_build_is_made_anew(content, source, tmp_path):
     native.build(source)
     (built,) = (tmp_path / "cache" / "kernels").iterdir()
     whole = built.read_bytes()
-    built.unlink()  # the loaded file itself must not change
-    built.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    replace(built, whole[: len(whole) // 2] if content is None else content)
     assert native.build(source).answer() == 42
     (again,) = built.parent.iterdir()
     assert again == built and again.read_bytes() == whole
@@ -103,7 +108,7 @@ def test_what_others_may_have_written_is_not_loaded(source, tmp_path, caplog):
     assert native.build(source).answer() == 42
     (built,) = (tmp_path / "cache" / "kernels").iterdir()
     assert not built.stat().st_mode & 0o022
-    built.write_bytes(b"not looked at")
+    replace(built, b"not looked at")
     (tmp_path / "cache").chmod(0o777)
     for _ in range(2):
         assert native.build(source).answer() == 42
@@ -124,5 +129,5 @@ def test_the_folder_of_another_user_is_not_used(source, tmp_path):
     assert (tmp_path / "cache" / "kernels").stat().st_mode & 0o777 == 0o755
     os.chown(tmp_path / "cache" / "kernels", 12345, -1)
     (built,) = (tmp_path / "cache" / "kernels").iterdir()
-    built.write_bytes(b"not looked at")
+    replace(built, b"not looked at")
     assert native.build(source).answer() == 42 and built.read_bytes() == b"not looked at"
