@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import difflib
 import logging
+import reprlib
 import sys
 from collections.abc import Iterable
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
 
 _LONGEST, _END = 800, 300
 """Characters of a message, and how many of them are its end, where the remedy is."""
@@ -56,6 +60,11 @@ def some(names: Iterable[object], most: int = 3, *, between: str = ", ") -> str:
 def first_line(error: Exception) -> str:
     """Of what an exception says, or its kind where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def shown(value: object) -> str:
+    """A value of a foreign file in few characters. Of lists in lists that are one list, `repr` would never end."""
+    return _SHORT.repr(value)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from detectron2_sam.commands.cli import command_line
 from sam_common.errors import UserError
 
 _DEEPEST = 8  # lists within lists; a pickle may hold one that contains itself
+_MOST = 10_000_000  # values; a pickle holds a list once that stands in a thousand places
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -40,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     output = Path(args.output)
     if output.suffix.lower() != ".json":
         raise UserError(f"--output {output}: what is written is JSON; give a name that ends with .json")
-    content = to_json(read_plain_pickle(args.file), args.file)
+    content = to_json(read_plain_pickle(args.file), args.file, iter(range(_MOST)))
     if isinstance(content, dict):
         content = {str(name): _rows(rows, args.xywh, f"{args.file}, {name!r}") for name, rows in content.items()}
     with atomic_path(output) as temporary:
@@ -52,24 +54,29 @@ def main(argv: Sequence[str]) -> None:
     print(f"{sum(map(len, found.values()))} boxes of {len(found)} images → {output}")
 
 
-def to_json(value: Any, source: str, depth: int = 0) -> Any:
+def to_json(value: Any, source: str, left: Iterator[int], depth: int = 0) -> Any:
     """Plain data as JSON holds it: arrays and tuples as lists.
 
+    Args:
+        left: ends after as many values as there may be.
+
     Raises:
-        UserError: it has bytes, keys that are neither texts nor numbers, or too many levels.
+        UserError: it has bytes, keys that are neither texts nor numbers, too many levels or values.
     """
     import numpy as np
 
+    if next(islice(left, value.size if isinstance(value, np.ndarray) else 0, None), None) is None:
+        raise UserError(f"{source} holds more than {_MOST:,} values; split it")
     if depth > _DEEPEST:
         raise UserError(f"{source} holds lists within lists, more than {_DEEPEST} levels deep; boxes need few")
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, list | tuple):
-        return [to_json(each, source, depth + 1) for each in value]
+        return [to_json(each, source, left, depth + 1) for each in value]
     if isinstance(value, dict):
         if not all(isinstance(key, str | int) for key in value):
             raise UserError(f"{source} holds a dictionary whose keys are neither texts nor numbers")
-        return {key: to_json(each, source, depth + 1) for key, each in value.items()}
+        return {key: to_json(each, source, left, depth + 1) for key, each in value.items()}
     if value is None or isinstance(value, str | int | float):
         return value
     raise UserError(f"{source} holds {type(value).__name__}, which no box file needs")

@@ -145,16 +145,17 @@ def read_yolo(path: str) -> tuple[str, dict[int, str], dict[str, Tensor]]:
     model = next((part for part in parts if isinstance(part, _Saved)), None)
     told = vars(model) if model is not None else {}
     description, names = told.get("yaml"), told.get("names")
-    file = Path(str(description.get("yaml_file", ""))).name if isinstance(description, dict) else ""
+    file = description.get("yaml_file", "") if isinstance(description, dict) else ""
+    file = Path(file).name if isinstance(file, str) else ""
     names = dict(enumerate(names)) if isinstance(names, list) else names if isinstance(names, dict) else {}
-    is_named = names and list(names) == list(range(len(names)))
+    is_named = names and list(names) == list(range(len(names))) and all(isinstance(n, str) for n in names.values())
     if model is None or not is_named or not re.fullmatch(r"[\w.-]+\.yaml", file):
         raise UserError(f"{path} is no YOLO model: it lacks the model, its description or its classes")
     try:
         weights = dict(_tensors(model, ""))
     except (RecursionError, AttributeError, TypeError) as error:  # parts of the wrong kind, or one inside itself
         raise UserError(f"{path} is no YOLO model: its layers are damaged") from error
-    return file, {index: str(name) for index, name in names.items()}, weights
+    return file, names, weights
 
 
 def _tensors(saved: _Saved, prefix: str) -> Iterator[tuple[str, Tensor]]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from sam_common.errors import UserError
 from sam_common.io.files import refuse_special_file
+from sam_common.text import shown
 
 _MARK = object()
 _NUMBERS = {
@@ -43,8 +44,8 @@ class _Dtype:
     """A numpy dtype of numbers; its byte order is told afterwards."""
 
     def __init__(self, code: str, *_: Any) -> None:
-        if code not in _NUMBERS:
-            raise _Refused(f"a numpy array of {code!r}; arrays of numbers can be read")
+        if not isinstance(code, str) or code not in _NUMBERS:
+            raise _Refused(f"a numpy array of {shown(code)}; arrays of numbers can be read")
         self.dtype = np.dtype(code)
 
     def build(self, state: tuple) -> None:
@@ -68,7 +69,7 @@ def _array(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) ->
     if not isinstance(dtype, _Dtype) or not isinstance(content, bytes | bytearray) or order not in ("C", "F"):
         raise _Refused("a numpy array of an unknown form")
     if not all(type(side) is int and side >= 0 for side in shape):
-        raise _Refused(f"a numpy array of the shape {shape!r}")
+        raise _Refused(f"a numpy array of the shape {shown(shape)}")
     if math.prod(shape) * dtype.dtype.itemsize != len(content):
         raise _Refused(f"a numpy array of the shape {shape!r} with {len(content)} bytes")
     return np.frombuffer(content, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
@@ -81,7 +82,7 @@ def _scalar(dtype: _Dtype, content: bytes) -> int | float | bool:
 def _latin1(text: str, encoding: str) -> bytes:
     """How protocols before 3 write bytes."""
     if encoding != "latin1":
-        raise _Refused(f"bytes in the encoding {encoding!r}")
+        raise _Refused(f"bytes in the encoding {shown(encoding)}")
     return text.encode("latin1")
 
 
@@ -163,7 +164,7 @@ class _Machine:
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             self.stack.append(self.memo[argument])
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            self.stack.append(_Name(argument if name == "GLOBAL" else "{} {}".format(*self._take(2))))
+            self.stack.append(_Name(argument if name == "GLOBAL" else " ".join(self._take(2))))
         elif name == "REDUCE":
             function, arguments = self._take(2)
             if not isinstance(function, _Name) or function.name not in _CALLS:
@@ -195,6 +196,9 @@ class _Machine:
 
 
 def _pairs(values: list[Any]) -> dict[Any, Any]:
+    for key in values[::2]:  # where they are one tuple, and so on, the hash alone could take for ever
+        if isinstance(key, tuple) and any(isinstance(part, tuple) for part in key):
+            raise _Refused(f"a dictionary with a tuple of tuples as a key, {shown(key)}")
     return dict(zip(values[::2], values[1::2], strict=True))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sam_common.errors import UserError
 from sam_common.io.files import refuse_special_file
+from sam_common.text import shown
 
 SAFETENSORS, TORCH, OLD_TORCH = "safetensors", "PyTorch", "PyTorch before 1.6"
 """Formats of files. The second is a ZIP archive, the third a pickle."""
@@ -109,7 +110,7 @@ def check_state(state: Mapping[Any, Any], where: str, *, extra: bool = False) ->
     """
     for name, value in state.items():
         if not isinstance(name, str):
-            raise UserError(f"{where} is not a state dict: it has the key {name!r}, which is no name of a tensor")
+            raise UserError(f"{where} is not a state dict: it has the key {shown(name)}, which is no name of a tensor")
         is_plain = value.layout == torch.strided and not value.is_quantized if isinstance(value, Tensor) else extra
         if not is_plain:
             kind = value.layout if isinstance(value, Tensor) else type(value).__name__

@@ -194,3 +194,26 @@ def test_contents_that_are_no_boxes(tmp_path: Path, content: Any, message: str) 
     assert "\n" not in str(error.value) and not list(tmp_path.glob("*.json"))
     with pytest.raises(UserError, match="ends with .json"):
         convert_boxes.main([str(tmp_path / "a.pkl"), "--output", str(tmp_path / "out.csv")])
+
+
+def test_lists_that_stand_in_a_thousand_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Error, at once: four kilobytes of lists that hold one list again and again would be 10¹⁵ numbers."""
+    monkeypatch.setattr(convert_boxes, "_MOST", 10_000)
+    rows: object = [1.0]
+    for _ in range(5):
+        rows = [rows] * 1000
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a.png": rows}))
+    with pytest.raises(UserError, match=r"a\.pkl holds more than 10,000 values"):
+        convert_boxes.main([str(tmp_path / "a.pkl"), "--output", str(tmp_path / "a.json")])
+
+
+@pytest.mark.parametrize("around", [b"]%sa.", b"}(%sK\x01u."], ids=["value", "key"])
+def test_tuples_of_one_tuple(around: bytes, tmp_path: Path) -> None:
+    """Error, at once: neither the hash nor the text of something 2⁶⁰ long is asked for."""
+    deep: object = ()
+    for _ in range(60):
+        deep = (deep, deep)
+    built = pickle.dumps(deep, protocol=2)[2:-1]
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + around % built)
+    with pytest.raises(UserError, match=r"a\.pkl"):
+        convert_boxes.main([str(tmp_path / "a.pkl"), "--output", str(tmp_path / "a.json")])
