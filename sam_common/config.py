@@ -136,8 +136,8 @@ class CfgNode(_CfgNode):
         for key in _leaf_keys(self):
             value = functools.reduce(dict.__getitem__, key.split("."), self)
             for number in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(number, int | float) and not -(2**63) <= number < 2**63:  # nor NaN
-                    raise UserError(f"{source}: {key} is {value!r}; give a finite number, of 64 bits")
+                if number != number or (isinstance(number, int) and not -(2**63) <= number < 2**63):
+                    raise UserError(f"{source}: {key} is {value!r}; give a number, of 64 bits where it is whole")
 
     def _check_known(self, key: str, source: str) -> None:
         node: object = self
