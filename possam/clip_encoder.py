@@ -215,23 +215,28 @@ def _load_weights(clip: CLIP, path: Path) -> frozenset[int] | None:
     state = read_weights(path)
     known_tokens = None
     if "token_ids" in state:
-        known_tokens = frozenset(state["token_ids"].tolist())
-        state = _with_full_token_table(state, clip.vocab_size)
+        state = _with_full_token_table(state, clip.token_embedding.weight.shape, path)
+        known_tokens = frozenset(state.pop("token_ids").tolist())
     if found := misfits(clip.state_dict(), state):
         raise UserError(f"{path} holds the weights of another CLIP ({found}); give the file of the model in use")
     clip.load_state_dict(state)
     return known_tokens
 
 
-def _with_full_token_table(state: dict[str, Tensor], vocabulary_size: int) -> dict[str, Tensor]:
-    """Replaces `token_ids` [K] and `token_rows` [K, D] by the whole table [V, D].
+def _with_full_token_table(state: dict[str, Tensor], size: torch.Size, path: Path) -> dict[str, Tensor]:
+    """Replaces `token_rows` [K, D] of the tokens `token_ids` [K] by the whole table of size [V, D].
 
     A small file stores only the rows its training met. The others are drawn from a fixed seed with the spread of
     the stored ones, so that an unknown word has an embedding of its own, the same on every machine.
+
+    Raises:
+        UserError: the two are no such table.
     """
     state = dict(state)
-    ids, rows = state.pop("token_ids").long(), state.pop("token_rows").float()
+    ids, rows = state["token_ids"].long(), state.pop("token_rows", torch.zeros(0)).float()
+    if ids.ndim != 1 or rows.shape != (len(ids), size[1]) or not ((ids >= 0) & (ids < size[0])).all():
+        raise UserError(f"{path} holds the weights of another CLIP, or is damaged: its token_ids do not fit token_rows")
     generator = torch.Generator().manual_seed(0)
-    table = torch.randn(vocabulary_size, rows.shape[1], generator=generator, device="cpu") * rows.std()
+    table = torch.randn(size, generator=generator, device="cpu") * rows.std()
     table[ids] = rows
     return {**state, "token_embedding.weight": table}

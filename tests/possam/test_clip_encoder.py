@@ -153,6 +153,23 @@ def test_weights_of_another_model_name_the_keys(tiny: ClipEncoder, tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("change", ["no rows", "another width", "beyond the vocabulary", "one number"])
+def test_token_rows_that_are_no_table(change: str, tiny: ClipEncoder, tmp_path: Path) -> None:
+    """Error: rows are missing, of another model, of a token that there is not; the ids are no list."""
+    state = dict(tiny.clip.state_dict())
+    rows = state.pop("token_embedding.weight")[:3].clone()
+    state |= {"token_ids": torch.arange(3), "token_rows": rows}
+    if change == "no rows":
+        del state["token_rows"]
+    elif change == "another width":
+        state["token_rows"] = rows[:, :-1].contiguous()
+    else:
+        state["token_ids"] = torch.tensor([0, 1, 10**9] if change == "beyond the vocabulary" else 3)
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=r"a\.safetensors .*token_ids"):
+        build_clip(tiny.name, str(tmp_path / "a.safetensors"))
+
+
 def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     """Half a file is told by its name."""
     path = tmp_path / "half.safetensors"
