@@ -99,8 +99,9 @@ class CfgNode(_CfgNode):
         """
         if len(cfg_list) % 2:
             raise UserError(f"overrides come as KEY VALUE pairs, got {len(cfg_list)} words: {' '.join(cfg_list)}")
-        for key in cfg_list[::2]:
+        for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
             self._check_known(str(key), "the command line")
+            self._check_given(str(key), self._decode_cfg_value(value), "the command line")
         try:
             super().merge_from_list(list(cfg_list))
         except (ValueError, AssertionError) as error:
@@ -125,16 +126,23 @@ class CfgNode(_CfgNode):
             other = type(self)(content)
             for key in _leaf_keys(other):
                 self._check_known(key, source)
+                self._check_given(key, _at(other, key), source)
             self.merge_from_other_cfg(other)
         except UserError:
             raise
+        except KeyError as error:
+            raise UserError(f"{source}: {error} is no section here; write SECTION: and, indented, KEY: value") from error
         except (ValueError, AssertionError) as error:
             raise UserError(f"{source}: {error}") from error
         self._check_numbers(source)
 
+    def _check_given(self, key: str, value: Any, source: str) -> None:
+        if value is None and _at(self, key) is not None:  # yacs takes it for a value of any type
+            raise UserError(f"{source}: {key} is given no value; give one, or leave the key out")
+
     def _check_numbers(self, source: str) -> None:
         for key in _leaf_keys(self):
-            value = functools.reduce(dict.__getitem__, key.split("."), self)
+            value = _at(self, key)
             for number in value if isinstance(value, list | tuple) else [value]:
                 if number != number or (isinstance(number, int) and not -(2**63) <= number < 2**63):
                     raise UserError(f"{source}: {key} is {value!r}; give a number, of 64 bits where it is whole")
@@ -168,6 +176,10 @@ def _inherited(base: Mapping[str, Any], content: Mapping[str, Any], path: Path) 
         else:
             merged[key] = value
     return merged
+
+
+def _at(node: CfgNode, key: str) -> Any:
+    return functools.reduce(dict.__getitem__, key.split("."), node)
 
 
 def _leaf_keys(node: dict, prefix: str = "") -> Iterator[str]:

@@ -86,6 +86,8 @@ def test_yaml_that_builds_python_objects_is_refused(tmp_path: Path) -> None:
         ("SOLVER: {BASE_LR: .nan}", r"SOLVER\.BASE_LR is nan"),
         ("SOLVER: {STEPS: [.nan]}", r"SOLVER\.STEPS"),
         ("MODEL: {1: 2}", r"MODEL\.1"),
+        ("SEED:", "SEED is given no value"),
+        ("SOLVER.MAX_ITER: 3", "'SOLVER' is no section here"),
     ],
 )
 def test_what_is_no_configuration_is_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -142,6 +144,7 @@ def test_each_base_is_read_once(tmp_path: Path) -> None:
         ("nan", "SOLVER.BASE_LR"),
         ("[" * 100_000, "SOLVER.BASE_LR"),
         ("{[]: 1}", "SOLVER.BASE_LR"),
+        ("None", "SOLVER.BASE_LR is given no value"),
         ("9" * 5000, "SOLVER.BASE_LR"),
         ("9" * 400, "SOLVER.BASE_LR"),
         ("a\0", "SOLVER.BASE_LR"),
