@@ -6,7 +6,6 @@ The module of a command imports only the standard library until the command runs
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from detectron2_sam.commands.streams import steady_streams
 from sam_common.errors import Interrupted, UserError
 from sam_common.text import LineFormatter
 
@@ -72,18 +72,11 @@ def check_at_least(args: argparse.Namespace, **least: int) -> None:
 def run_tool(main: Callable[[], Any]) -> int:
     """Runs a command and returns its exit status, 0 where `main` returns none: what went wrong is one line on stderr,
     without a traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8
+    steady_streams()
     if logging.lastResort is not None:  # for warnings where no run logs
         logging.lastResort.setFormatter(LineFormatter())
     try:
         status = main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        if not _reader_has_gone():
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the rest of the buffer goes at exit
-        return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -93,16 +86,6 @@ def run_tool(main: Callable[[], Any]) -> int:
     except KeyboardInterrupt:  # before the run began, or Ctrl-C twice
         return 128 + signal.SIGINT
     return status if isinstance(status, int) else 0
-
-
-def _reader_has_gone() -> bool:
-    """Whether it was standard output that broke, as in `detectron2-sam doctor | head`, and not another pipe."""
-    try:
-        sys.stdout.write("\n")  # flushing an empty buffer writes nothing
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
 
 
 def program_process(*arguments: str) -> dict[str, Any]:

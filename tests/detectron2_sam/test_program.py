@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -116,7 +115,7 @@ def test_every_documented_command_line_is_accepted() -> None:
 
 def test_a_process_of_its_own_knows_every_method(tmp_path: Path) -> None:
     """The doctor finds the data sets of all methods, which nobody has registered before it; a reader that has seen
-    enough (`| head`) ends it without a word."""
+    enough (`| head`) changes nothing."""
     process = program_process("doctor")
     with subprocess.Popen(**process, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as doctor:
         assert doctor.stdout is not None and doctor.stderr is not None
@@ -125,4 +124,4 @@ def test_a_process_of_its_own_knows_every_method(tmp_path: Path) -> None:
             missing -= {*line.split()}
         doctor.stdout.close()
         assert not missing and doctor.stderr.read() == ""
-    assert doctor.returncode in (0, 1, 128 + signal.SIGPIPE)  # of what it found, or the pipe
+    assert doctor.returncode in (0, 1)  # of what it found
