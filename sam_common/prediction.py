@@ -91,8 +91,9 @@ class PredictionFiles(Generic[P]):
         with atomic_path(self.written(source)[0]) as path:
             prediction.draw().save(path)
         height, width = prediction.image.shape[1:]
-        self.images.append({"id": number, "file_name": source.relative, "height": height, "width": width})
-        self.add_found(self.images[-1], source, prediction)
+        image = {"id": number, "file_name": source.relative, "height": height, "width": width}
+        self.add_found(image, source, prediction)
+        self.images.append(image)  # last: one whose files could not be written is not listed
 
     def finish(self) -> None:
         """Writes the JSON of all images, where there are any."""
@@ -104,7 +105,7 @@ class PredictionFiles(Generic[P]):
         return []
 
     def add_found(self, image: dict[str, Any], source: Input, prediction: P) -> None:
-        """Writes the maps of an image, or remembers what was found; `image` is its entry of `images`."""
+        """Writes the maps of an image, or remembers what was found; `image` becomes its entry of `images`."""
 
     def write_json(self) -> None:
         """Writes what was remembered."""

@@ -39,11 +39,11 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_REMEDIES = {
-    b"heic": "pip install pillow-heif",
-    b"avif": "pip install --upgrade pillow",
+REMEDIES = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "pip install pillow-heif"),
+    ".avif": "pip install --upgrade pillow",
 }
-"""Brand of a file that Pillow may lack the decoder of -> what brings it."""
+"""Suffix of pictures that Pillow may lack the decoder of -> what brings it."""
 
 _PILLOWS_CAP = threading.Lock()
 
@@ -165,7 +165,7 @@ def _refuse_large(image: Image.Image, name: str | os.PathLike) -> None:
 
 def _reason(name: str | os.PathLike, error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        remedy = _REMEDIES.get(_brand(name))
+        remedy = REMEDIES.get(_brand(name))
         if remedy is not None:
             return f": Pillow lacks its decoder; {remedy}, or convert it to PNG"
         return f": it is damaged, or none of {', '.join(formats())}"
@@ -175,17 +175,16 @@ def _reason(name: str | os.PathLike, error: Exception) -> str:
     return f", it may be truncated: {text or type(error).__name__}"
 
 
-def _brand(path: str | os.PathLike) -> bytes:
-    """heic or avif of a file that calls itself so, or another such; else what stands there."""
+def _brand(path: str | os.PathLike) -> str:
+    """.heic or .avif where a file calls itself that, whatever its name; else ""."""
     try:
         with open(path, "rb") as file:
             head = file.read(12)
     except OSError:
-        return b""
-    brand = head[8:] if head[4:8] == b"ftyp" else b""
-    if brand.startswith((b"hei", b"hev", b"mif", b"msf")):
-        return b"heic"
-    return b"avif" if brand == b"avis" else brand
+        return ""
+    if head[4:8] != b"ftyp":
+        return ""
+    return {b"hei": ".heic", b"hev": ".heic", b"mif": ".heic", b"msf": ".heic", b"avi": ".avif"}.get(head[8:11], "")
 
 
 def _orientation(image: Image.Image) -> int:

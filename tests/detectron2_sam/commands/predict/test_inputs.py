@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from detectron2_sam.commands.predict import inputs
 from detectron2_sam.commands.predict.inputs import find_inputs
 from sam_common.errors import UserError
 
@@ -20,7 +21,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def names(*given: str | Path, **options) -> list[str]:
-    return [source.relative for source in find_inputs([str(path) for path in given], **options)[0]]
+    return [source.relative for source in find_inputs([str(path) for path in given], **options).inputs]
 
 
 def test_folders_files_and_globs(tree: Path) -> None:
@@ -42,7 +43,7 @@ def test_a_bracket_in_a_name_is_a_bracket(tmp_path: Path) -> None:
 def test_paths_are_counted_from_the_common_folder(tree: Path) -> None:
     """Derived by hand: two folders keep their own names, so that equal file names do not meet."""
     assert names(tree / "sub" / "deep", tree / "sub" / "c.mp4") == ["deep/d.jpeg", "c.mp4"]
-    sources, _ = find_inputs([str(tree)], recursive=True)
+    sources = find_inputs([str(tree)], recursive=True).inputs
     assert [source.name for source in sources] == ["a", "b", "sub/c", "sub/deep/d"]
     assert [source.is_video for source in sources] == [False, False, True, False]
     assert all(".." not in source.name and not os.path.isabs(source.name) for source in sources)
@@ -52,7 +53,49 @@ def test_equal_names_keep_their_suffix(tmp_path: Path) -> None:
     """Derived by hand: 1.jpg and 1.png do not overwrite each other's results, nor does 1.JPG."""
     for name in ("1.jpg", "1.png", "2.png"):
         (tmp_path / name).write_bytes(b"")
-    assert [source.name for source in find_inputs([str(tmp_path)])[0]] == ["1.jpg", "1.png", "2"]
+    assert [source.name for source in find_inputs([str(tmp_path)]).inputs] == ["1.jpg", "1.png", "2"]
+
+
+def test_what_is_skipped_is_counted(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Derived by hand: by suffix, with what brings a missing decoder; what is named elsewhere is not skipped."""
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "README", "b.txt"):
+        (tree / name).write_bytes(b"")
+    monkeypatch.setattr(inputs, "picture_suffixes", lambda: frozenset((".jpg", ".png")))
+    found = find_inputs([str(tree), str(tree / "b.txt")])
+    assert found.describe_skipped() == (
+        "5 files skipped: 2 .heic (pip install pillow-heif), 1 .txt, 1 hidden, 1 without a suffix"
+    )
+    assert [source.relative for source in found.inputs] == ["a.PNG", "b.jpg", "b.txt"]
+    assert not find_inputs([str(tree / "sub" / "deep" / "d.jpeg")]).skipped
+    with pytest.raises(UserError, match=r"no picture or video \(1 file skipped: 1 \.gif\)"):
+        (tree / "sub" / "deep" / "d.jpeg").rename(tree / "sub" / "deep" / "d.gif")
+        find_inputs([str(tree / "sub" / "deep")])
+
+
+@pytest.mark.parametrize(
+    ("name", "stem_bytes"),
+    [("m" * 251 + ".jpg", 251), ("漢" * 83 + ".jpeg", 249), ("m" * 251 + ".avi", 249), ("m" * 255, 251)],
+)
+def test_long_names(tmp_path: Path, name: str, stem_bytes: int) -> None:
+    """Edge case: names as long as a file system takes: results have names of their own that it takes, too."""
+    (tmp_path / name).write_bytes(b"")
+    (source,) = find_inputs([str(tmp_path / name)]).inputs
+    assert len(os.fsencode(source.name)) == stem_bytes
+    for suffix in (".mp4", ".jsonl") if source.is_video else (".png",):
+        (tmp_path / f"{source.name}{suffix}").write_bytes(b"")
+
+
+def test_long_names_that_are_alike_stay_apart(tmp_path: Path) -> None:
+    """Two names of 255 bytes that differ in the suffix only: each result keeps it or a mark."""
+    for suffix in (".jpg", ".png"):
+        (tmp_path / ("m" * 251 + suffix)).write_bytes(b"")
+    first, second = find_inputs([str(tmp_path)]).inputs
+    assert first.name != second.name and len(first.name) == len(second.name) == 251
+
+
+def test_a_path_that_no_file_can_have(tmp_path: Path) -> None:
+    """Error: left to its reader, as any file that is not there."""
+    assert names(tmp_path / ("x" * 300)) == ["x" * 300]
 
 
 def test_results_of_an_earlier_run_are_left_out(tree: Path) -> None:

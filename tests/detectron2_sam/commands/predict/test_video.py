@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -51,19 +52,95 @@ def test_no_video(tmp_path: Path, content: bytes | None, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_breaks_off_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Error: decoding ends after 2 of 9 promised frames; those two were given."""
-    write(tmp_path / "a.mp4", [0] * 9)
-    reader = VideoReader(tmp_path / "a.mp4")
-    reads = [(True, np.zeros((48, 64, 3), np.uint8)), (False, None)]
+class Capture:
+    """In the place of OpenCV's: frames shown at these times, and what the file says of its rate and count."""
 
-    class Capture:
-        def read(self) -> tuple[bool, np.ndarray | None]:
-            return reads.pop(0)
+    def __init__(self, times: list[float], *, fps: float, count: float) -> None:
+        self.times, self.told, self.next = times, {cv2.CAP_PROP_FPS: fps, cv2.CAP_PROP_FRAME_COUNT: count}, 0
 
-    monkeypatch.setattr(reader, "_capture", Capture())
-    assert len(list(reader)) == 2
-    assert reader.fault.endswith("ends after 2 of 9 frames; it is damaged")
+    def isOpened(self) -> bool:
+        return True
+
+    def grab(self) -> bool:
+        self.next += 1
+        return self.next <= len(self.times)
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        return (True, np.zeros((48, 64, 3), np.uint8)) if self.grab() else (False, None)
+
+    def get(self, key: int) -> float:
+        return self.told[key] if key in self.told else 1000 * self.times[self.next - 1]
+
+    def release(self) -> None:
+        pass
+
+
+HEADS = {"mp4": b"\0\0\0\x20ftypisom", "webm": b"\x1aE\xdf\xa3"}
+BURSTS = [*(i / 30 for i in range(10)), *(5.3 + i / 30 for i in range(10))]
+"""Of a screen recording: ten frames at 30 per second, five seconds of stillness, ten more."""
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., VideoReader]:
+    def make(suffix: str, times: list[float], *, fps: float, count: float) -> VideoReader:
+        (tmp_path / f"a.{suffix}").write_bytes(HEADS[suffix])
+        monkeypatch.setattr(video.cv2, "VideoCapture", lambda path: Capture(times, fps=fps, count=count))
+        return VideoReader(tmp_path / f"a.{suffix}")
+
+    return make
+
+
+@pytest.mark.parametrize(("suffix", "fps", "count"), [("webm", 30, 168), ("mp4", 20 / 5.6333, 20)])
+def test_a_variable_rate(reader: Callable[..., VideoReader], suffix: str, fps: float, count: float) -> None:
+    """Derived by hand: times are the frames' own; at 30 per second the tenth frame is written 150 times; and nothing is
+    damaged, though WebM's count is its duration times its rate."""
+    frames = reader(suffix, BURSTS, fps=fps, count=count)
+    assert len(list(frames)) == 20 and frames.fault == ""
+    assert frames.times == pytest.approx(BURSTS) and frames.fps == pytest.approx(30)
+    assert frames.copies == [*[1] * 9, 150, *[1] * 10] and not frames.is_still
+
+
+def test_a_stillness_without_end(reader: Callable[..., VideoReader]) -> None:
+    """Edge case: an hour between two frames is a minute in what is written."""
+    frames = reader("mp4", [0, 0.1, 3600, 3600.1], fps=0.001, count=4)
+    assert frames.copies == [1, 600, 1, 1] and frames.is_still
+
+
+@pytest.mark.parametrize(
+    ("times", "fps"), [([0.0, 0.033, 0.067, 0.1, 0.133], 30.0), ([0.0, 0.08, 0.04], 25.0), ([0.0, 0.0, 0.0], 25.0)]
+)
+def test_a_constant_rate_is_what_the_file_tells(times: list[float], fps: float) -> None:
+    """Milliseconds that are rounded, and times that run backwards or stand still, change nothing."""
+    assert video.frame_rate(times, fps) == fps
+
+
+@pytest.mark.parametrize(
+    ("suffix", "times", "count", "whole"),
+    [
+        ("mp4", [0.0, 0.1], 9, False),
+        ("webm", [0.0, 0.1], 9, False),
+        ("mp4", [0.0, 0.1, 0.2], 4, True),  # containers count one too many at times
+        ("mp4", [0.0, 0.4, 0.8], 9, False),  # frames from its middle are missing: it counts them
+        ("webm", [0.0, 0.4, 0.8], 9, True),
+        ("webm", [0.0, 0.1, 0.2], 0, True),  # it promises nothing
+    ],
+)
+def test_a_file_that_breaks_off_says_so(
+    reader: Callable[..., VideoReader], suffix: str, times: list[float], count: int, whole: bool
+) -> None:
+    """Error: decoding ends before the frames, or the duration, that the file promises; what there was is given."""
+    frames = reader(suffix, times, fps=10, count=count)
+    assert len(list(frames)) == len(times)
+    assert frames.fault.endswith("" if whole else f"ends after {len(times)} of {count} frames; it is damaged")
+    assert (frames.fault == "") is whole
+
+
+def test_copies_are_written(tmp_path: Path) -> None:
+    """Round trip: a frame that is written three times is there three times."""
+    with VideoWriter(tmp_path / "a.mp4", fps=10) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8), 3)
+    with VideoReader(tmp_path / "a.mp4") as frames:
+        assert len(list(frames)) == 3 == writer.num_frames
 
 
 def test_a_video_that_could_not_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 from pathlib import Path
@@ -142,7 +143,7 @@ def test_broken_image_is_named_and_the_others_are_done(
     assert _run(broken, photo, output=tmp_path / "out") == 1
     printed = capsys.readouterr()
     assert "[1/2] error: " in printed.err and "broken.jpg" in printed.err
-    assert "error: 1 of 2 inputs could not be read:" in printed.err and printed.err.count("broken.jpg") == 2
+    assert "error: 1 of 2 inputs could not be predicted:" in printed.err and printed.err.count("broken.jpg") == 2
     assert "[2/2] 2 dogs, sky →" in printed.out
     assert len(json.loads((tmp_path / "out" / "panoptic.json").read_text())["annotations"]) == 1
 
@@ -165,31 +166,90 @@ def test_a_folder_that_cannot_be_listed_is_listed_at_the_end(
     photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Error: it costs its own files and the exit status; the one picture beside it is done."""
-    found, _ = predict_run.find_inputs([str(photo)])
-    monkeypatch.setattr(predict_run, "find_inputs", lambda *args, **kwargs: (found, ["x: the folder cannot be listed"]))
+    found = predict_run.find_inputs([str(photo)])
+    found.unreadable.append("x: the folder cannot be listed")
+    monkeypatch.setattr(predict_run, "find_inputs", lambda *args, **kwargs: found)
     assert _run(photo, output=tmp_path / "out") == 1
     printed = capsys.readouterr()
-    assert "1 of 2 inputs could not be read:\n  x: the folder cannot be listed" in printed.err
+    assert "1 of 2 inputs could not be predicted:\n  x: the folder cannot be listed" in printed.err
     assert "2 dogs, sky →" in printed.out
 
 
-def test_whatever_ends_a_run_what_was_done_is_kept(
-    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_was_skipped_is_the_last_line(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Derived by hand: of a folder one picture and two files that are none; that costs no status."""
+    for name in ("notes.txt", ".DS_Store"):
+        (tmp_path / name).write_text("")
+    assert _run(tmp_path, output=tmp_path / "out") == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "2 files skipped: 1 .txt, 1 hidden"
+
+
+@pytest.fixture
+def three(photo: Path, tmp_path: Path) -> Path:
+    """A folder of a.jpg, b.jpg and c.jpg."""
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        (tmp_path / "in" / f"{name}.jpg").write_bytes(photo.read_bytes())
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("out of memory"), MemoryError(), OSError(errno.EIO, "x")])
+def test_whatever_a_picture_does_the_others_are_done(
+    three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
-    """Error: the model fails on the second picture; the JSON of the first is written before the error goes on."""
-    second = tmp_path / "second.jpg"
-    second.write_bytes(photo.read_bytes())
-    forward, calls = TwoDogsAndSky.forward, [1, 2]
+    """Error: the model fails on the second of three pictures: it is named, twice, with what it was."""
+    forward, calls = TwoDogsAndSky.forward, [1, 2, 3]
 
     def fails(self: TwoDogsAndSky, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if calls.pop(0) == 2:
-            raise torch.OutOfMemoryError("out of memory")
+            raise error
         return forward(self, batch)
 
     monkeypatch.setattr(TwoDogsAndSky, "forward", fails)
-    with pytest.raises(torch.OutOfMemoryError):
-        _run(photo, second, output=tmp_path / "out")
+    assert _run(three, output=tmp_path / "out") == 1
+    assert capsys.readouterr().err.count(f"b.jpg: {type(error).__name__}: ") == 2
+    content = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["a.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize("place", ["b.png", "panoptic/b.png"])
+def test_a_folder_in_the_place_of_a_result(three: Path, tmp_path: Path, place: str) -> None:
+    """Error: it costs that result; what could not be written is in no list."""
+    (tmp_path / "out" / place / "x").mkdir(parents=True)
+    assert _run(three, output=tmp_path / "out", more=("--overwrite",)) == 1
+    content = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+    for entries in (content["images"], content["annotations"]):
+        assert [entry["file_name"][0] for entry in entries] == ["a", "c"]
+
+
+def test_a_full_disk_ends_the_run(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Error: one line about the second picture; the third is not tried, the first is kept."""
+    save, calls = Image.Image.save, [1, 2]
+
+    def fails(image: Image.Image, path: Path) -> None:
+        if calls.pop(0) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(image, path)
+
+    monkeypatch.setattr(Image.Image, "save", fails)
+    with pytest.raises(UserError, match=r"cannot write .*b\.png: No space left on device"):
+        _run(three, output=tmp_path / "out")
     assert len(json.loads((tmp_path / "out" / "panoptic.json").read_text())["images"]) == 1
+
+
+def test_an_output_that_is_a_file(photo: Path, tmp_path: Path) -> None:
+    """Error: no picture is looked at."""
+    (tmp_path / "out").write_text("")
+    with pytest.raises(UserError, match="cannot write to --output"):
+        _run(photo, output=tmp_path / "out")
+
+
+def test_names_as_long_as_they_can_be(photo: Path, tmp_path: Path) -> None:
+    """Edge case: 255 bytes; so is the result's name."""
+    (tmp_path / "in").mkdir()
+    photo.rename(tmp_path / "in" / ("m" * 251 + ".jpg"))
+    write_video(tmp_path / "in" / ("v" * 251 + ".avi"), frames=1)
+    assert _run(tmp_path / "in", output=tmp_path / "out") == 0
+    assert (tmp_path / "out" / ("m" * 251 + ".png")).is_file() and len(list((tmp_path / "out").glob("v*.jsonl"))) == 1
 
 
 def test_an_input_is_not_overwritten(tmp_path: Path) -> None:
@@ -298,6 +358,27 @@ def test_a_video_becomes_a_video_and_a_line_for_each_frame(tmp_path: Path, task:
     assert [(line["frame"], line["time"]) for line in lines] == [(i, i / 10) for i in range(5)]
     areas = [int(codec.area(segment["segmentation"])) for segment in lines[4]["segments"]]
     assert areas == {"panoptic": [48, 48 * 62, 48], "semantic": [96, 48 * 62], "instance": [48]}[task]
+
+
+def test_a_frame_that_fails_ends_its_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Error: at frame 2 of the first video, whose two frames are kept, and at frame 0 of the second, of which nothing
+    is; the third is done."""
+    for name in "abc":
+        write_video(tmp_path / f"{name}.avi", frames=3)
+    forward, calls = TwoDogsAndSky.forward, [*"kkxxkkk"]
+
+    def fails(self: TwoDogsAndSky, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if calls.pop(0) == "x":
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(self, batch)
+
+    monkeypatch.setattr(TwoDogsAndSky, "forward", fails)
+    assert _run(tmp_path / "a.avi", tmp_path / "b.avi", tmp_path / "c.avi", output=tmp_path / "out") == 1
+    lines = {path.stem: len(path.read_text().splitlines()) - 1 for path in (tmp_path / "out").glob("*.jsonl")}
+    assert lines == {"a": 2, "c": 3} and not (tmp_path / "out" / "b.mp4").exists()
+    assert "a.avi: OutOfMemoryError: out of memory (frame 2)" in capsys.readouterr().err
 
 
 def test_a_broken_video_keeps_what_was_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
