@@ -19,7 +19,7 @@ from sam_common.io.files import refuse_special_file
 _DEFAULT_FPS = 25.0  # of files that do not say
 _MOST_FPS = 240.0
 LONGEST_STILL = 60.0  # seconds
-_SHORTFALL = 0.25  # seconds by which sound, say, may be longer than the pictures
+_SHORTFALL = 0.1  # seconds by which sound, say, may be longer than the pictures
 
 
 class VideoReader:
@@ -63,7 +63,7 @@ class VideoReader:
 
     def _open(self) -> float:
         """Starts from the first frame; returns the rate that the file tells."""
-        self._capture = cv2.VideoCapture(str(self.path))
+        self._capture = cv2.VideoCapture(_utf8(self.path))
         if not self._capture.isOpened():
             raise UserError(f"{self.path} cannot be read as a video: it is damaged, or OpenCV lacks its codec")
         fps, count = (self._capture.get(key) for key in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
@@ -111,7 +111,7 @@ def frame_rate(times: Sequence[float], told: float) -> float:
         return told
     usual = positive[len(positive) // 10]
     fastest = 1 / mean(gap for gap in positive if gap < 1.5 * usual)
-    return told if 0.9 < fastest / told < 1.1 else min(fastest, _MOST_FPS)
+    return told if 0.9 < fastest / told < 1.1 else min(round(fastest, 3), _MOST_FPS)
 
 
 def copies(times: Sequence[float], fps: float) -> list[int]:
@@ -126,6 +126,16 @@ def copies(times: Sequence[float], fps: float) -> list[int]:
         numbers.append(max(1, round(shown * fps) - written))
         written += numbers[-1]
     return [*numbers, 1]
+
+
+def _utf8(path: str | os.PathLike) -> str:
+    """The path, of which OpenCV would end the process if it were not UTF-8."""
+    text = os.fspath(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{text} has a name that is not UTF-8, which OpenCV cannot open; rename it") from None
+    return text
 
 
 def _is_ascending(times: Sequence[float]) -> bool:
@@ -150,7 +160,7 @@ class VideoWriter:
         codec."""
         if self._writer is None:
             size = (frame.shape[1], frame.shape[0])
-            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, size)
+            self._writer = cv2.VideoWriter(_utf8(self.path), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, size)
             if not self._writer.isOpened():
                 raise UserError(f"cannot write the video {self.path}, {size[0]} × {size[1]} at {self.fps:g} frames/s")
         flipped = np.ascontiguousarray(frame[..., ::-1])

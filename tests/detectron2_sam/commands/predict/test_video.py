@@ -52,6 +52,15 @@ def test_no_video(tmp_path: Path, content: bytes | None, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """Error: OpenCV would end the process with a segmentation fault."""
+    path = tmp_path / "bad\udcff.avi"
+    path.write_bytes(b"RIFF")
+    for use in (lambda: VideoReader(path), lambda: write(path, [0])):
+        with pytest.raises(UserError, match="not UTF-8, which OpenCV cannot open; rename it"):
+            use()
+
+
 class Capture:
     """In the place of OpenCV's: frames shown at these times, and what the file says of its rate and count."""
 
