@@ -178,7 +178,7 @@ METHOD = Method(
         "image_masks": Reader(
             image_masks_spec,
             {"IMAGES": "images", "MASKS": "masks"},
-            {"CLASSES": "classes", "NAMES": "names", "MASK_SUFFIX": "mask_suffix"},
+            {"CLASSES": "classes", "NAMES": "names", "MASK_SUFFIX": "mask_suffix", "MASK_THRESHOLD": "mask_threshold"},
         ),
     },
     datasets=datasets,

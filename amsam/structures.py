@@ -9,11 +9,12 @@ from torch import Tensor
 from sam_common.contracts import ModelInput, Record
 
 
-class MaskRecord(Record):
+class MaskRecord(Record, total=False):
     """An image with a mask of class indices (`amsam.data.image_masks`)."""
 
     mask_file_name: str
     num_classes: int
+    mask_threshold: int  # the darkest value of the only class; missing where masks have two values
 
 
 def name_of(record: MaskRecord) -> str:

@@ -131,9 +131,7 @@ class CfgNode(_CfgNode):
         except UserError:
             raise
         except KeyError as error:
-            raise UserError(
-                f"{source}: {error} is no section here; write SECTION: and, indented, KEY: value"
-            ) from error
+            raise UserError(f"{source}: {error} is no section; write SECTION: and, indented, KEY: value") from error
         except (ValueError, AssertionError) as error:
             raise UserError(f"{source}: {error}") from error
         self._check_numbers(source)

@@ -30,9 +30,10 @@ from sam_common.data.label_maps import files_by_stem
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
 from sam_common.io.files import refuse_special_file
+from sam_common.io.lossy import lossy_format
 from sam_common.io.pictures import open_picture, upright_size
 from sam_common.structures import Category, Vocabulary
-from sam_common.text import some
+from sam_common.text import counted, some
 
 IGNORE = -1
 """Label of the pixels that a mask says nothing about."""
@@ -43,6 +44,7 @@ _THREADS = 8
 _SHOWN = 20
 _NOTES = (".txt", ".csv", ".json", ".md")
 """Suffixes of files that lie beside pictures and are none."""
+_THRESHOLD_HINT = "--mask-threshold 128 (of a registered data set MASK_THRESHOLD: '128')"
 _ONE_CLASS = (Category("object", ("object",)),)
 
 Choose = Callable[[list[str]], list[str]]
@@ -57,6 +59,7 @@ def image_masks_spec(
     classes: str | os.PathLike | None = None,
     names: str | os.PathLike | None = None,
     mask_suffix: str = "",
+    mask_threshold: int | str | None = None,
     choose: Choose | None = None,
 ) -> DatasetSpec:
     """The spec of a data set in this format.
@@ -66,9 +69,12 @@ def image_masks_spec(
         classes: a vocabulary file, where it has several classes.
         names: a file that names the images of a part of the folder, one in each line, with or without its extension.
         mask_suffix: what a mask's name has beyond its image's, such as "_mask".
+        mask_threshold: of a data set of one class, 1 … 255: what is at least so light is the object. For masks whose
+            values are not two but two groups, as JPEG makes them.
         choose: takes a part in the place of `names`.
     """
-    given = {"images": images, "masks": masks, "classes": classes, "names": names, "mask_suffix": mask_suffix or None}
+    given = {"images": images, "masks": masks, "classes": classes, "names": names}
+    given |= {"mask_suffix": mask_suffix or None, "mask_threshold": _checked_threshold(mask_threshold, classes)}
     files = {role: str(value) for role, value in given.items() if value is not None}
     return DatasetSpec(
         name,
@@ -107,7 +113,7 @@ def load_records(name: str, files: Mapping[str, str], choose: Choose | None = No
         stems = choose(stems)
     with ThreadPoolExecutor(_THREADS) as pool:  # opening files waits for the disk
         sizes = list(pool.map(upright_size, (images[stem] for stem in stems)))
-    return [
+    records: list[MaskRecord] = [
         {
             "file_name": images[stem],
             "image_id": stem,
@@ -118,6 +124,10 @@ def load_records(name: str, files: Mapping[str, str], choose: Choose | None = No
         }
         for stem, (height, width) in zip(stems, sizes, strict=True)
     ]
+    if "mask_threshold" in files:
+        for record in records:
+            record["mask_threshold"] = int(files["mask_threshold"])
+    return records
 
 
 def folder_ids(name: str, files: Mapping[str, str]) -> set[str]:
@@ -133,7 +143,11 @@ def read_labels(record: MaskRecord) -> Tensor:
             class.
     """
     path, num_classes = record["mask_file_name"], record["num_classes"]
-    labels = _read_values(path, colours=num_classes == 1)
+    threshold = record.get("mask_threshold")
+    if threshold is None:
+        labels = _read_values(path, colours=num_classes == 1)
+    else:
+        labels = (read_image(path).float().mean(0) >= threshold).long()
     (height, width), size = labels.shape, (record["height"], record["width"])
     if abs(width / height * size[0] / size[1] - 1) > _SHAPE_TOLERANCE:
         hint = "; the EXIF orientation of one of them may turn it" if labels.shape == size[::-1] else ""
@@ -141,6 +155,8 @@ def read_labels(record: MaskRecord) -> Tensor:
         raise UserError(told)
     if labels.shape != size:
         labels = F.interpolate(labels[None, None].float(), size, mode="nearest-exact")[0, 0].long()
+    if num_classes == 1 and threshold is None:
+        _refuse_faded(path, labels)
     unknown = labels == _UNKNOWN
     both = num_classes == 1 and unknown.any() and (labels == 1).any()
     labels[unknown] = 1 if num_classes == 1 else IGNORE
@@ -148,7 +164,8 @@ def read_labels(record: MaskRecord) -> Tensor:
     if wrong:
         known = "0 and 255, or 0 and 1" if num_classes == 1 else f"0 to {num_classes}, and 255 where nothing is said"
         told = f"{path} has pixels of the value {some(wrong, _SHOWN)}"
-        raise UserError(f"{told}; a mask of {num_classes} classes has {known}")
+        hint = f"; where light pixels are the object, give {_THRESHOLD_HINT}" if num_classes == 1 else ""
+        raise UserError(f"{told}; a mask of {counted(num_classes, 'class')} has {known}{hint}")
     if both:
         raise UserError(
             f"{path} has pixels of 1 and of 255; of one class either is the object: make each 255 a 0 or a 1"
@@ -234,6 +251,27 @@ def _read_values(path: str, *, colours: bool) -> Tensor:
     if not grey:
         raise UserError(f"{path} is coloured; a mask has one value for each pixel, 0 for the background")
     return shown[0].long()
+
+
+def _refuse_faded(path: str, labels: Tensor) -> None:
+    """Raises UserError for a mask of 0 and 1 in a lossy format: it has lost or gained half of its object."""
+    most = int(labels.max())
+    if 0 < most < 128 and (lossy := lossy_format(path)):
+        raise UserError(
+            f"{path} has values of 0 … {most} in a lossy format ({lossy}), which blurs masks of 0 and 1 beyond repair; "
+            "save the original mask as PNG"
+        )
+
+
+def _checked_threshold(threshold: int | str | None, classes: object) -> str | None:
+    if threshold is None:
+        return None
+    text = str(threshold)
+    if not text.isdecimal() or not 1 <= int(text) <= 255:
+        raise UserError(f"the mask threshold is {threshold}; it lies between 1 and 255")
+    if classes is not None:
+        raise UserError("the mask threshold is for masks of one class; these have a file of classes")
+    return text
 
 
 def _require_pairs(name: str, images: Mapping[str, str], masks: Mapping[str, str]) -> None:

@@ -123,20 +123,6 @@ def upright_size(path: str | os.PathLike) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
-def is_lossy(path: str | os.PathLike) -> bool:
-    """Whether the file's format keeps pixels only nearly as they were, as JPEG does.
-
-    Raises:
-        UserError: the file is missing or no image.
-    """
-    with open_picture(path) as (image, _):
-        if image.format == "WEBP":
-            with open(path, "rb") as file:
-                return b"VP8L" not in file.read(64 * 1024)
-        compression = image.info.get("compression") if image.format == "TIFF" else image.format
-    return compression in ("JPEG", "MPO", "AVIF", "HEIF", "JPEG2000", "jpeg", "tiff_jpeg", "webp")
-
-
 @contextlib.contextmanager
 def one_line(name: str | os.PathLike) -> Iterator[None]:
     """Makes a UserError that names the picture of whatever is raised: decoders raise anything at damaged files."""

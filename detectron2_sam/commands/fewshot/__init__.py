@@ -37,6 +37,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     data.add_argument("--masks", required=True, metavar="DIR", help="their masks, named alike; any image format")
     data.add_argument("--mask-suffix", default="", metavar="TEXT", help="_mask if the mask of a.jpg is a_mask.png")
     data.add_argument(
+        "--mask-threshold",
+        type=int,
+        metavar="1..255",
+        help="what is at least so light in a mask is the object: 128 for masks saved as JPEG",
+    )
+    data.add_argument(
         "--classes",
         metavar="FILE",
         help="class names, one per line; the first is 1 in the masks. With several classes, 255 means unknown",

@@ -45,7 +45,7 @@ class Plan:
     """What was asked for.
 
     Attributes:
-        images, masks: the folders; classes: a vocabulary file, or ""; mask_suffix: see `image_masks`.
+        images, masks: the folders; classes: a vocabulary file, or ""; mask_suffix, mask_threshold: see `image_masks`.
         shots: how many images are learned from; pool: of how many, by name, they are drawn; 0: of all.
         boxes: where boxes come from, as `INPUT.BOXES.SOURCE` has it.
         config_file, options: what is trained; KEY, VALUE, ….
@@ -61,11 +61,13 @@ class Plan:
     config_file: str
     options: list[str]
     output: Path = field(compare=False)
+    mask_threshold: int | None = None
 
     def entry(self, name: str, names: str | Path) -> dict[str, str]:
         """Of `DATASETS.REGISTER`: the part of the folder that a file names."""
         files = {"IMAGES": self.images, "MASKS": self.masks, "NAMES": str(names)}
-        more = {"CLASSES": self.classes, "MASK_SUFFIX": self.mask_suffix}
+        threshold = str(self.mask_threshold or "")
+        more = {"CLASSES": self.classes, "MASK_SUFFIX": self.mask_suffix, "MASK_THRESHOLD": threshold}
         return {"NAME": name, "FORMAT": "image_masks", **files, **{key: value for key, value in more.items() if value}}
 
     def base(self) -> CfgNode:
@@ -151,6 +153,7 @@ def split(plan: Plan, seeds: int) -> Split:
         masks=plan.masks,
         classes=plan.classes or None,
         mask_suffix=plan.mask_suffix,
+        mask_threshold=plan.mask_threshold,
     )
     records = spec.load()
     if plan.pool > len(records) - 1:

@@ -98,6 +98,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         masks=_absolute(args.masks),
         classes=_absolute(args.classes) if args.classes else "",
         mask_suffix=args.mask_suffix,
+        mask_threshold=args.mask_threshold,
         shots=args.shots,
         pool=args.pool,
         boxes=_absolute(args.boxes) if args.boxes.lower().endswith(".json") else args.boxes,

@@ -19,7 +19,7 @@ from sam_common.io.files import refuse_special_file
 _DEFAULT_FPS = 25.0  # of files that do not say
 _MOST_FPS = 240.0
 LONGEST_STILL = 60.0  # seconds
-_SHORTFALL = 0.1  # seconds by which sound, say, may be longer than the pictures
+_SHORTFALL = 0.05  # seconds by which sound, say, may be longer than the pictures
 
 
 class VideoReader:

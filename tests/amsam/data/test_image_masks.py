@@ -223,3 +223,51 @@ def test_the_real_pairs_are_read() -> None:
     for record in found[90:110]:
         labels = read_labels(record)
         assert labels.shape == (record["height"], record["width"]) and labels.unique().tolist() == [0, 1]
+
+
+def save_as_jpeg(path: Path, value: int, quality: int) -> torch.Tensor:
+    """A disc of that value on black, 40×40, as JPEG; returns its labels."""
+    rows, columns = np.mgrid[:40, :40]
+    disc = (rows - 20) ** 2 + (columns - 18) ** 2 < 120
+    Image.fromarray((disc * value).astype(np.uint8)).save(path, "JPEG", quality=quality)
+    return torch.from_numpy(disc).long()
+
+
+@pytest.mark.parametrize("quality", [50, 75, 95])
+def test_black_and_white_masks_saved_as_jpeg(tmp_path: Path, quality: int) -> None:
+    """The message offers a threshold; with it the object is what it was before, but for pixels of its border."""
+    put(tmp_path / "images" / "1.png", np.zeros((40, 40, 3), np.uint8))
+    (tmp_path / "masks").mkdir()
+    disc = save_as_jpeg(tmp_path / "masks" / "1.jpg", 255, quality)
+    with pytest.raises(UserError, match=r"1\.jpg has pixels of .*--mask-threshold 128.*MASK_THRESHOLD: '128'"):
+        read_labels(records(tmp_path)[0])
+    (record,) = records(tmp_path, mask_threshold="128")
+    labels = read_labels(record)
+    assert labels.dtype == torch.int64 and (labels != disc).sum() <= 2
+
+
+def test_masks_of_ones_saved_as_jpeg_are_lost(tmp_path: Path) -> None:
+    """Error: what is left of them are zeros and ones too, in other places; the file's name does not matter."""
+    put(tmp_path / "images" / "1.png", np.zeros((40, 40, 3), np.uint8))
+    (tmp_path / "masks").mkdir()
+    square = np.zeros((40, 40), np.uint8)
+    square[10:30, 10:30] = 1
+    Image.fromarray(square).save(tmp_path / "masks" / "1.png", "JPEG")
+    left = np.array(Image.open(tmp_path / "masks" / "1.png"))
+    assert left.max() == 1 and (left.sum(), square.sum()) == (576, 400)
+    with pytest.raises(UserError, match=r"1\.png has values of 0 … 1 in a lossy format \(JPEG\).* as PNG"):
+        read_labels(records(tmp_path)[0])
+
+
+@pytest.mark.parametrize("threshold", ["0", "256", "half", 0, -1])
+def test_thresholds_that_make_no_sense(folder: Path, threshold: str | int) -> None:
+    """Error: a threshold lies between 1 and 255."""
+    with pytest.raises(UserError, match="mask threshold is .*between 1 and 255"):
+        records(folder, mask_threshold=threshold)
+
+
+def test_a_threshold_is_for_one_class(folder: Path) -> None:
+    """Error: the values of several classes are no lightness."""
+    (folder / "classes.txt").write_text("person, dog")
+    with pytest.raises(UserError, match="one class"):
+        records(folder, mask_threshold=128, classes=folder / "classes.txt")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 import sys
@@ -17,7 +16,7 @@ from PIL import Image
 from sam_common.data.images import read_class_indices, read_image, read_segment_ids
 from sam_common.errors import UserError
 from sam_common.io import pictures
-from sam_common.io.pictures import is_lossy, open_picture, picture_suffixes, upright_size
+from sam_common.io.pictures import picture_suffixes, upright_size
 
 READERS = (read_image, read_class_indices, read_segment_ids, upright_size)
 CORNER = np.array([[255, 0, 0], [0, 0, 0]], np.uint8)
@@ -175,25 +174,3 @@ def test_heic_names_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.undo()
         for cached in (pictures.formats, pictures.picture_suffixes):
             cached.cache_clear()
-
-
-@pytest.mark.parametrize(
-    ("suffix", "options", "lossy"),
-    [
-        ("png", {}, False),
-        ("gif", {}, False),
-        ("tif", {}, False),
-        ("tif", {"compression": "tiff_lzw"}, False),
-        ("webp", {"lossless": True}, False),
-        ("webp", {}, True),
-        ("jpg", {}, True),
-    ],
-)
-def test_lossy_formats(tmp_path: Path, suffix: str, options: dict, lossy: bool) -> None:
-    """By what the file is, not what it is called."""
-    buffer = io.BytesIO()
-    Image.effect_noise((12, 8), 50).save(buffer, Image.registered_extensions()[f".{suffix}"], **options)
-    (tmp_path / "a.png").write_bytes(buffer.getvalue())
-    assert is_lossy(tmp_path / "a.png") is lossy
-    with open_picture(tmp_path / "a.png") as (image, _):
-        assert image.size == (12, 8)
