@@ -176,10 +176,13 @@ def read_item(record: ImageRecord) -> ModelInput:
     image = read_image(path)
     height, width = image.shape[-2:]
     if (height, width) != (record["height"], record["width"]):
-        raise UserError(
-            f"{path} is {width}×{height} (upright, by its EXIF orientation) but its annotation says "
-            f"{record['width']}×{record['height']}"
-        )
+        told = f"{path} is {width}×{height} upright, but its annotation says {record['width']}×{record['height']}"
+        if (width, height) == (record["height"], record["width"]):
+            told += (
+                "; if the annotation was made on the picture as it is stored, on its side, remove its EXIF orientation "
+                "and leave the pixels; if on the upright picture, swap width and height in the JSON"
+            )
+        raise UserError(told)
     return {"image": image, "height": height, "width": width, "file_name": path, "image_id": record["image_id"]}
 
 

@@ -131,7 +131,7 @@ def test_no_predicted_boxes(record: dict[str, Any]) -> None:
 
 def test_another_size(record: dict[str, Any]) -> None:
     """Error: an image that is not of the size that its annotation says."""
-    with pytest.raises(UserError, match="is 8×6 .* but its annotation says 9×6"):
+    with pytest.raises(UserError, match="is 8×6 upright, but its annotation says 9×6"):
         AmodalMapper(training=True)(record | {"width": 9})
 
 

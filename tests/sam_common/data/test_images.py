@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from sam_common.data import images
-from sam_common.data.images import read_image, read_segment_ids, write_segment_ids
+from sam_common.data.images import read_image, read_item, read_segment_ids, write_segment_ids
 from sam_common.errors import UserError
 
 
@@ -57,6 +57,30 @@ def test_sixteen_bits_keep_their_upper_eight(tmp_path):
         Image.fromarray(pixels).save(tmp_path / f"{name}.tif")
         with pytest.raises(UserError, match=rf"{name}\.tif has pixels of 32 bits"):
             read_image(tmp_path / f"{name}.tif")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_the_remedies_of_a_picture_on_its_side(tmp_path, suffix):
+    """The message's two remedies, done literally: without its tag the picture lies as it is stored, with the square
+    where it was annotated; with width and height swapped it stands upright, with the square where that is."""
+    path = tmp_path / f"a.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.new("L", (64, 48))
+    stored.paste(255, (8, 16, 24, 24))
+    stored.save(path, exif=exif)
+    record = {"file_name": str(path), "image_id": 1, "height": 48, "width": 64}
+    with pytest.raises(UserError, match="is 48×64 upright, .* 64×48; .* leave the pixels; .* swap width and height"):
+        read_item(record)
+    swapped = read_item(record | {"height": 64, "width": 48})["image"][0]
+    assert (swapped[8:24, 24:32] > 200).all() and (swapped > 200).sum() == 16 * 8
+    with Image.open(path) as image:
+        exif = image.getexif()
+        del exif[0x0112]
+        image.load()
+        image.save(path, exif=exif)
+    left = read_item(record)["image"][0]
+    assert (left[16:24, 8:24] > 200).all() and (left > 200).sum() == 16 * 8
 
 
 EIGHT_BITS = np.array([[0, 1, 77], [128, 200, 255]], np.uint8)
