@@ -178,7 +178,13 @@ METHOD = Method(
         "image_masks": Reader(
             image_masks_spec,
             {"IMAGES": "images", "MASKS": "masks"},
-            {"CLASSES": "classes", "NAMES": "names", "MASK_SUFFIX": "mask_suffix", "MASK_THRESHOLD": "mask_threshold"},
+            {
+                "CLASSES": "classes",
+                "NAMES": "names",
+                "IMAGE_SUFFIX": "image_suffix",
+                "MASK_SUFFIX": "mask_suffix",
+                "MASK_THRESHOLD": "mask_threshold",
+            },
         ),
     },
     datasets=datasets,

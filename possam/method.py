@@ -79,7 +79,11 @@ METHOD = Method(
     readers={
         "coco_panoptic": Reader(coco_panoptic_spec, {"JSON": "json_file", "IMAGES": "images", "PANOPTIC": "panoptic"}),
         "coco_instance": Reader(coco_instance_spec, {"JSON": "json_file", "IMAGES": "images"}),
-        "label_maps": Reader(label_maps_spec, {"IMAGES": "images", "LABELS": "labels", "CLASSES": "classes"}),
+        "label_maps": Reader(
+            label_maps_spec,
+            {"IMAGES": "images", "LABELS": "labels", "CLASSES": "classes"},
+            {"IMAGE_SUFFIX": "image_suffix", "LABEL_SUFFIX": "label_suffix"},
+        ),
     },
     datasets=datasets,
     prediction=prediction,

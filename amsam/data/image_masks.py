@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from amsam.structures import MaskRecord
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_class_indices, read_image
-from sam_common.data.label_maps import files_by_stem
+from sam_common.data.label_maps import pictures_by_stem, refuse_lossy
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
 from sam_common.io.files import refuse_special_file
@@ -42,8 +42,6 @@ _UNKNOWN = 255
 _SHAPE_TOLERANCE = 0.02  # of width over height; a mask that was scaled to whole pixels differs by less
 _THREADS = 8
 _SHOWN = 20
-_NOTES = (".txt", ".csv", ".json", ".md")
-"""Suffixes of files that lie beside pictures and are none."""
 _THRESHOLD_HINT = "--mask-threshold 128 (of a registered data set MASK_THRESHOLD: '128')"
 _ONE_CLASS = (Category("object", ("object",)),)
 
@@ -58,6 +56,7 @@ def image_masks_spec(
     masks: str | os.PathLike,
     classes: str | os.PathLike | None = None,
     names: str | os.PathLike | None = None,
+    image_suffix: str = "",
     mask_suffix: str = "",
     mask_threshold: int | str | None = None,
     choose: Choose | None = None,
@@ -68,13 +67,14 @@ def image_masks_spec(
         images, masks: its folders.
         classes: a vocabulary file, where it has several classes.
         names: a file that names the images of a part of the folder, one in each line, with or without its extension.
-        mask_suffix: what a mask's name has beyond its image's, such as "_mask".
+        image_suffix, mask_suffix: what the names of images and masks end in, beyond what they share.
         mask_threshold: of a data set of one class, 1 … 255: what is at least so light is the object. For masks whose
             values are not two but two groups, as JPEG makes them.
         choose: takes a part in the place of `names`.
     """
     given = {"images": images, "masks": masks, "classes": classes, "names": names}
-    given |= {"mask_suffix": mask_suffix or None, "mask_threshold": _checked_threshold(mask_threshold, classes)}
+    given |= {"image_suffix": image_suffix or None, "mask_suffix": mask_suffix or None}
+    given |= {"mask_threshold": _checked_threshold(mask_threshold, classes)}
     files = {role: str(value) for role, value in given.items() if value is not None}
     return DatasetSpec(
         name,
@@ -111,6 +111,8 @@ def load_records(name: str, files: Mapping[str, str], choose: Choose | None = No
     stems = list(images) if "names" in files else sorted(images, key=natural_order)
     if choose is not None:
         stems = choose(stems)
+    if num_classes > 1:
+        refuse_lossy(name, [masks[stem] for stem in stems])
     with ThreadPoolExecutor(_THREADS) as pool:  # opening files waits for the disk
         sizes = list(pool.map(upright_size, (images[stem] for stem in stems)))
     records: list[MaskRecord] = [
@@ -194,20 +196,13 @@ def choose_shots(records: Sequence[MaskRecord], shots: int, seed: int | None = N
 
 
 def _pictures(name: str, role: str, files: Mapping[str, str]) -> dict[str, str]:
-    """Name of an image -> path of its picture in the folder of that role; notes beside them are passed by."""
-    found = files_by_stem(name, role, files[role], leave_out=_NOTES)
+    """Name of an image -> path of its picture in the folder of that role."""
+    found = pictures_by_stem(name, role, files)
     unwritable = [ascii(path) for stem, path in found.items() if re.search(r"[\n\r\ud800-\udfff]", stem)]
     if unwritable:
         told = f"data set {name}: rename {some(unwritable, _SHOWN)}"
         raise UserError(f"{told}: line breaks and broken letters fit in no list")
-    suffix = files.get("mask_suffix", "")
-    if role == "images" or not suffix:
-        return found
-    strange = [path for stem, path in found.items() if not stem.endswith(suffix)]
-    if strange:
-        verb = "is" if len(strange) == 1 else "are"
-        raise UserError(f"data set {name}: masks are named {suffix}.*, but {some(strange, _SHOWN)} {verb} not")
-    return {stem.removesuffix(suffix): path for stem, path in found.items()}
+    return found
 
 
 def _read_names(name: str, path: str, images: Mapping[str, str]) -> list[str]:
@@ -235,22 +230,18 @@ def _stem(line: str, images: Mapping[str, str]) -> str:
 
 
 def _read_values(path: str, *, colours: bool) -> Tensor:
-    """The value of every pixel, int64 [H, W]; an RGB picture that is grey has it three times.
+    """The value of every pixel, int64 [H, W].
 
     Args:
         colours: of a palette picture that is black and white take 0 and 255, not the indices.
     """
     with open_picture(path) as (image, _):
         mode = image.mode
-    if mode != "RGB" and not (mode == "P" and colours):
-        return read_class_indices(path)
-    shown = read_image(path)
-    grey = (shown == shown[0]).all()
-    if mode == "P" and not (grey and ((shown[0] == 0) | (shown[0] == 255)).all()):
-        return read_class_indices(path)
-    if not grey:
-        raise UserError(f"{path} is coloured; a mask has one value for each pixel, 0 for the background")
-    return shown[0].long()
+    if mode == "P" and colours:
+        shown = read_image(path)
+        if (shown == shown[0]).all() and ((shown[0] == 0) | (shown[0] == 255)).all():
+            return shown[0].long()
+    return read_class_indices(path)
 
 
 def _refuse_faded(path: str, labels: Tensor) -> None:

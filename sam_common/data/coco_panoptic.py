@@ -34,6 +34,7 @@ from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import MAX_SEGMENT_ID, read_segment_ids
 from sam_common.data.remarks import Remarks, log_once
 from sam_common.errors import UserError
+from sam_common.io.lossy import lossy_format
 from sam_common.masks.rle import run_starts
 from sam_common.text import some
 
@@ -127,7 +128,10 @@ def index_truth(record: SegmentationRecord, ids: Tensor) -> Tensor:
     labels, unknown = index_segments(ids, listed)
     if len(unknown):
         path = record["pan_seg_file_name"]
-        raise UserError(f"{path} disagrees with its JSON: segments_info lacks the ids {some(unknown.tolist(), most=5)}")
+        lossy = lossy_format(path)
+        hint = f"; a {lossy} file does not keep ids, save it as PNG" if lossy else ""
+        shown = some(unknown.tolist(), most=5)
+        raise UserError(f"{path} disagrees with its JSON: segments_info lacks the ids {shown}{hint}")
     return labels
 
 

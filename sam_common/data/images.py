@@ -142,15 +142,23 @@ def read_segment_ids(path: str | os.PathLike) -> Tensor:
 
 def read_class_indices(path: str | os.PathLike) -> Tensor:
     """The pixels of an image of one channel, 8 or 16 bits, int64 [H, W], upright as `read_image` gives it; of a palette
-    image its indices.
+    image its indices, of an opaque grey one in several channels the first.
 
     Raises:
         UserError: the file is missing, truncated, no image, or has another kind of pixels.
     """
     with open_picture(path) as (image, orientation):
-        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
-            raise UserError(f"{path}: a label map has one channel of class indices, this one is {image.mode}")
-        return torch.from_numpy(np.array(upright(image, path, orientation)).astype(np.int64))
+        pixels = torch.from_numpy(np.array(upright(image, path, orientation)).astype(np.int64))
+    if image.mode in ("RGB", "RGBA", "LA"):
+        colours, alpha = (pixels, None) if image.mode == "RGB" else (pixels[..., :-1], pixels[..., -1])
+        if (colours == colours[..., :1]).all() and (alpha is None or (alpha == 255).all()):
+            return colours[..., 0]
+    elif image.mode in ("1", "L", "P", "I", "I;16", "I;16B"):
+        return pixels
+    raise UserError(
+        f"{path} is coloured or transparent (mode {image.mode}) but each pixel must be the number of a class; save "
+        "these numbers as a grey PNG"
+    )
 
 
 def write_segment_ids(path: str | os.PathLike, ids: Tensor) -> None:

@@ -39,8 +39,11 @@ class Remarks:
     def refuse_nothing(self, left: bool) -> None:
         """Raises UserError, with all that was said, unless something is left to train or test on."""
         if not left:
-            reasons = "; ".join(self._lines()) or "no object is annotated"
-            raise UserError(f"{self.source}: nothing is left to train or test on: {reasons}")
+            raise UserError(f"{self.source}: nothing is left to train or test on{self.reasons()}")
+
+    def reasons(self) -> str:
+        """All that there is to say, behind a colon; "" where that is nothing."""
+        return f": {'; '.join(self._lines())}" if self.kinds else ""
 
     def _lines(self) -> list[str]:
         return [f"{len(names)} × {kind}: {some(names, _SHOWN)}" for kind, names in self.kinds.items()]

@@ -122,14 +122,20 @@ def test_a_part_of_a_folder_is_named_in_a_file(folder: Path) -> None:
         records(folder, names=folder / "none.txt")
 
 
-def test_masks_may_have_a_suffix(folder: Path) -> None:
-    """a.jpg belongs to a_mask.png; a mask without the suffix is named."""
+def test_masks_may_have_a_suffix(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """a.jpg belongs to a_mask.png; a picture without the suffix is no mask, and counted. Images may have one too."""
     for stem in ("1", "2", "10"):
         (folder / "masks" / f"{stem}.png").rename(folder / "masks" / f"{stem}_mask.png")
     assert [record["image_id"] for record in records(folder, mask_suffix="_mask")] == ["1", "2", "10"]
     (folder / "masks" / "2_mask.png").rename(folder / "masks" / "2.png")
-    with pytest.raises(UserError, match=r"masks are named _mask\.\*, but .*2\.png is not"):
+    with pytest.raises(UserError, match=r"1 have no masks: .*2\.jpg"):
         records(folder, mask_suffix="_mask")
+    assert "_mask, skipped: 2.png" in caplog.text
+    (folder / "images" / "2.jpg").rename(folder / "images" / "other.jpg")
+    for stem in ("1", "10"):
+        (folder / "images" / f"{stem}.jpg").rename(folder / "images" / f"{stem}_left.jpg")
+    found = records(folder, mask_suffix="_mask", image_suffix="_left")
+    assert [record["image_id"] for record in found] == ["1", "10"]
 
 
 def test_a_grey_mask_may_be_saved_with_three_channels(folder: Path) -> None:
@@ -141,6 +147,19 @@ def test_a_grey_mask_may_be_saved_with_three_channels(folder: Path) -> None:
     put(folder / "masks" / "1.png", np.stack([mask, mask, 0 * mask], axis=-1))
     with pytest.raises(UserError, match=r"1\.png is coloured"):
         read_labels(first)
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_masks_of_classes_in_a_lossy_format(folder: Path, classes: int) -> None:
+    """Of several classes a JPEG is refused, whatever it is called: its values are other classes."""
+    (folder / "classes.txt").write_text("head\nbody"[: 4 if classes == 1 else None])
+    (folder / "masks" / "2.jpg").unlink(missing_ok=True)
+    Image.new("L", (12, 8)).save(folder / "masks" / "2.png", "JPEG")
+    if classes == 1:
+        assert len(records(folder, classes=folder / "classes.txt")) == 3
+    else:
+        with pytest.raises(UserError, match=r"2\.png \(JPEG\)"):
+            records(folder, classes=folder / "classes.txt")
 
 
 def test_shots_are_the_first_or_drawn() -> None:

@@ -204,6 +204,14 @@ def test_png_that_disagrees_with_its_json(tree, change, message):
         read_ground_truth(_changed(tree, change))
 
 
+def test_ids_in_a_lossy_format(tree):
+    """Error: the format is named, since it is why the ids are others."""
+    record = tree.spec().load()[0]
+    Image.effect_noise((12, 8), 90).convert("RGB").save(record["pan_seg_file_name"], "JPEG")
+    with pytest.raises(UserError, match=r"one\.png disagrees .*JPEG"):
+        read_ground_truth(record)
+
+
 def test_a_segment_may_have_no_pixel(tree):
     """Edge case: ADE20K's things are pasted over its stuff and may hide all of it; the others keep their places."""
     labels = read_ground_truth(_changed(tree, lambda ids: ids.where(ids != 256, 0)))

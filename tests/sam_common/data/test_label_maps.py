@@ -10,7 +10,9 @@ from PIL import Image
 
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.label_maps import label_maps_spec, read_label_map
+from sam_common.data.remarks import log_once
 from sam_common.errors import UserError
+from sam_common.method import methods
 from sam_common.structures import Category
 
 PIXELS = np.array([[0, 1, 1], [2, 255, 1]], np.uint8)
@@ -32,7 +34,7 @@ def spec(tmp_path: Path) -> DatasetSpec:
 
 
 def test_records_and_vocabulary(spec: DatasetSpec, tmp_path: Path) -> None:
-    """Derived by hand: paths match but for the extension, subfolders are kept, unlabelled images are passed by."""
+    """Derived by hand: paths match but for the extension, subfolders are kept, unlabelled images are skipped."""
     assert spec.truth == "semantic"
     assert spec.load_vocabulary() == (
         Category("road", ("road", "street"), False, 0),
@@ -69,6 +71,57 @@ def test_label_map_by_hand(spec: DatasetSpec, mode: str) -> None:
     assert read_label_map(record).tolist() == [[0, 1, 1], [2, -1, 1]]
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_equal_channels_are_one(spec: DatasetSpec, mode: str) -> None:
+    """Equality: a grey map that a tool saved in three channels, or with an opaque alpha channel."""
+    record = spec.load()[1]
+    sound = read_label_map(record)
+    Image.fromarray(PIXELS).convert(mode).save(record["sem_seg_file_name"])
+    assert read_label_map(record).equal(sound)
+
+
+def test_notes_beside_the_pictures(spec: DatasetSpec, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Equality: JSON and text files, Thumbs.db and a list of classes change nothing, and are counted folder by folder;
+    so are the images without a label map."""
+    log_once.cache_clear()
+    sound = spec.load()
+    for name in ("images/one.json", "images/one.txt", "images/Thumbs.db", "labels/classes.txt", "labels/b/two.xml"):
+        (tmp_path / name).write_text("x")
+    caplog.clear()
+    log_once.cache_clear()
+    with caplog.at_level("INFO"):
+        assert spec.load() == sound
+    images, labels, unlabelled = caplog.messages
+    assert images.endswith("skipped: .hidden.jpg, Thumbs.db, one.json, one.txt") and " 4 × " in images
+    assert labels.endswith("skipped: classes.txt, b/two.xml") and "1 of 3 images" in unlabelled
+
+
+def test_names_as_cityscapes_has_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Derived by hand: what images and label maps end in is left out of the id; other pictures beside them are counted.
+    Without the suffixes the error names the keys, which then work."""
+    for name in ("images/a/x_left.png", "labels/a/x_fine_labelIds.png", "labels/a/x_fine_color.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PIXELS).save(tmp_path / name)
+    (tmp_path / "classes.txt").write_text("road, car, sky")
+    entry = {"NAME": "city", "FORMAT": "label_maps", "IMAGES": "images", "LABELS": "labels", "CLASSES": "classes.txt"}
+    entry |= {key: str(tmp_path / path) for key, path in entry.items() if key not in ("NAME", "FORMAT")}
+    with pytest.raises(UserError, match="LABEL_SUFFIX and IMAGE_SUFFIX"):
+        reader_of("label_maps", entry).load()
+    entry |= {"LABEL_SUFFIX": "_fine_labelIds", "IMAGE_SUFFIX": "_left"}
+    (record,) = reader_of("label_maps", entry).load()
+    assert record["image_id"] == "a/x" and read_label_map(record).shape == (2, 3)
+    assert (
+        record["sem_seg_file_name"].endswith("a/x_fine_labelIds.png") and "skipped: a/x_fine_color.png" in caplog.text
+    )
+
+
+def reader_of(name: str, entry: dict[str, str]) -> DatasetSpec:
+    """What `DATASETS.REGISTER` makes of an entry."""
+    (reader,) = (method.readers[name] for method in methods() if name in method.readers)
+    keys = {**reader.needed, **reader.optional}
+    return reader.make(entry["NAME"], **{keys[key]: value for key, value in entry.items() if key in keys})
+
+
 def test_more_classes_than_a_byte(spec: DatasetSpec, tmp_path: Path) -> None:
     """Edge case: with 300 classes, 255 is a class and 65535 is ignored; with 255 classes 255 still is ignored."""
     (tmp_path / "classes.txt").write_text("\n".join(f"class {index}" for index in range(255)))
@@ -84,7 +137,8 @@ def test_more_classes_than_a_byte(spec: DatasetSpec, tmp_path: Path) -> None:
     [
         (Image.fromarray(np.full((2, 3), 3, np.uint8)), r"one\.png has the value 3, but there are 3 classes"),
         (Image.new("L", (4, 2)), r"one\.png is 4×2 but its image is 3×2"),
-        (Image.new("RGB", (3, 2)), r"one\.png: a label map has one channel of class indices, this one is RGB"),
+        (Image.new("RGB", (3, 2), (1, 1, 2)), r"one\.png is coloured or transparent \(mode RGB\)"),
+        (Image.new("RGBA", (3, 2), (1, 1, 1, 9)), r"one\.png is coloured or transparent \(mode RGBA\)"),
     ],
 )
 def test_wrong_label_map(spec: DatasetSpec, image: Image.Image, message: str) -> None:
@@ -100,10 +154,18 @@ def _remove(*names: str):
 
 
 BROKEN = {
-    "no image": (_remove("images/one.bmp"), r"label map .*one\.png has no image one\.\*"),
+    "no image": (_remove("images/one.bmp"), r"1 label maps have no image .*images: .*one\.png; .*LABEL_SUFFIX"),
     "two of a name": (lambda f: Image.new("L", (3, 2)).save(f / "labels" / "one.bmp"), "have one name but for their"),
     "not an image": (lambda f: (f / "labels" / "one.png").write_text("hello"), r"one\.png cannot be read as an image"),
-    "no label maps": (_remove("labels/one.png", "labels/b/two.tif"), "labels folder .*labels holds no files"),
+    "no label maps": (_remove("labels/one.png", "labels/b/two.tif"), "labels folder .*labels holds no pictures"),
+    "notes alone": (
+        lambda f: [path.rename(path.with_suffix(".txt")) for path in (f / "labels").rglob("*.*")],
+        r"holds no pictures: 2 × .*: one\.txt, b/two\.txt",
+    ),
+    "lossy": (
+        lambda f: Image.fromarray(PIXELS).save(f / "labels" / "one.png", "JPEG"),
+        r"1 label maps are in a lossy format.*: .*one\.png \(JPEG\); save",
+    ),
     "no classes": (_remove("classes.txt"), r"mine: there is no vocabulary file .*classes\.txt"),
     "wrong classes": (lambda f: (f / "classes.txt").write_text("road, road"), r"classes\.txt, line 1: the word 'road'"),
     "no folder": (lambda f: (f / "labels").rename(f / "elsewhere"), "mine: there is no labels folder .*labels;"),
