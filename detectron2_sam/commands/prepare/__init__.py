@@ -5,7 +5,7 @@
     detectron2-sam prepare kins --kitti /data/kitti
 
 Files that are there already are kept, so an interrupted command is simply given again. A broken file is named and
-skipped. `detectron2-sam prepare NAME --help` says where to download a data set and which files are written.
+skipped, and so is a split that is not there. `detectron2-sam prepare NAME --help` says where to download a data set and which files are written.
 
 Exit status: 0 success; 1 some files were broken (listed at the end, the others are done); 2 nothing can be prepared, or
 a mistake in what was given.
@@ -40,7 +40,7 @@ Download the 2017 images and the panoptic annotations from https://cocodataset.o
     ROOT/coco/{train,val}2017/*.jpg
     ROOT/coco/annotations/panoptic_{train,val}2017.json
     ROOT/coco/panoptic_{train,val}2017/*.png
-A split without its JSON is left out. The label maps go where Mask2Former's script puts them:
+The label maps go where Mask2Former's script puts them:
     ROOT/coco/panoptic_semseg_{train,val}2017/*.png    class indices 0..132, 255 where nothing is annotated
 """,
     ),

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, write_image
+from detectron2_sam.commands.prepare.preparation import convert_all, exit_status, present_splits, write_image
 from possam.data.semantic_sets import FOLDERS
 from sam_common.data.images import read_class_indices, read_image, write_segment_ids
 from sam_common.data.vocabulary_file import parse_vocabulary
@@ -55,11 +55,7 @@ class Split:
 
     def stems(self) -> list[str]:
         """The names of its images, without extension."""
-        folder = self.image("").parent
-        stems = sorted(path.stem for path in folder.glob("*.jpg"))
-        if not stems:
-            raise UserError(f"there are no images in {folder}; see detectron2-sam prepare ade20k --help")
-        return stems
+        return sorted(path.stem for path in self.image("").parent.glob("*.jpg"))
 
 
 @dataclass(frozen=True)
@@ -202,5 +198,6 @@ def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     classes = parse_vocabulary(resource("configs/vocabularies/ade20k.txt"))
     tree = args.root / "ADEChallengeData2016"
-    splits = [Split(tree, *names, classes, args.semantic_only) for names in FOLDERS.items()]
+    present = present_splits("ade20k", {name: tree / "images" / folder for name, folder in FOLDERS.items()})
+    splits = [Split(tree, name, FOLDERS[name], classes, args.semantic_only) for name in present]
     return exit_status([fault for split in splits for fault in prepare(split, args.workers)])

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detectron2_sam.commands.prepare.preparation import convert_images, exit_status, tell_count
+from detectron2_sam.commands.prepare.preparation import convert_images, exit_status, present_splits, tell_count
 from possam.data.semantic_sets import FOLDERS, NUM_IMAGES
 from sam_common.data.images import read_image
 from sam_common.errors import UserError
@@ -32,13 +32,13 @@ class Split:
     root: Path
     folder: str
 
+    @property
+    def images(self) -> Path:
+        return self.root / "images" / "ADE" / self.folder
+
     def sources(self) -> list[Path]:
         """Its images, in the order of their names; they lie in a folder for each kind of scene."""
-        folder = self.root / "images" / "ADE" / self.folder
-        found = sorted(folder.rglob("ADE_*.jpg"), key=lambda path: path.name)
-        if not found:
-            raise UserError(f"there are no images in {folder}; see detectron2-sam prepare ade20k_full --help")
-        return found
+        return sorted(self.images.rglob("ADE_*.jpg"), key=lambda path: path.name)
 
     def targets(self, source: Path) -> tuple[Path, Path]:
         """Its smaller image and its label map."""
@@ -93,4 +93,5 @@ def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     tree = args.root / "ADE20K_2021_17_01"
     splits = {name: Split(tree, FOLDERS[name]) for name in args.splits}
-    return exit_status([fault for name, split in splits.items() for fault in prepare(split, name, args.workers)])
+    present = present_splits("ade20k_full", {name: split.images for name, split in splits.items()})
+    return exit_status([fault for name in present for fault in prepare(splits[name], name, args.workers)])

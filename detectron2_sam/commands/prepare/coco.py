@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectron2_sam.commands.prepare.preparation import convert_images, exit_status
+from detectron2_sam.commands.prepare.preparation import convert_images, exit_status, present_splits
 from detectron2_sam.methods import register_datasets
 from sam_common.contracts import SegmentationRecord
 from sam_common.data import catalog
@@ -47,19 +46,9 @@ def prepare(panoptic: DatasetSpec, semantic: DatasetSpec, workers: int) -> list[
 def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     register_datasets(args.root)
-    splits = [split for split in ("val", "train") if _has(split)]
-    if not splits:
-        json = catalog.get("coco_2017_val_panoptic").files["json"]
-        raise UserError(f"there is no {json}; see detectron2-sam prepare coco --help")
+    sources = {split: Path(catalog.get(f"coco_2017_{split}_panoptic").files["json"]) for split in ("val", "train")}
     pairs = [
-        (catalog.get(f"coco_2017_{split}_panoptic"), catalog.get(f"coco_2017_{split}_sem_seg")) for split in splits
+        (catalog.get(f"coco_2017_{split}_panoptic"), catalog.get(f"coco_2017_{split}_sem_seg"))
+        for split in present_splits("coco", sources)
     ]
     return exit_status([fault for pair in pairs for fault in prepare(*pair, workers=args.workers)])
-
-
-def _has(split: str) -> bool:
-    """Whether its panoptic JSON is there; says so where it is not."""
-    path = catalog.get(f"coco_2017_{split}_panoptic").files["json"]
-    if not Path(path).is_file():
-        print(f"there is no {path}: {split} is left out", file=sys.stderr)
-    return Path(path).is_file()

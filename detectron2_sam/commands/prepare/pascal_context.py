@@ -9,7 +9,13 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
-from detectron2_sam.commands.prepare.preparation import convert_images, exit_status, read_names, tell_count
+from detectron2_sam.commands.prepare.preparation import (
+    convert_images,
+    exit_status,
+    present_splits,
+    read_names,
+    tell_count,
+)
 from possam.data.semantic_sets import FOLDERS, NUM_IMAGES
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
@@ -70,4 +76,6 @@ def prepare(root: Path, split: str, workers: int) -> list[str]:
 
 def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
-    return exit_status([fault for split in FOLDERS for fault in prepare(args.root, split, args.workers)])
+    lists = {split: args.root / "VOCdevkit/VOC2010/ImageSets/Main" / f"{split}.txt" for split in FOLDERS}
+    present = present_splits("pascal_context", lists)
+    return exit_status([fault for split in present for fault in prepare(args.root, split, args.workers)])

@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detectron2_sam.commands.prepare.preparation import convert_images, exit_status, read_names, tell_count
+from detectron2_sam.commands.prepare.preparation import (
+    convert_images,
+    exit_status,
+    present_splits,
+    read_names,
+    tell_count,
+)
 from possam.data.semantic_sets import FOLDERS, NUM_IMAGES
 from sam_common.data.images import read_class_indices
 from sam_common.errors import UserError
@@ -45,4 +51,6 @@ def prepare(root: Path, split: str, workers: int) -> list[str]:
 
 def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
-    return exit_status([fault for split in FOLDERS for fault in prepare(args.root, split, args.workers)])
+    lists = {split: args.root / "VOCdevkit/VOC2012/ImageSets/Segmentation" / f"{split}.txt" for split in FOLDERS}
+    present = present_splits("pascal_voc", lists)
+    return exit_status([fault for split in present for fault in prepare(args.root, split, args.workers)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,6 +113,26 @@ def read_names(path: Path) -> list[str]:
     if strange := [name for name in names if Path(name).name != name]:
         raise UserError(f"{path}: {strange[0]} is a path, not the name of an image")
     return names
+
+
+def present_splits(name: str, sources: Mapping[str, Path]) -> list[str]:
+    """The splits that data set `name` has here, of split -> the file that it needs, or the folder of its JPEG images.
+
+    What is not there is named: not everyone needs all splits.
+
+    Raises:
+        UserError: none is there.
+    """
+    missing = {
+        split: f"there {'is no' if path.suffix else 'are no images in'} {path}"
+        for split, path in sources.items()
+        if not (path.is_file() if path.suffix else any(path.rglob("*.jpg")))
+    }
+    if len(missing) == len(sources):
+        raise UserError(f"{next(iter(missing.values()))}; see detectron2-sam prepare {name} --help")
+    for split, fault in missing.items():
+        print(f"{fault}: {split} is left out", file=sys.stderr)
+    return [split for split in sources if split not in missing]
 
 
 def tell_count(title: str, found: int, total: int) -> None:

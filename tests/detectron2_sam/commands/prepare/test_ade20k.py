@@ -156,6 +156,16 @@ def test_no_tree(tmp_path: Path, run_script: Callable[..., int], capsys) -> None
     assert "there are no images in" in capsys.readouterr().err
 
 
+def test_validation_only(root: Path, run_script: Callable[..., int], capsys) -> None:
+    """A split without images is named, and the other is prepared."""
+    tree = root / "ADEChallengeData2016"
+    for image in (tree / "images" / "training").iterdir():
+        image.unlink()
+    assert run_script("ade20k", "--root", str(root)) == 0
+    assert "images/training: train is left out" in capsys.readouterr().err
+    assert (tree / "ade20k_panoptic_val.json").is_file() and not (tree / "ade20k_panoptic_train.json").exists()
+
+
 def test_the_forms_train(root: Path, run_script: Callable[..., int]) -> None:
     """The mapper makes the same targets of a panoptic and an instance record where nothing overlaps."""
     run_script("ade20k", "--root", str(root))

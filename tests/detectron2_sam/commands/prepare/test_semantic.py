@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -233,8 +234,8 @@ def test_another_number_of_images_is_warned_of(voc: Path, run_script: Script, ca
     ("script", "message"),
     [
         ("ade20k_full", "there are no images in"),
-        ("pascal_context", "ImageSets/Main/train.txt; --help"),
-        ("pascal_voc", "ImageSets/Segmentation/train.txt; --help"),
+        ("pascal_context", "ImageSets/Main/train.txt; see"),
+        ("pascal_voc", "ImageSets/Segmentation/train.txt; see"),
     ],
 )
 def test_no_tree(tmp_path: Path, run_script: Script, capsys, script: str, message: str) -> None:
@@ -242,6 +243,27 @@ def test_no_tree(tmp_path: Path, run_script: Script, capsys, script: str, messag
     assert run_script(script, "--root", str(tmp_path)) == 2
     said = capsys.readouterr().err
     assert message in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("tree", "script", "missing"),
+    [
+        ("ade", "ade20k_full", "ADE20K_2021_17_01/images/ADE/training"),
+        ("context", "pascal_context", "VOCdevkit/VOC2010/ImageSets/Main/train.txt"),
+        ("voc", "pascal_voc", "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt"),
+    ],
+)
+def test_validation_only(
+    request: pytest.FixtureRequest, run_script: Script, capsys, tree: str, script: str, missing: str
+) -> None:
+    """A split that is not there is named, and the other is prepared."""
+    root: Path = request.getfixturevalue(tree)
+    path = root / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert run_script(script, "--root", str(root)) == 0
+    assert f"{path}: train is left out" in capsys.readouterr().err
+    made = [file.parts[-2] for file in root.rglob("*") if "annotations_" in str(file) and file.is_file()]
+    assert set(made) == {"validation"}
 
 
 def test_started_again_nothing_is_written(context: Path, run_script: Script) -> None:
