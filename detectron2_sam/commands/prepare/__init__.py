@@ -5,7 +5,8 @@
     detectron2-sam prepare kins --kitti /data/kitti
 
 Files that are there already are kept, so an interrupted command is simply given again. A broken file is named and
-skipped, and so is a split that is not there. `detectron2-sam prepare NAME --help` says where to download a data set and which files are written.
+skipped, and so is a split that is not there. `detectron2-sam prepare NAME --help` says where to download a data set and
+which files are written.
 
 Exit status: 0 success; 1 some files were broken (listed at the end, the others are done); 2 nothing can be prepared, or
 a mistake in what was given.
