@@ -223,7 +223,7 @@ class Checkpointer:
         if free < needed:
             raise UserError(
                 f"{self.directory} is on a disk with {free / 2**20:.1f} MiB left, and a checkpoint needs "
-                f"{needed / 2**20:.1f}: free some, or choose another OUTPUT_DIR"
+                f"about {needed / 2**20:.1f}: free some, or choose another OUTPUT_DIR"
             )
 
     def save(self, name: str, progress: dict[str, Any]) -> Path:
@@ -254,8 +254,8 @@ class Checkpointer:
         with atomic_path(path) as partial, open(partial, "wb") as file:
             try:
                 torch.save(content, file)
-            except RuntimeError as error:  # how torch reports a failed write
-                raise UserError(f"cannot write {path}: {first_line(error)}; is the disk full?") from error
+            except RuntimeError as error:  # how torch reports a failed write; the reason is its context
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
             file.flush()
             os.fsync(file.fileno())  # on the disk before it takes the place of a good one
         return path

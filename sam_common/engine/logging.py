@@ -50,6 +50,9 @@ class MetricsWriter:
         iteration: the last one done, -1 before the first. What an earlier attempt wrote of later ones is dropped, and
             so is what it measured after that one: it is measured again.
 
+    Attributes:
+        has_losses: whether an earlier attempt wrote the line of losses of that iteration.
+
     Raises:
         UserError: in all methods; a file cannot be written to.
     """
@@ -57,7 +60,7 @@ class MetricsWriter:
     def __init__(self, directory: Path, *, iteration: int, max_iter: int, device: torch.device) -> None:
         self.max_iter, self.device = max_iter, device
         path = directory / "metrics.json"
-        _rewind(path, iteration)
+        self.has_losses = _rewind(path, iteration)
         self.file = GrowingFile(path)
         self.events = _Events(directory, iteration + 1)
         self.times: list[tuple[float, float]] = []
@@ -68,7 +71,8 @@ class MetricsWriter:
 
     def losses(self, iteration: int, losses: Sequence[Mapping[str, float]], *, lr: float, skipped: int) -> None:
         """Writes the means of the losses since the last line, and what else is told of the iterations."""
-        median_time, median_data_time = (statistics.median(column) for column in zip(*self.times, strict=True))
+        times = zip(*(self.times or [(0.0, 0.0)]), strict=True)  # none of an iteration of an earlier attempt
+        median_time, median_data_time = map(statistics.median, times)
         self.times.clear()
         eta = median_time * (self.max_iter - iteration - 1)
         means = {name: statistics.fmean(entry[name] for entry in losses) for name in (losses or [{}])[0]}
@@ -156,21 +160,25 @@ class _Events:
         self.records.write(Event(wall_time=time.time(), **content).SerializeToString())
 
 
-def _rewind(path: Path, iteration: int) -> None:
-    """Keeps what was written up to an iteration, of that one the line of its losses; a line that a kill cut short is
-    dropped."""
+def _rewind(path: Path, iteration: int) -> bool:
+    """Keeps what was written up to an iteration, of that one the line of its losses, and tells whether there is one; a
+    line that a kill cut short is dropped."""
     if not path.is_file():
-        return
-    kept, damaged = [], 0
+        return False
+    kept, damaged, has_losses = [], 0, False
     for line in path.read_bytes().splitlines(keepends=True):
+        if not line.endswith(b"\n"):
+            continue
         try:
             entry = json.loads(line)
-            keep = entry["iteration"] < iteration or (entry["iteration"] == iteration and "lr" in entry)
+            is_its_losses = entry["iteration"] == iteration and "lr" in entry
+            if entry["iteration"] < iteration or is_its_losses:
+                kept.append(line)
+                has_losses |= is_its_losses
         except (ValueError, KeyError, TypeError):
-            keep, damaged = False, damaged + line.endswith(b"\n")
-        if keep and line.endswith(b"\n"):
-            kept.append(line)
+            damaged += 1
     if damaged:
         logger.warning("%s: left out %s that cannot be read", path, counted(damaged, "line"))
     with atomic_path(path) as temporary:
         temporary.write_bytes(b"".join(kept))
+    return has_losses

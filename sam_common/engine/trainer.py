@@ -75,7 +75,7 @@ class Progress:
         iteration: the last one done, from 0; -1 before the first.
         skipped: steps skipped for a loss or gradient that was not finite, in all and without interruption.
         metrics: `last` results, and `best`: the greatest first metric of the first task of the first data set.
-        losses: of the iterations since the last line of losses; those that were finite.
+        losses: those of the next line of losses, or of the one just written; the finite ones.
     """
 
     iteration: int = -1
@@ -149,6 +149,8 @@ class Trainer:
             self.checkpointer.check_space()
         with stop_on_signals() as stop, self._saving_before_errors():
             if self.progress.iteration >= 0:
+                if writer is not None and not writer.has_losses:
+                    self._log_losses(writer)
                 self._measure(stop, writer)
             for iteration in self._iterations(stop, writer):
                 if self._is_last() or is_due(iteration, self.plan.checkpoint_period):
@@ -170,7 +172,7 @@ class Trainer:
             stopped = self._step(iteration, batch, stop)
             if writer is not None:
                 writer.add_times(perf_counter() - begin, data_time)
-            self._log_losses(writer)
+                self._log_losses(writer)
             if iteration == start and not self.has_levels:
                 self._warn_of_idle(iteration)
             if self.progress.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
@@ -180,15 +182,12 @@ class Trainer:
             yield iteration
             begin = perf_counter()
 
-    def _log_losses(self, writer: MetricsWriter | None) -> None:
-        """Writes the losses since the last line, if one is due."""
+    def _log_losses(self, writer: MetricsWriter) -> None:
+        """Writes a line of losses, if one is due."""
         progress = self.progress
-        if not self._is_last() and not is_due(progress.iteration, self.plan.log_period):
-            return
-        if writer is not None:
-            lr = self.optimizer.param_groups[0]["lr"]
+        if self._is_last() or is_due(progress.iteration, self.plan.log_period):
+            lr = self.optimizer.param_groups[0]["base_lr"] * self.lr_factor(progress.iteration)
             writer.losses(progress.iteration, progress.losses, lr=lr, skipped=progress.skipped)
-        progress.losses = []
 
     def _is_last(self) -> bool:
         return self.progress.iteration + 1 >= self.plan.max_iter
@@ -219,14 +218,10 @@ class Trainer:
             for name, buffer in self.checkpointer.model.named_buffers():
                 if name in self._before:
                     buffer.copy_(self._before[name])
-            try:
+            with contextlib.suppress(UserError):  # it may be what ended the run
                 self.saved = self._write(self._path())
-            except UserError as error:
-                return (
-                    f"nor can the state be saved ({error}): mend that, then --resume goes on from the last checkpoint"
-                )
         if self.saved is None:
-            return "the state since the last checkpoint is lost: mend that, then --resume goes on from that one"
+            return "the last iterations could not be saved: mend that, then --resume goes on from an earlier state"
         return f"the state is saved in {self.saved}: mend that, then --resume"
 
     def _step(self, iteration: int, batch: Batch, stop: StopFlag) -> bool:
@@ -250,6 +245,8 @@ class Trainer:
         else:
             self.progress.skipped_in_a_row = 0
             self.optimizer.step()
+        if is_due(iteration - 1, self.plan.log_period):
+            self.progress.losses = []
         if all(map(math.isfinite, values)):
             self.progress.losses.append(reduced)
         self.progress.iteration, self._before = iteration, {}

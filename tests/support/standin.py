@@ -117,14 +117,16 @@ METHOD = Method(
     truths={"standin": (MeanEvaluator,)},
     training_set=lambda cfg, specs: data(training=True),
     test_set=lambda cfg, spec: data(training=False),
+    validation=lambda cfg, specs: specs[0] if specs[0].name == "chosen" else None,
     kernels=lambda device: "kernels: none",
 )
 
 
 def install() -> None:
-    """Makes model, data set, mapper and evaluator known to the engine."""
+    """Makes model, data sets, mapper and evaluator known to the engine. What trains on `chosen` is validated on it."""
     method.register(METHOD)
-    catalog.register(DatasetSpec("standin", records, lambda: VOCABULARY, truth="standin"))
+    for name in ("standin", "chosen"):
+        catalog.register(DatasetSpec(name, records, lambda: VOCABULARY, truth="standin"))
 
 
 @contextlib.contextmanager
