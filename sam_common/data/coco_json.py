@@ -83,13 +83,14 @@ def parse_categories(content: dict, source: str, *, all_things: bool = False) ->
 
 def _roots(content: dict, source: str) -> list[dict]:
     """The entries of `categories` that only hold others together."""
-    entries = [entry for entry in field(content, "categories", list, source) if isinstance(entry, dict)]
+    categories = field(content, "categories", list, source)
+    entries = [entry for entry in categories if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
 
     def is_parent(entry: dict) -> bool:
-        return any(other is not entry and other.get("supercategory") == entry.get("name") for other in entries)
+        return any(other is not entry and other.get("supercategory") == entry["name"] for other in entries)
 
     parents = {str(entry.get("supercategory")) for entry in entries}  # few names pass, so few entries are compared
-    found = [entry for entry in entries if str(entry.get("name")) in parents and is_parent(entry)]
+    found = [entry for entry in entries if entry["name"] in parents and is_parent(entry)]
     used = _used_categories(content) if found else set()
     roots = [entry for entry in found if used and _whole(entry.get("id")) not in used]
     if roots:

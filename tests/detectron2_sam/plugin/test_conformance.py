@@ -62,7 +62,7 @@ def scenes(world: Path) -> Iterator[Path]:
                 entry["bbox"] = rle.toBbox(encoded).tolist()
                 entry["segmentation"] = {"size": encoded["size"], "counts": encoded["counts"].decode()}
                 annotations.append(entry)
-    annotations[0]["segmentation"] = [[4.0, 4.0, 30.0, 6.0, 20.0, 40.5]]
+    annotations[0] |= {"segmentation": [[4.0, 4.0, 30.0, 6.0, 20.0, 40.5]], "bbox": [4.0, 4.0, 26.0, 36.5]}
     annotations[1] |= {"iscrowd": 1}
     categories = [{"id": 10 + 3 * i, "name": c.name} for i, c in enumerate(vocabulary) if c.is_thing]
     content = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
