@@ -100,10 +100,12 @@ def _roots(content: dict, source: str) -> list[dict]:
 
 
 def _used_categories(content: dict) -> set[int | None]:
-    annotations = content.get("annotations")
-    entries = [entry for entry in annotations if isinstance(entry, dict)] if isinstance(annotations, list) else []
-    segments = [segment for entry in entries for segment in entry.get("segments_info") or ()]
-    return {_whole(entry.get("category_id")) for entry in (*entries, *segments) if isinstance(entry, dict)} - {None}
+    def entries_of(value: Any) -> list[dict]:
+        return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+    annotations = entries_of(content.get("annotations"))
+    segments = [segment for entry in annotations for segment in entries_of(entry.get("segments_info"))]
+    return {_whole(entry.get("category_id")) for entry in (*annotations, *segments)} - {None}
 
 
 def tell_idle_classes(source: str, vocabulary: Vocabulary, used: AbstractSet[int]) -> None:

@@ -171,6 +171,18 @@ def test_flags_numbers_and_ids_as_other_tools_write_them(tree):
     assert spec.load_vocabulary() == tree.spec().load_vocabulary() == vocabulary and spec.load() == sound
 
 
+def test_the_root_of_the_classes(tree):
+    """A supercategory that no segment uses is no class; with a list of segments that is none, the error is of that."""
+    sound, vocabulary = tree.spec().load(), tree.spec().load_vocabulary()
+    for entry in tree.content["categories"]:
+        entry["supercategory"] = "all"
+    tree.content["categories"].append({"id": 0, "name": "all", "isthing": 0})
+    assert tree.spec().load() == sound and tree.spec().load_vocabulary() == vocabulary
+    _first(tree.content, "annotations")["segments_info"] = 5
+    with pytest.raises(UserError, match="'segments_info' is of the wrong type"):
+        tree.spec().load()
+
+
 def test_crowds_and_idle_classes_are_counted(tree, caplog):
     """Warnings name the crowd's segment and the class without one; an annotation of crowds only is refused."""
     tree.content["categories"].append({"id": 4, "name": "zebra", "isthing": 1})
