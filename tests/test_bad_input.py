@@ -244,7 +244,7 @@ def test_contradictory_json(tmp_path: Path, change: Callable[[dict[str, Any]], o
 
 
 def test_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Error: a folder without permission is named, as a data set's and as input; a subfolder is passed by."""
+    """Error: a folder without permission is named, as a data set's and as input; a subfolder is skipped."""
     spec = panoptic_tree(tmp_path)
     listdir, scandir = os.listdir, os.scandir
 
@@ -264,9 +264,9 @@ def test_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UserError, match=r"images: the folder cannot be listed: Permission denied") as error:
         find_inputs([str(tmp_path / "images")])
     one_line(error)
-    inputs, unreadable = find_inputs([str(tmp_path)], recursive=True)
-    assert [source.relative for source in inputs] == ["masks/a.png"]
-    assert len(unreadable) == 1 and "images: the folder cannot be listed" in unreadable[0]
+    found = find_inputs([str(tmp_path)], recursive=True)
+    assert [source.relative for source in found.inputs] == ["masks/a.png"]
+    assert len(found.unreadable) == 1 and "images: the folder cannot be listed" in found.unreadable[0]
 
 
 @pytest.fixture

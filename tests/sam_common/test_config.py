@@ -87,7 +87,7 @@ def test_yaml_that_builds_python_objects_is_refused(tmp_path: Path) -> None:
         ("SOLVER: {STEPS: [.nan]}", r"SOLVER\.STEPS"),
         ("MODEL: {1: 2}", r"MODEL\.1"),
         ("SEED:", "SEED is given no value"),
-        ("SOLVER.MAX_ITER: 3", "'SOLVER' is no section here"),
+        ("SOLVER.MAX_ITER: 3", "'SOLVER' is no section"),
     ],
 )
 def test_what_is_no_configuration_is_one_line(tmp_path: Path, text: str, message: str) -> None:
