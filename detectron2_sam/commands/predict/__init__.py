@@ -17,9 +17,13 @@ fasterrcnn_resnet50_fpn_v2, transformers:NAME, or ultralytics:FILE.pt (AGPL-3.0)
     file,x0,y0,x1,y1[,score]                      CSV
     [{"file_name": "street.jpg", "bbox": [x, y, width, height], …}, …]    COCO results
 
+Pictures are JPEG, PNG, TIFF, WebP, AVIF, JPEG 2000, BMP, GIF, PPM, TGA and others; for .heic `pip install pillow-heif`.
+What else a folder holds is skipped and counted.
+
 A picture becomes out/street.png, with its segments drawn in, and keeps its path below the folder that the inputs share.
-A video becomes out/clip.mp4 and out/clip.jsonl: a line about the video, then one for each frame with its masks as COCO
-RLE. Next to the drawn pictures there are
+A video becomes out/clip.mp4 and out/clip.jsonl: a line about the video, then one for each frame with its time, in
+seconds, and its masks as COCO RLE. Where the frame rate varies, out/clip.mp4 repeats frames. Next to the drawn pictures
+there are
     --task panoptic   out/panoptic/street.png with segment ids (R + 256 G + 65536 B), and out/panoptic.json
     --task semantic   out/semantic/street.png with class indices, and out/semantic.json
     --task instance   out/instances.json, COCO results with masks as RLE, and out/images.json, which they refer to
@@ -28,8 +32,8 @@ RLE. Next to the drawn pictures there are
     AM-SAM            out/labels/street.png with the class of each pixel, 0 for the background; the most confident box
                       tells where to look, or the whole picture without one
 
-Exit status: 0 success; 1 some files could not be read (listed at the end, the others are done); 2 a mistake in what was
-given; 128 + N stopped by signal N, with everything done so far written.
+Exit status: 0 success; 1 some files could not be predicted (listed at the end, the others are done); 2 a mistake in
+what was given, or nowhere to write; 128 + N stopped by signal N, with everything done so far written.
 """
 
 from __future__ import annotations
