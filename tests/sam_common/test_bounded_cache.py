@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 from sam_common.bounded_cache import BoundedCache
 
 
@@ -21,3 +24,33 @@ def test_a_value_that_is_too_large_is_kept_alone() -> None:
     cache.put("a", 0, 1)
     cache.put("b", 1, 5)
     assert cache.get("a") is None and cache.get("b") == 1
+
+
+def test_a_value_that_is_put_twice_counts_once() -> None:
+    """As when two threads compute it at once; else the cache would shrink for ever."""
+    cache: BoundedCache[int] = BoundedCache(2)
+    for key in "aaab":
+        cache.put(key, 0, 1)
+    assert cache.get("a") == cache.get("b") == 0
+
+
+def test_threads_share_a_cache() -> None:
+    """Invariant: whatever the order, no thread fails, and what is kept fits."""
+    cache: BoundedCache[int] = BoundedCache(3)
+
+    def use(start: int) -> None:
+        for number in range(start, start + 2000):
+            key = str(number % 7)
+            if cache.get(key) is None:
+                cache.put(key, number, 1)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(use, range(8)))
+    assert sum(cache.get(str(key)) is not None for key in range(7)) == 3
+
+
+def test_a_cache_can_be_copied() -> None:
+    """Models hold them, which trainers copy."""
+    cache: BoundedCache[int] = BoundedCache(2)
+    cache.put("a", 1, 1)
+    assert copy.deepcopy(cache).get("a") == 1
