@@ -38,12 +38,12 @@ from sam_common.config import get_cfg
 from sam_common.data.coco_json import parse_images
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.images import read_class_indices, read_image, read_segment_ids
+from sam_common.data.images import read_class_indices, read_image, read_segment_ids, upright_size
 from sam_common.data.label_maps import label_maps_spec
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.engine.checkpoint import read_checkpoint
 from sam_common.errors import UserError
-from sam_common.io.pictures import open_picture, upright_size
+from sam_common.io.pictures import open_picture
 from sam_common.io.plain_pickle import read_plain_pickle
 from sam_common.io.plain_yaml import NotPlain, parse_yaml
 from sam_common.io.weights import read_weights

@@ -18,9 +18,9 @@ from detectron2_sam import methods
 from sam_common.data import catalog
 from sam_common.data.coco_json import words_from_name
 from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.images import upright_size
 from sam_common.data.label_maps import ignore_label
 from sam_common.errors import UserError
-from sam_common.io.pictures import upright_size
 from sam_common.structures import Category, Vocabulary
 
 _KINDS = {

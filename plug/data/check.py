@@ -18,8 +18,8 @@ from plug.data.annotations import CROWD, OTHER_RATE, contradicts_rate, read_mask
 from sam_common.boxes.boxes import is_near
 from sam_common.contracts import ImageRecord
 from sam_common.data.coco_json import Mask, flag, parse_annotation, parse_categories
+from sam_common.data.images import upright_size
 from sam_common.errors import UserError
-from sam_common.io.pictures import upright_size
 from sam_common.masks.rle import as_rle
 
 REFUSED = "an entry that the reader refuses"

@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import functional as F
 from sam_common.contracts import ImageRecord, ModelInput
 from sam_common.errors import UserError
 from sam_common.io.files import atomic_path, refuse_special_file
-from sam_common.io.pictures import max_pixels, one_line, open_picture, upright
+from sam_common.io.pictures import max_pixels, one_line, open_picture, orientation_of, upright
 from sam_common.masks.png import decode_ids, encode_ids
 
 logger = logging.getLogger(__name__)
@@ -118,6 +118,20 @@ def _of_lower_bytes(tile: Any) -> Any:
     mode = _LOWER_BYTES[_raw_mode(tile)]
     arguments = mode if isinstance(tile[3], str) else (mode, *tile[3][1:])
     return getattr(tile, "_make", tuple)((*tile[:3], arguments))  # a plain tuple before Pillow 11
+
+
+def upright_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) as `read_image` gives it, of most formats from the header alone.
+
+    Raises:
+        UserError: the file is missing, no image, or too large to be read.
+    """
+    with open_picture(path) as (image, orientation):
+        width, height = image.size
+        if orientation is None:
+            image.load()
+            orientation = orientation_of(image)
+    return (width, height) if orientation >= 5 else (height, width)
 
 
 def read_segment_ids(path: str | os.PathLike) -> Tensor:

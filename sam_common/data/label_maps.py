@@ -20,12 +20,12 @@ from torch import Tensor
 from sam_common.contracts import SegmentationRecord
 from sam_common.data.coco_json import missing
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.data.images import read_class_indices
+from sam_common.data.images import read_class_indices, upright_size
 from sam_common.data.remarks import Remarks, log_once
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
 from sam_common.io.lossy import lossy_format
-from sam_common.io.pictures import picture_suffixes, upright_size
+from sam_common.io.pictures import picture_suffixes
 from sam_common.structures import Vocabulary
 from sam_common.text import some
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import struct
 import threading
 from collections.abc import Iterator
 
@@ -79,8 +80,8 @@ def open_picture(path: str | os.PathLike) -> Iterator[tuple[ImageFile.ImageFile,
     """Opens a file, reads its header and closes it in the end.
 
     Yields:
-        The picture as it is stored, not decoded yet, and its orientation, 1 … 8 as EXIF numbers them; None for a PNG,
-        which may tell it after its pixels.
+        The picture as it is stored, not decoded yet, and its orientation, 1 … 8 as EXIF numbers them; None for a PNG
+        that may tell it after its pixels, where Pillow meets it as it decodes them.
 
     Raises:
         UserError: the file is missing or special, no picture, damaged, or larger than `max_pixels()` or `MAX_SIDE`;
@@ -92,7 +93,8 @@ def open_picture(path: str | os.PathLike) -> Iterator[tuple[ImageFile.ImageFile,
             image = Image.open(path, formats=formats())
         with image:
             _refuse_large(image, path)
-            orientation = None if image.format == "PNG" else _orientation(image)
+            late = image.format == "PNG" and _tells_after_pixels(path)
+            orientation = None if late else orientation_of(image)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 _keep_as_stored(image)
             yield image, orientation
@@ -107,20 +109,17 @@ def upright(image: Image.Image, name: str | os.PathLike, orientation: int | None
     _refuse_large(image, name)
     with one_line(name):
         image.load()
-        turn = _TURNS.get(_orientation(image) if orientation is None else orientation)
+        turn = _TURNS.get(orientation_of(image) if orientation is None else orientation)
         return image if turn is None else image.transpose(turn)
 
 
-def upright_size(path: str | os.PathLike) -> tuple[int, int]:
-    """(height, width) as `upright` gives it, from the header.
-
-    Raises:
-        UserError: as `open_picture`.
-    """
-    with open_picture(path) as (image, orientation):
-        width, height = image.size
-        turned = (_orientation(image) if orientation is None else orientation) >= 5
-    return (width, height) if turned else (height, width)
+def orientation_of(image: Image.Image) -> int:
+    """1 … 8; 1 where the picture's EXIF cannot be read: that says nothing of its pixels."""
+    try:
+        value = Image.Image.getexif(image).get(_ORIENTATION)  # that of PNGs decodes them first
+    except Exception:  # Pillow's parser raises anything at damaged blocks
+        return 1
+    return value if type(value) is int and value in _TURNS else 1
 
 
 @contextlib.contextmanager
@@ -173,13 +172,18 @@ def _brand(path: str | os.PathLike) -> str:
     return {b"hei": ".heic", b"hev": ".heic", b"mif": ".heic", b"msf": ".heic", b"avi": ".avif"}.get(head[8:11], "")
 
 
-def _orientation(image: Image.Image) -> int:
-    """1 … 8; 1 where the picture's EXIF cannot be read: that says nothing of its pixels."""
-    try:
-        value = image.getexif().get(_ORIENTATION)
-    except Exception:  # Pillow's parser raises anything at damaged blocks
-        return 1
-    return value if type(value) is int and value in _TURNS else 1
+def _tells_after_pixels(path: str | os.PathLike) -> bool:
+    """Whether a PNG has EXIF, or text that may hold it, after its pixels."""
+    with open(path, "rb") as file:
+        file.seek(8)
+        after = False
+        while len(header := file.read(8)) == 8:
+            size, kind = struct.unpack(">I4s", header)
+            after = after or kind == b"IDAT"
+            if after and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            file.seek(size + 4, os.SEEK_CUR)
+    return False
 
 
 def _keep_as_stored(image: TiffImagePlugin.TiffImageFile) -> None:

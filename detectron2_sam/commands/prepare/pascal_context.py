@@ -17,9 +17,9 @@ from detectron2_sam.commands.prepare.preparation import (
     tell_count,
 )
 from possam.data.semantic_sets import FOLDERS, NUM_IMAGES
+from sam_common.data.images import upright_size
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
-from sam_common.io.pictures import upright_size
 from sam_common.io.resources import resource
 
 NONE_OF_459, NONE_OF_59 = 65535, 255

@@ -16,9 +16,8 @@ from detectron2_sam.commands.prepare.preparation import (
     tell_count,
 )
 from possam.data.semantic_sets import FOLDERS, NUM_IMAGES
-from sam_common.data.images import read_class_indices
+from sam_common.data.images import read_class_indices, upright_size
 from sam_common.errors import UserError
-from sam_common.io.pictures import upright_size
 
 BACKGROUND, LAST, VOID = 0, 20, 255
 

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from sam_common.data.images import read_class_indices, read_image, read_segment_ids
+from sam_common.data.images import read_class_indices, read_image, read_segment_ids, upright_size
 from sam_common.errors import UserError
 from sam_common.io import pictures
-from sam_common.io.pictures import picture_suffixes, upright_size
+from sam_common.io.pictures import picture_suffixes
 
 READERS = (read_image, read_class_indices, read_segment_ids, upright_size)
 CORNER = np.array([[255, 0, 0], [0, 0, 0]], np.uint8)
@@ -52,6 +52,20 @@ def test_every_orientation(tmp_path: Path, suffix: str, value: int, options: dic
     assert list(upright_size(path)) == size
     for pixels in (read_image(path)[0], read_class_indices(path)):
         assert list(pixels.shape) == size and pixels.sum() == 255 == pixels[place]
+
+
+def test_a_png_that_tells_after_its_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equality with one that tells before, of which the size is read without decoding it."""
+    path = tmp_path / "a.png"
+    Image.fromarray(CORNER).save(path, exif=orientation(6))
+    with monkeypatch.context() as patch:
+        patch.setattr(PngImagePlugin.PngImageFile, "load", lambda image: pytest.fail("decoded"))
+        assert upright_size(path) == (3, 2)
+    before, content = read_image(path), path.read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + struct.unpack(">I", content[start : start + 4])[0]
+    path.write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
+    assert torch.equal(read_image(path), before) and upright_size(path) == (3, 2)
 
 
 def exif_block(*entries: bytes) -> bytes:
