@@ -86,6 +86,8 @@ def _rgb(image: Image.Image, name: str | os.PathLike, brightest: int = 0) -> Ten
             image = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA")  # at once to RGB, Pillow warns of palettes with transparency
+        if image.mode == "LAB":
+            raise UserError(f"{name} has L*a*b* colours; save it as RGB")
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 

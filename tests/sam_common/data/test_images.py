@@ -121,14 +121,20 @@ def test_the_depth_is_said_once(tmp_path, caplog, monkeypatch):
         (Image.new("LA", (1, 1), (99, 0)), "png", (99, 99, 99)),
         (Image.new("RGBA", (1, 1), (10, 20, 30, 0)), "png", (10, 20, 30)),
         (Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "tif", (255, 0, 0)),
-        (Image.new("YCbCr", (1, 1), (76, 85, 255)), "tif", (254, 0, 0)),
     ],
-    ids=["black and white", "grey with alpha", "transparent", "CMYK", "YCbCr"],
+    ids=["black and white", "grey with alpha", "transparent", "CMYK"],
 )
 def test_modes(tmp_path, image, suffix, expected):
     """Derived by hand: what a viewer shows of each kind of pixel; of a transparent one the colour that it has."""
     image.save(tmp_path / f"a.{suffix}")
     assert read_image(tmp_path / f"a.{suffix}").flatten().tolist() == list(expected)
+
+
+def test_colours_that_pillow_does_not_convert(tmp_path):
+    """Error: what to do."""
+    Image.new("LAB", (2, 2)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif has L\*a\*b\* colours; save it as RGB"):
+        read_image(tmp_path / "a.tif")
 
 
 def test_a_palette_with_transparency(tmp_path, recwarn):
