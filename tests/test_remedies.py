@@ -145,7 +145,7 @@ CASES = {
     "a brush that marks crowds": Case(
         "coco_instance",
         lambda f: f.annotation.update(iscrowd=1),
-        "iscrowd 0 marks an object",
+        "set iscrowd to 0",
         lambda f: f.annotation.update(iscrowd=0),
     ),
     "a name twice: one is kept": Case("coco_instance", two_signs, "or keep one", keep_one),
@@ -179,6 +179,12 @@ CASES = {
         "must be a path inside",
         lambda f: f.content["images"][0].update(file_name="a.png"),
     ),
+    "a folder that is elsewhere": Case(
+        "coco_instance",
+        lambda f: f.move("images", "elsewhere/images"),
+        "there is no images folder .*put it there",
+        lambda f: f.move("elsewhere/images", "images"),
+    ),
     "a flag in words": Case(
         "coco_panoptic",
         lambda f: f.content["categories"][0].update(isthing="yes"),
@@ -200,7 +206,7 @@ CASES = {
     "label maps in a JPEG": Case(
         "label_maps",
         lambda f: f.picture("maps/a.png", map_of(0), format="JPEG"),
-        "save the original ones as PNG",
+        "save the originals as PNG",
         lambda f: f.picture("maps/a.png", map_of(0)),
     ),
     "coloured label maps": Case(
@@ -242,7 +248,7 @@ CASES = {
     "masks of classes in a JPEG": Case(
         "image_masks",
         lambda f: (f.text("classes.txt", "sign\nroad"), f.picture("maps/a.png", map_of(0), format="JPEG")),
-        "save the original ones as PNG",
+        "save the originals as PNG",
         lambda f: f.picture("maps/a.png", map_of(0)),
     ),
     "an object without a visible mask": Case(
@@ -266,7 +272,7 @@ CASES = {
     "a rate without a mask": Case(
         "cocoa",
         lambda f: (f.annotation.pop("visible_mask"), f.annotation.update(occluded_rate=0.5)),
-        "without a mask of what is seen or hidden",
+        "but no mask of what is seen or hidden",
         lambda f: f.annotation.update(invisible_mask=OTHER_HALF),
     ),
 }

@@ -30,6 +30,7 @@ from sam_common.data.label_maps import pictures_by_stem, refuse_lossy
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
 from sam_common.io.files import refuse_special_file
+from sam_common.io.lossy import lossy_format
 from sam_common.io.pictures import open_picture
 from sam_common.structures import Category, Vocabulary
 from sam_common.text import counted, some
@@ -246,13 +247,9 @@ def _read_values(path: str, *, colours: bool) -> Tensor:
 def _refuse_faded(path: str, labels: Tensor) -> None:
     """Raises UserError for a mask of 0 and 1 in a lossy format: it has lost or gained half of its object."""
     most = int(labels.max())
-    if not 0 < most < 128:
-        return
-    with open_picture(path) as (image, _):
-        lossy = image.format in _LOSSY
-    if lossy:
+    if 0 < most < 128 and (lossy := lossy_format(path)):
         raise UserError(
-            f"{path} has values of 0 … {most} in a lossy format ({image.format}), which blurs masks of 0 and 1 beyond "
+            f"{path} has values of 0 … {most} in a lossy format ({lossy}), which blurs masks of 0 and 1 beyond "
             "repair; save the original mask as PNG"
         )
 

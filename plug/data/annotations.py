@@ -30,8 +30,8 @@ XYWH = 1  # Detectron2's BoxMode.XYWH_ABS
 EMPTY_AMODAL = "an empty amodal mask"
 EMPTY_VISIBLE = "an empty visible mask"
 CROWD = "a crowd instead of an object"
-HIDDEN_WITHOUT_MASK = "an occlusion rate without a mask of what is seen or hidden"
-OTHER_RATE = "an occlusion rate that is not that of the masks"
+HIDDEN_WITHOUT_MASK = "an occlusion rate but no mask of what is seen or hidden"
+OTHER_RATE = "an occlusion rate that contradicts the masks"
 
 HIDDEN_KEYS = ("invisible_mask", "occluded_mask")
 RATE_KEYS = ("occlude_rate", "occluded_rate", "occlusion_rate")
@@ -64,7 +64,7 @@ class AmodalAnnotations:
         """
         amodal, visible = masks
         if contradicts_rate(entry, amodal, visible):
-            self.remarks.add(f"{OTHER_RATE}, which count", place)
+            self.remarks.add(f"{OTHER_RATE}, ignored", place)
         record["annotations"].append(
             {
                 **known,

@@ -33,9 +33,9 @@ from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.remarks import Remarks
 
 NO_MASK = "an annotation without a mask in its image, left out (export masks or polygons; pycocotools counts a miss)"
-NO_BOX = "an annotation without a bbox, which is taken from its mask"
-OTHER_BOX = "a bbox that is not that of its mask, from which it is taken (pycocotools would judge by the file's)"
-OTHER_AREA = "an area that is none, counted from the mask (pycocotools would judge the size by the file's)"
+NO_BOX = "an annotation without a bbox, taken from its mask"
+OTHER_BOX = "a bbox that does not fit its mask, replaced by the mask's (pycocotools would use the file's)"
+OTHER_AREA = "an area that is not a positive number, replaced by the mask's (pycocotools would use the file's)"
 
 _XYWH = 1  # Detectron2's BoxMode.XYWH_ABS
 _MOST = 1e9

@@ -22,7 +22,7 @@ from sam_common.masks.rle import checked_segmentation, segmentation_extent
 from sam_common.structures import Category, Vocabulary
 from sam_common.text import some
 
-CROWD = "a crowd, no target and ignored in evaluation (iscrowd 0 marks an object, whatever its parts)"
+CROWD = "a crowd, ignored in training and evaluation (set iscrowd to 0 for a single object)"
 
 _STUFF_SUFFIXES = ("merged", "other", "stuff")
 _FLAGS = {"0": False, "false": False, "1": True, "true": True}

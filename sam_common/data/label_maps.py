@@ -140,8 +140,8 @@ def refuse_lossy(name: str, paths: Collection[str]) -> None:
     if formats:
         shown = some(f"{path} ({lossy})" for path, lossy in formats.items())
         raise UserError(
-            f"data set {name}: {len(formats)} label maps are in a lossy format, which turns classes into others: "
-            f"{shown}; save the original ones as PNG"
+            f"data set {name}: {len(formats)} label maps are in a lossy format, which changes their values: "
+            f"{shown}; save the originals as PNG"
         )
 
 
@@ -164,7 +164,7 @@ def pictures_by_stem(name: str, role: str, files: Mapping[str, str]) -> dict[str
         for file in sorted(entries):
             path = Path(parent, file)
             if file.startswith(".") or path.suffix.lower() not in picture_suffixes():
-                remarks.add("a file that is hidden or no picture, skipped", path.relative_to(folder))
+                remarks.add("a file that is hidden or not a picture, skipped", path.relative_to(folder))
                 continue
             stem = path.relative_to(folder).with_suffix("").as_posix()
             if not stem.endswith(suffix):

@@ -147,7 +147,7 @@ def test_a_rate_that_contradicts_the_masks(key: str, tmp_path: Path, caplog: pyt
     assert not caplog.text
     content["annotations"][0][key] = 0
     assert spec_of(tmp_path, content).load() == sound
-    assert f"1 × {OTHER_RATE}, which count: 11" in caplog.text
+    assert f"1 × {OTHER_RATE}, ignored: 11" in caplog.text
     notes = Notes()
     assert len(list(find_objects(content, "a.json", {5: sound[0]}, notes))) == 2
     assert notes.faults == {OTHER_RATE: ["11"]}

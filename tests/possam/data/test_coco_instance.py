@@ -146,7 +146,7 @@ def test_crowds(tmp_path: Path, content: dict, caplog) -> None:
     assert len(_spec(tmp_path, content).load()[0]["annotations"]) == 2
     assert f"1 × {CROWD}: 2" in caplog.text
     content["annotations"][0]["iscrowd"] = True
-    with pytest.raises(UserError, match="nothing is left .*2 × a crowd.*iscrowd 0.*: 1, 2"):
+    with pytest.raises(UserError, match="nothing is left .*2 × a crowd.*iscrowd to 0.*: 1, 2"):
         _spec(tmp_path, content).load()
 
 
