@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectron2_sam import __version__
-from detectron2_sam.commands.cli import run_tool
-from sam_common.errors import UserError
-from sam_common.text import nearest
+from detectron2_sam.interrupt import silent_interrupt
 
 _PACKAGE = "detectron2_sam.commands"
 COMMANDS = {
@@ -48,6 +46,8 @@ options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit status."""
+    with silent_interrupt():
+        from detectron2_sam.commands.cli import run_tool
     return run_tool(lambda: run(sys.argv[1:] if argv is None else argv))
 
 
@@ -66,5 +66,10 @@ def run(argv: Sequence[str]) -> Any:
         print(f"detectron2-sam {__version__}")
         return 0
     if name not in COMMANDS:
+        from sam_common.errors import UserError
+        from sam_common.text import nearest
+
         raise UserError(f"there is no command {name!r}{nearest(name, COMMANDS)}; see detectron2-sam --help")
-    return importlib.import_module(COMMANDS[name][0]).main(rest)
+    with silent_interrupt():
+        module = importlib.import_module(COMMANDS[name][0])
+    return module.main(rest)

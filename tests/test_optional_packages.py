@@ -54,3 +54,16 @@ def test_importing_every_module_leaves_the_extras_out() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]", done.stderr[-2000:] + done.stdout
+
+
+def test_importing_every_module_needs_no_unix() -> None:
+    """Without the modules and signals that Windows lacks; where it needs them, fvcore has its own way there."""
+    names = [name for name in modules(*PACKAGES, "detectron2_sam") if ".plugin" not in name and "__main__" not in name]
+    code = (
+        "import importlib, signal, sys, fvcore.common.config\n"
+        "sys.modules |= dict.fromkeys(('resource', 'fcntl'))\n"
+        "for name in ('SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGPIPE', 'SIGKILL'): delattr(signal, name)\n"
+        f"for name in {names!r}: importlib.import_module(name)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

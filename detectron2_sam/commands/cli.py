@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from detectron2_sam.commands.streams import steady_streams
+from detectron2_sam.interrupt import silent_interrupt
 from sam_common.errors import Interrupted, UserError
 from sam_common.text import LineFormatter
 
@@ -57,7 +58,9 @@ def run_later(parse: Callable[[Sequence[str]], argparse.Namespace], module: str)
 
     def main(argv: Sequence[str]) -> Any:
         args = parse(argv)
-        return import_module(module).main(args)
+        with silent_interrupt():
+            command = import_module(module)
+        return command.main(args)
 
     return main
 

@@ -87,6 +87,9 @@ class Finding:
 
 def versions() -> Iterator[Finding]:
     """Python and the packages, each against the bound that the project's own metadata states."""
+    system = f"{platform.system()} {platform.release()}"
+    fix = "it is written for Linux and macOS: elsewhere nothing has been tried, and a folder is not kept to one run"
+    yield Finding("versions", "system", os.name == "posix", system, fix)
     fits = sys.version_info[:2] >= PYTHON
     fix = f"install Python {PYTHON[0]}.{PYTHON[1]} or newer, and make a new environment with it"
     yield Finding("versions", "python", fits, platform.python_version(), fix, needed=True)

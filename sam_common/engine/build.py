@@ -15,7 +15,7 @@ from torch import nn
 
 from sam_common.config import CfgNode, one_of
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.engine.checkpoint import read_checkpoint
+from sam_common.engine.checkpoint import read_state
 from sam_common.engine.launch import choose_precision
 from sam_common.engine.optimizer import (
     build_adamw,
@@ -52,7 +52,7 @@ def check_output_dir(cfg: CfgNode, *, resume: bool, eval_only: bool) -> None:
 def run_seed(seed: int, previous: Path | None) -> int:
     """`SEED`; where it is negative, the seed of the checkpoint that the run goes on from, or else a random one."""
     if seed < 0:
-        seed = read_checkpoint(previous)["seed"] if previous is not None else secrets.randbits(31)
+        seed = read_state(previous)["seed"] if previous is not None else secrets.randbits(31)
         logger.info("SEED %d", seed)
     return seed
 

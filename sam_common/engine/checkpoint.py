@@ -147,6 +147,14 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
 _ENTRIES = {**_OF_A_RUN, "losses": _are_losses, "frozen_sha256": _is_dict, "hooks": _is_dict}
 
 
+def read_state(path: str | os.PathLike) -> dict[str, Any]:
+    """As `read_checkpoint`, of a file that a run goes on from. Raises UserError where it lacks what that needs, too."""
+    content = read_checkpoint(path)
+    if missing := [name for name in _OF_A_RUN if name not in content]:
+        raise UserError(f"{path} has no {some(missing)}, without which no run goes on from it; {_ONLY_WEIGHTS}")
+    return content
+
+
 def last_checkpoint(directory: Path) -> Path | None:
     """The newest checkpoint of a run, or None where the run has not written one.
 
@@ -271,12 +279,9 @@ class Checkpointer:
         may go on with changed ones.
 
         Raises:
-            UserError: as `read_checkpoint` and `load_trained`, the file lacks something that a run needs, or the
-                optimizer has other groups than the file's.
+            UserError: as `read_state` and `load_trained`, or the optimizer has other groups than the file's.
         """
-        content = read_checkpoint(path)
-        if missing := [name for name in _OF_A_RUN if name not in content]:
-            raise UserError(f"{path} has no {some(missing)}, without which no run goes on from it; {_ONLY_WEIGHTS}")
+        content = read_state(path)
         load_trained(self.model, content, str(path), frozen=self.frozen)
         groups = self.optimizer.state_dict()["param_groups"]
         if not self._fits_optimizer(content["optimizer"], groups):

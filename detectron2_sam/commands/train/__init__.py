@@ -13,12 +13,14 @@ after saving a checkpoint.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import logging
 from collections.abc import Sequence
 from typing import Any
 
 from detectron2_sam.commands.cli import ToolParser, add_config, add_number, add_overrides, command_line
+from detectron2_sam.interrupt import silent_interrupt
 from sam_common.errors import UserError
 
 logger = logging.getLogger("detectron2_sam.commands.train")
@@ -86,10 +88,8 @@ def main(argv: Sequence[str], name: str = "train", description: str | None = __d
         Interrupted: a signal ended the run, after a checkpoint.
     """
     args = parse(argv, name, description)
-    if choose_engine(args.engine) == "detectron2":
-        from detectron2_sam.plugin import launch
-
-        return launch.main(args)
-    from detectron2_sam.commands.train import run
-
-    return run.main(args)
+    with silent_interrupt():
+        engine = choose_engine(args.engine)
+        module = "detectron2_sam.plugin.launch" if engine == "detectron2" else "detectron2_sam.commands.train.run"
+        command = importlib.import_module(module)
+    return command.main(args)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -220,6 +223,115 @@ def test_a_broken_file_in_the_middle_loses_nothing(tmp_path: Path) -> None:
     EVENTS.clear()
     train_net.main(arguments(tmp_path / "parts", flags=("--resume",)))
     assert_same_run(tmp_path / "straight", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_any_exception_of_a_mapper_is_a_line_about_the_picture(tmp_path: Path, workers: str) -> None:
+    """As a codec's of its own kind, in iteration 4: the picture and the state are named, and log.txt has the traceback
+    where there is one; mended, the run is the straight one."""
+
+    def broken(*_: object) -> None:
+        raise SyntaxError("not a TIFF file")
+
+    train_net.main(arguments(tmp_path / "straight"))
+    EVENTS[17, "train"] = broken
+    pattern = r"^image_\d+\.jpg .*SyntaxError: not a TIFF file; .*model_0000003\.pth"
+    with pytest.raises(UserError, match=pattern):
+        train_net.main(arguments(tmp_path / "parts", "DATALOADER.NUM_WORKERS", workers))
+    assert ("Traceback" in (tmp_path / "parts" / "log.txt").read_text()) == (workers == "0")
+    EVENTS.clear()
+    train_net.main(arguments(tmp_path / "parts", flags=("--resume",)))
+    assert_same_run(tmp_path / "straight", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("kind", [torch.cuda.OutOfMemoryError, ZeroDivisionError])
+def test_a_step_that_fails_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    """A forward that has counted itself and then fails, in iteration 4: the state is that after iteration 3, and no
+    memory is one line, another error itself."""
+    train_net.main(arguments(tmp_path / "straight"))
+    original = standin.StandIn.forward
+
+    def failing(model: standin.StandIn, *args: Any, **context: Any) -> Any:
+        losses = original(model, *args, **context)
+        if model.training and model.steps == 5:
+            raise kind("no more")
+        return losses
+
+    monkeypatch.setattr(standin.StandIn, "forward", failing)
+    with pytest.raises(UserError if kind is not ZeroDivisionError else kind, match="no more"):
+        train_net.main(arguments(tmp_path / "parts"))
+    assert last_checkpoint(tmp_path / "parts") == tmp_path / "parts" / "model_0000003.pth"
+    assert "model_0000003.pth" in (tmp_path / "parts" / "log.txt").read_text()
+    monkeypatch.undo()
+    with standin.installed():
+        train_net.main(arguments(tmp_path / "parts", flags=("--resume",)))
+    assert_same_run(tmp_path / "straight", tmp_path / "parts")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+def test_a_full_disk_under_the_log_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The file is named, the status is 2, and logging has nothing to add."""
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    assert run_tool(lambda: train_net.main(arguments(tmp_path))) == 2
+    assert re.fullmatch(r"error: .*log\.txt.*\n", capsys.readouterr().err)
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first iteration."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(UserError, match=str(tmp_path)):
+        train_net.main(arguments(tmp_path))
+    assert not metrics(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("iteration", "three"), ("seed", None), ("metrics", []), ("metrics", {"best": {"value": "high"}})),
+        *(("losses", [1.0]), ("scaler", 3), ("optimizer", []), ("optimizer", {"param_groups": 3, "state": {}})),
+        *(("frozen_sha256", "abc"), ("skipped", -1)),
+    ],
+)
+def test_a_damaged_state_is_one_line(tmp_path: Path, name: str, value: object) -> None:
+    """An entry of another kind, or none: the file is named."""
+    train_net.main(arguments(tmp_path, "SOLVER.MAX_ITER", "1"))
+    path = tmp_path / "model_final.pth"
+    content = read_checkpoint(path)
+    torch.save({**content, name: value}, path)
+    with pytest.raises(UserError, match=r"model_final\.pth") as error:
+        train_net.main(arguments(tmp_path, flags=("--resume",)))
+    assert "\n" not in str(error.value)
+    del content[name]
+    torch.save(content, path)
+    if name in ("losses", "frozen_sha256"):  # files of earlier versions lack them
+        train_net.main(arguments(tmp_path, flags=("--resume",)))
+        return
+    with pytest.raises(UserError, match=rf"model_final\.pth .*{name}.*MODEL.WEIGHTS"):
+        train_net.main(arguments(tmp_path, flags=("--resume",)))
+
+
+def test_moments_of_other_shapes_are_refused(tmp_path: Path) -> None:
+    """Of one parameter, in the optimizer's state."""
+    train_net.main(arguments(tmp_path, "SOLVER.MAX_ITER", "1"))
+    content = read_checkpoint(tmp_path / "model_final.pth")
+    content["optimizer"]["state"][0]["exp_avg"] = torch.zeros(7)
+    torch.save(content, tmp_path / "model_final.pth")
+    with pytest.raises(UserError, match=r"model_final\.pth .*MODEL.WEIGHTS"):
+        train_net.main(arguments(tmp_path, flags=("--resume",)))
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"", b"../model_final.pth", b"model_0000009.pth", b"a\0b"])
+def test_a_damaged_pointer_is_one_line(tmp_path: Path, name: bytes) -> None:
+    """`last_checkpoint` that is no text, or names no file of the folder."""
+    train_net.main(arguments(tmp_path, "SOLVER.MAX_ITER", "1"))
+    (tmp_path / "last_checkpoint").write_bytes(name)
+    with pytest.raises(UserError, match="last_checkpoint") as error:
+        train_net.main(arguments(tmp_path, flags=("--resume",)))
+    assert "\n" not in str(error.value)
 
 
 def test_eval_only_gives_the_results_of_training(tmp_path: Path) -> None:

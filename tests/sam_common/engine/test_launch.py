@@ -1,9 +1,7 @@
-"""Processes, precision and signals."""
+"""Processes and precision."""
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +10,6 @@ from lightning_fabric.plugins import MixedPrecision
 
 from sam_common.engine.launch import build_precision, choose_precision, launch
 from sam_common.errors import UserError
-from sam_common.signals import stop_on_signals
 from tests.support import workers
 
 CPU = torch.device("cpu")
@@ -83,23 +80,3 @@ def test_mixed_precision_leaves_batches_alone(dtype: torch.dtype, kind: str, sca
     assert precision.precision == kind and precision.convert_input(batch) is batch
     assert isinstance(precision, MixedPrecision) and (precision.scaler is not None) == scales
     assert build_precision(CPU, torch.float32).precision == "32-true"
-
-
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_is_a_flag(signum: int) -> None:
-    """A further SIGTERM, from a scheduler or passed on, changes nothing; the handlers of before come back."""
-    before = signal.getsignal(signum)
-    with stop_on_signals() as stop:
-        assert stop.signum == 0
-        for number in (signum, signal.SIGTERM):
-            os.kill(os.getpid(), number)
-            assert stop.signum == signum
-    assert signal.getsignal(signum) == before
-
-
-def test_a_second_ctrl_c_ends_at_once() -> None:
-    """Impatience works."""
-    with stop_on_signals():
-        os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
