@@ -15,6 +15,7 @@ Shapes: B images, C channels of the feature map, E width of the joint embedding,
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,7 @@ def _weights_file(name: str, weights: str) -> Path:
         return resource("weights/tiny_clip.safetensors")
     if (name, weights) in _OFFICIAL:
         return _download(_OFFICIAL[name, weights])
-    if Path(weights).is_file():
+    if os.path.isfile(weights):
         return Path(weights)
     tags = [tag for known, tag in _OFFICIAL if known == name] + ["embedded"] * (name == "tiny") + ["random"]
     raise UserError(f"CLIP weights {weights!r} are neither a file nor one of {', '.join(tags)}; set MODEL.CLIP.WEIGHTS")

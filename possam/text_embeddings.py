@@ -174,7 +174,7 @@ class TextEmbeddings:
 
 def _read_cached(path: Path, shape: tuple[int, int]) -> Tensor | None:
     """The embeddings of a cache file; None where there is none, or one that is damaged."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     try:
         with safe_open(path, framework="pt") as file:

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ from amsam.adapter import read_adapter
 from detectron2_sam.commands import predict
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.predict.inputs import find_inputs
+from possam.clip_encoder import build_clip
 from possam.data.coco_instance import coco_instance_spec
 from possam.data.mapper import SegmentationMapper
 from possam.data.segments import read_targets
 from possam.predictor import Predictor
 from sam_common.boxes.box_files import read_box_file
+from sam_common.boxes.detectors import build_box_source
+from sam_common.boxes.ultralytics_detector import read_yolo
 from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import read_image, write_segment_ids
@@ -35,6 +39,7 @@ from sam_common.errors import UserError
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.io.pictures import MAX_PIXELS, MAX_PIXELS_VARIABLE
 from sam_common.io.plain_pickle import read_plain_pickle
+from sam_common.io.weights import read_weights
 from sam_common.structures import Category
 from tests.support.segments import read_segments
 
@@ -372,3 +377,17 @@ def test_a_pipe_is_no_data_set(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.json")
     with pytest.raises(UserError, match="a named pipe"):
         coco_instance_spec("x", json_file=tmp_path / "a.json", images=tmp_path).load()
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b", "caf\udce9", "a/" * 3000], ids=["long", "zero", "other", "deep"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        *(read_box_file, read_plain_pickle, read_adapter, read_checkpoint, read_weights, read_yolo),
+        *(parse_vocabulary, build_box_source, partial(build_clip, "tiny"), Predictor.from_config),
+    ],
+)
+def test_names_that_no_file_can_have(read: Callable[[Any], Any], name: str) -> None:
+    """Error, in one line, through every reader that a configuration or a command names a file for."""
+    with pytest.raises(UserError, match="a"):
+        read(Path(f"{name}.json") if read in (parse_vocabulary, read_weights) else f"{name}.json")

@@ -177,7 +177,7 @@ def datasets(cfg: Any) -> Iterator[Finding]:
     for name in dict.fromkeys([*catalog.names(), *sorted(wanted)]):
         spec = catalog.get(name)
         files = spec.files
-        missing = [f"{role} {path}" for role, path in files.items() if not Path(path).exists()]
+        missing = [f"{role} {path}" for role, path in files.items() if not os.path.exists(path)]
         first = next(iter(files.values()), "")
         detail = f"no {missing[0]}" if missing else first
         yield Finding("data sets", name, not missing, detail, where_to_get(spec.source), name in wanted)
@@ -264,7 +264,7 @@ def _file(
     downloads: bool = False,
 ) -> Finding:
     """A file that is here, and that `check` does not refuse."""
-    if path is None or not path.exists():
+    if path is None or not os.path.exists(path):
         return Finding(section, name, False, "not here", fix, needed, downloads)
     try:
         check(path)

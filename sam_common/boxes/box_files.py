@@ -193,8 +193,8 @@ def _read(path: str | os.PathLike) -> bytes:
     refuse_special_file(path)
     try:
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"the box file {path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # the second for a zero byte in the name
+        raise UserError(f"the box file {path} cannot be read: {getattr(error, 'strerror', error)}") from error
     if is_pickled(content):
         raise UserError(
             f"{path} is a pickled file, which may run code when it is read; "

@@ -12,6 +12,7 @@ is downloaded, since no checksums of these files are published.
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import re
 from collections.abc import Iterator
@@ -128,7 +129,7 @@ def read_yolo(path: str) -> tuple[str, dict[int, str], dict[str, Tensor]]:
     Raises:
         UserError: there is no such file, or it is none of a YOLO model.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise UserError(f"there is no file {path}; get it from https://github.com/ultralytics/assets/releases")
     try:
         classes = torch.serialization.get_unsafe_globals_in_checkpoint(path)

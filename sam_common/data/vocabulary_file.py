@@ -97,8 +97,8 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")  # Windows likes to begin with a mark
     except UnicodeDecodeError as error:
         raise UserError(f"vocabulary file {path} is not UTF-8 text; save it as plain text") from error
-    except OSError as error:
-        raise UserError(f"cannot read the vocabulary file {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # the second for a zero byte in the name
+        raise UserError(f"cannot read the vocabulary file {path}: {getattr(error, 'strerror', error)}") from error
 
 
 def _parse_line(line: str, place: str) -> Iterator[tuple[str, tuple[str, ...], bool]]:

@@ -77,7 +77,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, it is damaged, holds Python objects, or is not a checkpoint.
     """
-    if not Path(path).exists():
+    if not os.path.exists(path):
         raise UserError(f"there is no checkpoint {path}")
     if (found := format_of(path)) != TORCH:
         raise UserError(f"{path} is not a checkpoint: its format is {found}; give the model_final.pth of a training")

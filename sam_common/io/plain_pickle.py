@@ -121,8 +121,8 @@ def read_plain_pickle(path: str | os.PathLike) -> Any:
     refuse_special_file(path)
     try:
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # the second for a zero byte in the name
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
     machine = _Machine()
     try:
         for opcode, argument, _ in pickletools.genops(content):

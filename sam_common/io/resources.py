@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sam_common.errors import UserError
@@ -17,7 +18,7 @@ def resource(relative: str) -> Path:
         UserError: no such file ships with it.
     """
     for root in _ROOTS:
-        if (root / relative).is_file():
+        if os.path.isfile(root / relative):
             return root / relative
     raise UserError(f"{relative} does not ship with this installation (looked in {_ROOTS[0]} and {_ROOTS[1]})")
 

@@ -102,7 +102,7 @@ def verified_file(official: OfficialFile, name: str) -> Path:
     """
     path = cache_folder() / official.file_name
     refuse_special_file(path)
-    if path.is_file():
+    if os.path.isfile(path):
         if not (found := _file_sha256(path)).startswith(official.sha256):
             raise UserError(
                 f"{path} is damaged: its SHA-256 is {found}, {name} has {official.sha256}; "
@@ -139,7 +139,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, damaged, or holds anything but named tensors.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"there is no weight file {path}")
     if format_of(path) == SAFETENSORS:
         try:

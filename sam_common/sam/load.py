@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -80,7 +81,7 @@ def _find(source: str | Path) -> Path:
     if source in OFFICIAL:
         return verified_file(OFFICIAL[str(source)], str(source))
     path = Path(source)
-    if not path.is_file():
+    if not os.path.isfile(path):
         names = ", ".join((*OFFICIAL, "embedded", "random"))
         raise UserError(f"MODEL.SAM.WEIGHTS: there is no file {source}; give a path or one of {names}")
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -130,7 +131,7 @@ def default_config() -> str:
         UserError: the weights are damaged.
     """
     official = OFFICIAL["sam_vit_b"]
-    if not (cache_folder() / official.file_name).exists():
+    if not os.path.exists(cache_folder() / official.file_name):
         return "configs/amsam_T.yaml"
     verified_file(official, "sam_vit_b")  # before masks are read and plans are told
     return "configs/amsam_B.yaml"
