@@ -162,7 +162,7 @@ class CfgNode(_CfgNode):
 
 def _find_base(path: Path, base: str) -> Path:
     file = path.parent / os.path.expanduser(base)
-    return file if file.is_file() else find_config(Path("configs", file.name), asked=file)
+    return file if os.path.isfile(file) else find_config(Path("configs", file.name), asked=file)
 
 
 def _inherited(base: Mapping[str, Any], content: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def find_config(name: str | os.PathLike, *, asked: Path | None = None) -> Path:
         UserError: there is no such file; it is called `asked` where that is given.
     """
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     for shipped in (path, Path("configs", f"{path}.yaml")):
         with contextlib.suppress(UserError):
