@@ -14,7 +14,7 @@ from torch import Tensor
 from sam_common.contracts import Annotation, SegmentationRecord
 from sam_common.data.coco_panoptic import read_ground_truth
 from sam_common.data.label_maps import read_label_map
-from sam_common.masks.rle import encode_labels, encode_mask, segmentation_extent
+from sam_common.masks.rle import checked_segmentation, encode_labels, encode_mask, segmentation_extent
 from sam_common.structures import Vocabulary
 
 IGNORE = -1
@@ -43,6 +43,7 @@ def read_instances(record: SegmentationRecord, vocabulary: Vocabulary) -> list[A
     Raises:
         UserError: the annotation cannot be read or contradicts the record.
     """
+    size, where = (record["height"], record["width"]), f"an annotation of {record['file_name']}"
     found = _things(record, vocabulary) if "pan_seg_file_name" in record else record["annotations"]
     nothing = encode_mask(torch.zeros(record["height"], record["width"]))  # COCO's tools fail at no polygons
     return [
@@ -52,7 +53,7 @@ def read_instances(record: SegmentationRecord, vocabulary: Vocabulary) -> list[A
             "iscrowd": int(entry["iscrowd"]),
             "area": entry["area"] if "area" in entry else _area(record, entry),
             "bbox": entry["bbox"],
-            "segmentation": entry["segmentation"] or nothing,
+            "segmentation": checked_segmentation(entry["segmentation"], *size, where) or nothing,
         }
         for entry in found
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from pycocotools import mask as codec
 
+from sam_common.errors import UserError
 from sam_common.evaluation.truth import read_class_map, read_instances
 from tests.support.worlds import VOCABULARY, instance_world, panoptic_world, rectangle, semantic_world
 
@@ -44,3 +46,11 @@ def test_an_instance_without_a_polygon_is_empty():
     record["annotations"][0]["segmentation"] = []
     (entry,) = read_instances(record, VOCABULARY)
     assert codec.area(entry["segmentation"]) == 0 and entry["segmentation"]["size"] == [10, 10]
+
+
+def test_masks_that_no_reader_of_ours_has_seen():
+    """Error: COCO's tools, which draw whatever they are given, are not given edges of a hundred thousand pixels."""
+    (record,) = instance_world([[(0, SQUARE, False)]]).load()
+    record["annotations"][0] |= {"segmentation": [[0, 0, 99_999, 0, 0, 99_999]], "area": 1}
+    with pytest.raises(UserError, match="edges"):
+        read_instances(record, VOCABULARY)
