@@ -111,6 +111,14 @@ def test_no_interpreter_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert {"EPS", "WMF", "FITS", "HDF5"}.isdisjoint(pictures.formats())
 
 
+def test_pictures_are_opened_in_one_place() -> None:
+    """Else the list of formats would be one of several."""
+    root = Path(pictures.__file__).parents[2]
+    packages = ("amsam", "detectron2_sam", "plug", "possam", "sam_common", "weights")
+    opening = [path for name in packages for path in (root / name).rglob("*.py") if "Image.open(" in path.read_text()]
+    assert opening == [Path(pictures.__file__)]
+
+
 def test_suffixes_are_those_of_the_formats() -> None:
     """What is opened is listed, in a folder too: no suffix of a program's own or a video's."""
     assert {".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".tif", ".webp", ".gif", ".bmp", ".pgm", ".tga"} <= (
