@@ -6,6 +6,7 @@ The module of a command imports only the standard library until the command runs
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from detectron2_sam.commands.streams import steady_streams
+from detectron2_sam.commands.streams import lost_output, steady_streams
 from detectron2_sam.interrupt import silent_interrupt
 from sam_common.errors import Interrupted, UserError
 from sam_common.text import LineFormatter
@@ -80,8 +81,15 @@ def run_tool(main: Callable[[], Any]) -> int:
         logging.lastResort.setFormatter(LineFormatter())
     try:
         status = main()
+        if (lost := lost_output()) is not None:
+            raise UserError(f"cannot write standard output: {lost.strerror}; what is written to files is not affected")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: cannot write {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         return 2
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)

@@ -25,11 +25,21 @@ def steady_streams() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of damage that the picture survives
 
 
+def lost_output() -> OSError | None:
+    """Why a part of what was printed is lost; None where it is not, or where its reader has gone."""
+    sys.stdout.flush()
+    error = getattr(getattr(getattr(sys.stdout, "buffer", None), "raw", None), "error", None)
+    return None if isinstance(error, BrokenPipeError) else error
+
+
 class _Steady(io.FileIO):
+    error: OSError | None = None
+
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
-        except OSError:
+        except OSError as error:
+            self.error = self.error or error
             with open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), self.fileno())
             return memoryview(data).nbytes

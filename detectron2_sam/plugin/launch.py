@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from detectron2_sam.commands.output_folder import claimed
 from detectron2_sam.plugin.amodal_detector import is_amodal_detector
 from detectron2_sam.plugin.checkpoint import Checkpointer
 from detectron2_sam.plugin.compat import amp_precision
@@ -106,6 +108,11 @@ def _check_values(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     """What every process does: train and evaluate, or only evaluate."""
+    with claimed(Path(cfg.OUTPUT_DIR)) if comm.is_main_process() else nullcontext():
+        return _run(cfg, args)
+
+
+def _run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     register()
     register_datasets(cfg.DATASETS.REGISTER)
     previous = last_checkpoint(Path(cfg.OUTPUT_DIR)) if args.resume else None

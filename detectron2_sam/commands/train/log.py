@@ -25,7 +25,7 @@ class _Console(logging.Handler):
     """Standard output, above any progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(BrokenPipeError):  # its reader has gone; the run goes on, and log.txt has it all
+        with contextlib.suppress(OSError):  # its reader has gone, or its disk is full; log.txt has it all
             tqdm.write(self.format(record), file=sys.stdout)
 
 

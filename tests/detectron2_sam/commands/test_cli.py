@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def test_no_encoding_ends_a_run(tmp_path: Path, encoding: str, printed: str) -> 
 
 @pytest.mark.parametrize("kind", ["no reader", "full disk", "closed"])
 def test_no_stream_ends_a_run(tmp_path: Path, kind: str) -> None:
-    """Invariant: with nowhere to print to the result is the same, and nothing printed is in it."""
+    """Invariant: with nowhere to print to the result is the same, and nothing printed is in it. A full disk is told."""
     if kind == "closed":
         done = run_printing(cwd=tmp_path, stdout=None, preexec_fn=lambda: os.close(1))
     else:
@@ -74,7 +75,10 @@ def test_no_stream_ends_a_run(tmp_path: Path, kind: str) -> None:
             stdout = os.open("/dev/full", os.O_WRONLY)
         done = run_printing(cwd=tmp_path, stdout=stdout)
         os.close(stdout)
-    assert (done.returncode, done.stderr) == (1, b"")
+    if kind == "full disk":
+        assert done.returncode == 2 and re.fullmatch(rb"error: .*standard output.*\n", done.stderr)
+    else:
+        assert (done.returncode, done.stderr) == (1, b"")
     assert (tmp_path / "result").read_text() == "done"
 
 
