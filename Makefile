@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test fuzz sanitize check bench ablations ablation-possam ablation-plug ablation-amsam install clean
+.PHONY: demo test fuzz sanitize kill check bench ablations ablation-possam ablation-plug ablation-amsam install clean
 
 demo: $(INSTALLED)
 	$(BIN)/detectron2-sam demo --output output/demo
@@ -21,6 +21,9 @@ sanitize: $(INSTALLED)  # the C++ under AddressSanitizer and UndefinedBehaviorSa
 	CXX=$(CURDIR)/tests/support/sanitizing_compiler ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	$(BIN)/python -m pytest $(SANITIZED) -k "not nvcc"
+
+kill: $(INSTALLED)  # an hour: runs of every method, ended at many points of their files by a kill, signals, a full disk
+	DETECTRON2_SAM_KILL_POINTS=20 $(BIN)/python -m pytest tests/detectron2_sam/commands/test_kill.py
 
 ablations: $(INSTALLED)  # hours: every table of the three papers; given again, it goes on
 	$(BIN)/detectron2-sam prepare generated

@@ -26,7 +26,7 @@ from sam_common.errors import UserError
 from sam_common.io.files import atomic_path, write_text
 from sam_common.io.tensor_files import TORCH, check_state, format_of, read_torch
 from sam_common.io.weights import misfits, state_sha256
-from sam_common.text import first_line, some
+from sam_common.text import first_line, shown, some
 
 LAST = "last_checkpoint"
 """Name of the text file that holds the name of the newest checkpoint of its folder, as Detectron2 writes it."""
@@ -94,7 +94,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     check_state(content["model"], str(path), extra=True)
     for name, is_sound in _ENTRIES.items():
         if name in content and not is_sound(content[name]):
-            raise UserError(f"{path} is damaged: its entry {name!r} cannot be {repr(content[name])[:40]}")
+            raise UserError(f"{path} is damaged: its entry {name!r} cannot be {shown(content[name])}")
     return content
 
 

@@ -1,6 +1,6 @@
 """Runs that are ended at any operation on their files, by whatever: --resume leaves what a quiet run does, bit for bit.
 
-By default some points of each stand-in run are drawn. `make kill` tries every point of them, and the three methods.
+By default one point of each run of the stand-in is drawn. `make kill` draws many, also of the three methods.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -127,25 +128,26 @@ def outcome(output: Path) -> dict[str, Any]:
     return content
 
 
-def assert_all_are_made_up_for(words: Any, folder: Path, event: str) -> None:
+def assert_all_are_made_up_for(words: Callable[..., list[str]], folder: Path) -> None:
     """Args: words: OUTPUT_DIR, flags -> the command line."""
     status, operations = train(words(folder / "quiet"), folder / "quiet")
     assert status == 0
-    quiet = outcome(folder / "quiet")
-    count = len(operations)
-    draw = random.Random(f"{folder.name} {event}")
-    points = range(count) if POINTS == "all" else sorted(draw.sample(range(count), int(POINTS or 1)))
-    for point in points:
-        output = folder / str(point)
-        first, _ = train(words(output), output, point, event)
-        second, _ = train(words(output, flags=("--resume",)), output)
-        told = f"{event} before {operations[point]}, operation {point} of {count}: {first}, {second}"
-        assert second == 0, told
-        found = outcome(output)
-        assert quiet.keys() <= found.keys(), told
-        assert_same(quiet, {name: found[name] for name in quiet}, told)
-        assert not list(output.rglob(".detectron2-sam-*")), told
-    print(f"{len(points)} points of {count}: {event}, {folder.name}")
+    quiet, count = outcome(folder / "quiet"), len(operations)
+    for event in EVENTS:
+        draw = random.Random(f"{folder.name} {event}")
+        points = range(count) if POINTS == "all" else sorted(draw.sample(range(count), int(POINTS or 1)))
+        for point in points:
+            output = folder / f"{event} {point}"
+            first, _ = train(words(output), output, point, event)
+            second, _ = train(words(output, flags=("--resume",)), output)
+            told = f"{event} before {operations[point]}, operation {point} of {count}: {first}, {second}"
+            assert second == 0, told
+            found = outcome(output)
+            assert quiet.keys() <= found.keys(), told
+            assert_same(quiet, {name: found[name] for name in quiet}, told)
+            assert not list(output.rglob(".detectron2-sam-*")), told
+            shutil.rmtree(output)
+        print(f"{folder.name}: {event} at {len(points)} of {count} points")
 
 
 @pytest.fixture(autouse=True)
@@ -155,19 +157,16 @@ def stand_in() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize("checkpoints,evaluations", PERIODS if POINTS else PERIODS[:2])
 @pytest.mark.parametrize("data", ["standin", "chosen"])
-def test_a_run_ended_at_any_point_is_made_up_for(
-    data: str, checkpoints: int, evaluations: int, event: str, tmp_path: Path
-) -> None:
+def test_a_run_ended_at_any_point_is_made_up_for(data: str, checkpoints: int, evaluations: int, tmp_path: Path) -> None:
     """Checkpoints, the best one, metrics.json and results are those of the quiet run; nothing half written stays."""
     keys = ("SOLVER.CHECKPOINT_PERIOD", str(checkpoints), "TEST.EVAL_PERIOD", str(evaluations))
 
     def words(output: Path, flags: tuple[str, ...] = ()) -> list[str]:
         return standin.arguments(output, *keys, "DATASETS.TRAIN", f"('{data}',)", flags=flags)
 
-    assert_all_are_made_up_for(words, tmp_path, event)
+    assert_all_are_made_up_for(words, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -183,11 +182,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.skipif(not POINTS, reason="takes long: make kill")
-@pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize("checkpoints,evaluations", [(2, 2), (2, 3)])
 @pytest.mark.parametrize("method", ["possam", "plug", "amsam"])
 def test_a_run_of_a_method_is_made_up_for(
-    method: str, checkpoints: int, evaluations: int, event: str, world: Path, tmp_path: Path
+    method: str, checkpoints: int, evaluations: int, world: Path, tmp_path: Path
 ) -> None:
     """The same of PosSAM, PLUG and AM-SAM, four iterations on the embedded encoders."""
     keys = ("SOLVER.CHECKPOINT_PERIOD", str(checkpoints), "TEST.EVAL_PERIOD", str(evaluations), "SOLVER.MAX_ITER", "4")
@@ -199,4 +197,4 @@ def test_a_run_of_a_method_is_made_up_for(
             return plug_run.arguments(output, *keys, flags=flags)
         return amsam_run.arguments(world, output, *keys, flags=flags)
 
-    assert_all_are_made_up_for(words, tmp_path, event)
+    assert_all_are_made_up_for(words, tmp_path)
