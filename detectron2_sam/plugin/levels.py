@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from detectron2.engine import SimpleTrainer
-from detectron2.engine.hooks import EvalHook, HookBase, PeriodicCheckpointer
+from detectron2.engine.hooks import EvalHook, HookBase
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -49,14 +49,23 @@ class LevelTrainer(SimpleTrainer):
 
 
 class ValidationHook(HookBase):
-    """Validates every `period` iterations and after the last one, and keeps the best weights as `model_best`."""
+    """Validates every `period` iterations and after the last one, and keeps the best weights as `model_best`.
+
+    What is due at the iteration that a run goes on from is done again: a file is the state before it.
+    """
 
     def __init__(self, validate: Validate, period: int) -> None:
         self.validate, self.period = validate, period
 
+    def before_train(self) -> None:
+        if self.trainer.start_iter > 0:
+            self.trainer.iter -= 1
+            self.after_step()
+            self.trainer.iter += 1
+
     def after_step(self) -> None:
         trainer = self.trainer
-        if trainer.iter + 1 != trainer.max_iter and not is_due(trainer.iter, self.period):
+        if trainer.iter + 1 < trainer.max_iter and not is_due(trainer.iter, self.period):
             return
         results = self.validate(bare(trainer.model), contextlib.nullcontext(), lambda: False)
         scalars = flatten(results or {})
@@ -69,14 +78,14 @@ class ValidationHook(HookBase):
 
 
 def with_validation(hooks: list[HookBase], validate: Validate, period: int, test: Callable[[], Any]) -> list[HookBase]:
-    """Detectron2's hooks with a validation in the place of the tests on the way: before what saves the state.
+    """Detectron2's hooks with a validation in the place of the tests on the way, after what saves the state.
 
     Args:
         test: loads the best weights and tests them; called after the last iteration.
     """
-    first = next(i for i, hook in enumerate(hooks) if isinstance(hook, PeriodicCheckpointer | EvalHook))
+    place = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
     others = [EvalHook(0, test) if isinstance(hook, EvalHook) else hook for hook in hooks]
-    return [*others[:first], ValidationHook(validate, period), *others[first:]]
+    return [*others[:place], ValidationHook(validate, period), *others[place:]]
 
 
 def bare(model: nn.Module) -> nn.Module:

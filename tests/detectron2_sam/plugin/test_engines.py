@@ -261,7 +261,7 @@ def test_a_run_leaves_what_detectron2_leaves(run: Any) -> None:
     output = run("detectron2", "run")
     names = {path.name for path in output.iterdir() if "tfevents" not in path.name}
     assert names == {
-        *("config.yaml", "log.txt", "metrics.json", "last_checkpoint"),
+        *(".lock", "config.yaml", "log.txt", "metrics.json", "last_checkpoint"),
         *("model_0000001.pth", "model_0000003.pth", "model_final.pth"),
     }
     assert "engine: detectron2 0." in (output / "log.txt").read_text()
