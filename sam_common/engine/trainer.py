@@ -322,17 +322,21 @@ class Trainer:
         return self.saved
 
     def _measure(self, stop: StopFlag, writer: MetricsWriter | None) -> None:
-        """Validates or evaluates, if that is due after the last iteration done; a validation keeps the best weights."""
+        """Validates or evaluates, if that is due after the last iteration done."""
         due = is_due(self.progress.iteration, self.plan.eval_period)
-        if self.validate is None:
-            if due and not self._is_last():
-                self._evaluate(self.evaluate, stop, writer)
-        elif due or self._is_last():
-            self._evaluate(self.validate, stop, writer)
-            if self.progress.metrics.get("best", {}).get("iteration") == self.progress.iteration:
-                if self.fabric.is_global_zero:
-                    self.checkpointer.save_weights(BEST, self._entries())
-                self.fabric.barrier()
+        if self.validate is not None:
+            if due or self._is_last():
+                self._validate(self.validate, stop, writer)
+        elif due and not self._is_last():
+            self._evaluate(self.evaluate, stop, writer)
+
+    def _validate(self, validate: Evaluate, stop: StopFlag, writer: MetricsWriter | None) -> None:
+        """Validates, and keeps the weights if they are the best so far."""
+        self._evaluate(validate, stop, writer)
+        if self.progress.metrics.get("best", {}).get("iteration") == self.progress.iteration:
+            if self.fabric.is_global_zero:
+                self.checkpointer.save_weights(BEST, self._entries())
+            self.fabric.barrier()
 
     def _load_best(self) -> None:
         """Takes the best weights in place of the last; the run may have ended before any could be measured."""
