@@ -141,7 +141,7 @@ def assert_all_are_made_up_for(words: Callable[..., list[str]], folder: Path) ->
             first, _ = train(words(output), output, point, event)
             second, _ = train(words(output, flags=("--resume",)), output)
             told = f"{event} before {operations[point]}, operation {point} of {count}: {first}, {second}"
-            assert second == 0, told
+            assert second == 0 and (event != "full disk" or first == 2), told
             found = outcome(output)
             assert quiet.keys() <= found.keys(), told
             assert_same(quiet, {name: found[name] for name in quiet}, told)
