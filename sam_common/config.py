@@ -162,7 +162,8 @@ class CfgNode(_CfgNode):
 
 def _find_base(path: Path, base: str) -> Path:
     file = path.parent / os.path.expanduser(base)
-    return file if os.path.isfile(file) else find_config(Path("configs", file.name), asked=file)
+    shipped = file.name if file.suffix in (".yaml", ".yml") else f"{file.name}.yaml"
+    return file if os.path.isfile(file) else find_config(Path("configs", shipped), asked=file)
 
 
 def _inherited(base: Mapping[str, Any], content: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -205,3 +205,11 @@ def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
     """Of the configurations that ship."""
     with pytest.raises(UserError, match=r"there is no configuration file posam_T \(did you mean possam_T\?\)"):
         find_config("posam_T")
+
+
+@pytest.mark.parametrize("base", ["possam_T", "possam_T.yaml", "configs/possam_T.yaml", "../configs/possam_T"])
+def test_a_base_is_found_as_a_configuration_is(tmp_path: Path, base: str) -> None:
+    """By the name of a shipped one too, as `--config` takes it."""
+    path = write(tmp_path / "mine.yaml", f"_BASE_: {base}\nSOLVER: {{MAX_ITER: 7}}")
+    loaded = CfgNode.load_yaml_with_base(str(path))
+    assert loaded["SOLVER"]["MAX_ITER"] == 7 and loaded["MODEL"]["SAM"]["SIZE"] == "T"
