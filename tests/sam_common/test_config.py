@@ -211,5 +211,5 @@ def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
 def test_a_base_is_found_as_a_configuration_is(tmp_path: Path, base: str) -> None:
     """By the name of a shipped one too, as `--config` takes it."""
     path = write(tmp_path / "mine.yaml", f"_BASE_: {base}\nSOLVER: {{MAX_ITER: 7}}")
-    loaded = CfgNode.load_yaml_with_base(str(path))
+    loaded = get_cfg().load_yaml_with_base(str(path))
     assert loaded["SOLVER"]["MAX_ITER"] == 7 and loaded["MODEL"]["SAM"]["SIZE"] == "T"
