@@ -198,13 +198,14 @@ def build_decoder(pretrained: nn.Module, num_masks: int, *, rank: int, tokens: s
 
 
 def _check(amsam: CfgNode) -> None:
-    """What the layers would refuse with errors that name no key."""
+    """What the layers would refuse with errors that name no key, or make so large that no memory holds it: an adapter
+    is a file that anybody may have written."""
     for key, known in (("CALIBRATION", CALIBRATIONS), ("TOKENS", TOKENS), ("GRADIENT", GRADIENTS)):
         one_of(f"MODEL.AMSAM.{key}", amsam[key], known)
-    for key, least in (("NUM_CLASSES", 1), ("LORA_RANK", 0)):
-        if amsam[key] < least:
-            raise UserError(f"MODEL.AMSAM.{key} is {amsam[key]}; give at least {least}")
-    if amsam.IMAGE_SIZE < 16 or amsam.IMAGE_SIZE % 16:
+    for key, least, most in (("NUM_CLASSES", 1, 254), ("LORA_RANK", 0, 256), ("IMAGE_SIZE", 16, 4096)):
+        if not least <= amsam[key] <= most:
+            raise UserError(f"MODEL.AMSAM.{key} is {amsam[key]}; give {least} to {most}")
+    if amsam.IMAGE_SIZE % 16:
         raise UserError(f"MODEL.AMSAM.IMAGE_SIZE is {amsam.IMAGE_SIZE}; give a multiple of 16")
     if not 0 <= amsam.ALPHA <= 1:
         raise UserError(f"MODEL.AMSAM.ALPHA is {amsam.ALPHA:g}; it lies between 0 and 1")

@@ -142,8 +142,11 @@ def test_both_levels_of_the_model_itself(model: AMSAM) -> None:
     [
         ("CALIBRATION", "mean", "choose one of per_sample"),
         ("TOKENS", "zeros", "choose one of random"),
-        ("NUM_CLASSES", 0, "at least 1"),
-        ("LORA_RANK", -1, "at least 0"),
+        ("NUM_CLASSES", 0, "1 to 254"),
+        ("NUM_CLASSES", 10**9, "1 to 254"),
+        ("LORA_RANK", -1, "0 to 256"),
+        ("LORA_RANK", 10**9, "0 to 256"),
+        ("IMAGE_SIZE", 2**30, "16 to 4096"),
         ("IMAGE_SIZE", 100, "multiple of 16"),
         ("ALPHA", 2.0, "between 0 and 1"),
     ],
