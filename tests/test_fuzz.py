@@ -292,7 +292,7 @@ def use_mask(value: Any) -> None:
     mask = decode_segmentation(checked, HEIGHT, WIDTH, "here")
     rle = as_rle(checked, HEIGHT, WIDTH)
     assert np.array_equal(codec.decode(rle), mask.numpy()) and int(codec.area(codec.merge([rle, rle]))) == mask.sum()
-    assert segmentation_extent(checked, HEIGHT, WIDTH, "here")[1] == mask.sum()
+    assert segmentation_extent(checked, HEIGHT, WIDTH)[1] == mask.sum()
 
 
 @FUZZ

@@ -57,8 +57,8 @@ def amodal_content(kept: dict[str, Any], categories: Vocabulary) -> dict[str, An
         index = scene["image_id"]
         images.append({"id": index, "file_name": f"{index:08d}.jpg", "height": size, "width": size})
         for thing in scene["things"]:
-            box, area = segmentation_extent(thing["whole"], size, size, f"scene {index}")
-            visible_box, _ = segmentation_extent(thing["visible"], size, size, f"scene {index}")
+            box, area = segmentation_extent(thing["whole"], size, size)
+            visible_box, _ = segmentation_extent(thing["visible"], size, size)
             annotations.append(
                 {
                     "id": len(annotations) + 1,

@@ -155,8 +155,7 @@ class AmodalEvaluator(Evaluator):
 
     def _area(self, entry: dict[str, Any], key: str) -> int:
         record = self.records[entry["image_id"]]
-        where = f"{record['file_name']}, annotation {entry['id']}"
-        return segmentation_extent(entry[key], record["height"], record["width"], where)[1]
+        return segmentation_extent(entry[key], record["height"], record["width"])[1]
 
 
 def _compare(amodal: Tensor, visible: Tensor | None, true_amodal: Tensor, true_visible: Tensor) -> dict[str, Any]:

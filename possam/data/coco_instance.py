@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
+from operator import mul
 from typing import Any
 
 from pycocotools import mask as codec
@@ -21,11 +22,12 @@ from sam_common.data.coco_json import (
     Mask,
     flag,
     load_categories,
+    measure,
     parse_annotations,
     parse_categories,
     parse_images,
     read_json,
-    read_mask,
+    read_segmentation,
     require_files,
     tell_idle_classes,
 )
@@ -70,7 +72,7 @@ def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord
     records: dict[int | str, SegmentationRecord] = {key: {**image, "annotations": []} for key, image in images.items()}
     remarks = Remarks(source)
     for entry, record, known, where in parse_annotations(content, source, records, index_of):
-        mask = read_mask(entry.get("segmentation"), record, where)
+        mask = _read_mask(entry, record, where)
         if mask is None:
             remarks.add(NO_MASK, known["id"])
         else:
@@ -83,6 +85,37 @@ def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord
     return list(records.values())
 
 
+def _read_mask(entry: dict, record: SegmentationRecord, where: str) -> Mask | None:
+    """The mask of an annotation, None where it has no pixel.
+
+    Where the box and the area that the file gives are plausible, they are taken: measuring draws the mask, which takes
+    as long as reading its JSON.
+    """
+    segmentation = read_segmentation(entry.get("segmentation"), record, where)
+    if segmentation is None:
+        return None
+    if isinstance(segmentation, list) and _is_number(entry.get("area")) and entry["area"] > 0:
+        outline, enclosed = _outline(segmentation)
+        left, top, width, height = outline
+        is_inside = left >= 0 and top >= 0 and left + width <= record["width"] and top + height <= record["height"]
+        covers_pixels = is_inside and enclosed >= 2 * max(width, height)  # no sliver between the centres of pixels
+        if covers_pixels and _is_four_numbers(entry.get("bbox")) and is_near(entry["bbox"], outline):
+            return Mask(segmentation, entry["bbox"], entry["area"])
+    return measure(segmentation, record)
+
+
+def _outline(polygons: list[list[float]]) -> tuple[list[float], float]:
+    """The box [x, y, width, height] around polygons, and the area that the largest of them encloses."""
+    all_x, all_y, doubled = [], [], 0.0
+    for polygon in polygons:
+        x, y = polygon[::2], polygon[1::2]
+        doubled = max(doubled, abs(sum(map(mul, x, y[1:] + y[:1])) - sum(map(mul, y, x[1:] + x[:1]))))
+        all_x += x
+        all_y += y
+    left, top = min(all_x), min(all_y)
+    return [left, top, max(all_x) - left, max(all_y) - top], doubled / 2
+
+
 def _annotation(entry: dict, known: Known, mask: Mask, where: str, remarks: Remarks) -> Annotation:
     if crowd := flag(entry, "iscrowd", where, default=False):
         remarks.add(CROWD, known["id"])
@@ -90,7 +123,7 @@ def _annotation(entry: dict, known: Known, mask: Mask, where: str, remarks: Rema
     area: Any = entry.get("area")
     if not box:
         remarks.add(NO_BOX, known["id"])
-    elif not _is_box_of(box, mask.box):
+    elif box is not mask.box and not _is_box_of(box, mask.box):
         remarks.add(OTHER_BOX, known["id"])
         box = None
     if area is not None and not (_is_number(area) and area > 0):
@@ -111,7 +144,7 @@ def _is_box_of(box: Any, tight: list[int]) -> bool:
 
     Not where it overlaps with it by less than half, or fits it better when read as corners [x0, y0, x1, y1].
     """
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) <= 0:
+    if not _is_four_numbers(box) or min(box[2:]) <= 0:
         return False
     x, y, right, bottom = box
     return is_near(box, tight) or _iou(box, tight) >= max(0.5, _iou([x, y, right - x, bottom - y], tight))
@@ -119,6 +152,10 @@ def _is_box_of(box: Any, tight: list[int]) -> bool:
 
 def _iou(box: list[float], other: list[int]) -> float:
     return float(codec.iou([box], [other], [0])[0, 0]) if min(box[2:]) > 0 else 0.0
+
+
+def _is_four_numbers(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
 
 
 def _is_number(value: Any) -> bool:

@@ -118,7 +118,7 @@ def _box_of_mask(rle: dict[str, Any], where: str) -> list[int]:
     if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
         raise UserError(f"{where}: the size of its RLE must be [height, width]")
     height, width = size
-    return segmentation_extent(checked_segmentation(rle, height, width, where), height, width, where)[0]
+    return segmentation_extent(checked_segmentation(rle, height, width, where), height, width)[0]
 
 
 def _simple(content: dict[str, Any], path: str | os.PathLike) -> dict[str, Boxes]:

@@ -281,17 +281,26 @@ class Mask(NamedTuple):
     area: int
 
 
-def read_mask(value: Any, record: ImageRecord, where: str) -> Mask | None:
-    """A segmentation as JSON gave it; None where it is none: null, [], two corners, no run lengths, or no pixel.
+def read_segmentation(value: Any, record: ImageRecord, where: str) -> Segmentation | None:
+    """A segmentation as JSON gave it, checked; None where it is none: null, [], two corners or no run lengths.
 
     Raises:
         UserError: it is damaged, or of another size than the image.
     """
     if not value or (isinstance(value, dict) and not value.get("counts", True)):
         return None
-    size = record["height"], record["width"]
-    segmentation = checked_segmentation(value, *size, where)
-    mask = Mask(segmentation, *segmentation_extent(segmentation, *size, where))
+    return checked_segmentation(value, record["height"], record["width"], where) or None
+
+
+def read_mask(value: Any, record: ImageRecord, where: str) -> Mask | None:
+    """A segmentation as `read_segmentation` gives it, measured; None where it has no pixel either."""
+    segmentation = read_segmentation(value, record, where)
+    return None if segmentation is None else measure(segmentation, record)
+
+
+def measure(segmentation: Segmentation, record: ImageRecord) -> Mask | None:
+    """A checked segmentation with its box and area; None where it has no pixel."""
+    mask = Mask(segmentation, *segmentation_extent(segmentation, record["height"], record["width"]))
     return mask if mask.area else None
 
 

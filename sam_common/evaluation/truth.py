@@ -43,26 +43,25 @@ def read_instances(record: SegmentationRecord, vocabulary: Vocabulary) -> list[A
     Raises:
         UserError: the annotation cannot be read or contradicts the record.
     """
-    size, where = (record["height"], record["width"]), f"an annotation of {record['file_name']}"
+    size = record["height"], record["width"]
     found = _things(record, vocabulary) if "pan_seg_file_name" in record else record["annotations"]
-    nothing = encode_mask(torch.zeros(record["height"], record["width"]))  # COCO's tools fail at no polygons
-    return [
-        {
-            "image_id": record["image_id"],
-            "category_id": vocabulary[entry["category_id"]].id,
-            "iscrowd": int(entry["iscrowd"]),
-            "area": entry["area"] if "area" in entry else _area(record, entry),
-            "bbox": entry["bbox"],
-            "segmentation": checked_segmentation(entry["segmentation"], *size, where) or nothing,
-        }
-        for entry in found
-    ]
-
-
-def _area(record: SegmentationRecord, entry: Annotation) -> int:
-    """Pixels of an instance whose data set does not tell; Detectron2's reader drops what COCO's JSON says."""
-    where = f"{record['file_name']}, annotation {entry.get('id')}"
-    return segmentation_extent(entry["segmentation"], record["height"], record["width"], where)[1]
+    nothing = encode_mask(torch.zeros(size))  # COCO's tools fail at no polygons
+    instances: list[Annotation] = []
+    for entry in found:
+        where = f"{record['file_name']}, annotation {entry.get('id')}"
+        segmentation = checked_segmentation(entry["segmentation"], *size, where)
+        instances.append(
+            {
+                "image_id": record["image_id"],
+                "category_id": vocabulary[entry["category_id"]].id,
+                "iscrowd": int(entry["iscrowd"]),
+                # Detectron2's reader drops the area that COCO's JSON gives.
+                "area": entry["area"] if "area" in entry else segmentation_extent(segmentation, *size)[1],
+                "bbox": entry["bbox"],
+                "segmentation": segmentation or nothing,
+            }
+        )
+    return instances
 
 
 def _things(record: SegmentationRecord, vocabulary: Vocabulary) -> list[Annotation]:

@@ -12,6 +12,7 @@ long edges, so what comes from a file is checked, and decoded, here.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -142,25 +143,13 @@ def decode_segmentation(segmentation: Segmentation, height: int, width: int, whe
     return torch.from_numpy(np.repeat(inside, runs).reshape(width, height)).T
 
 
-def segmentation_extent(segmentation: Segmentation, height: int, width: int, where: str) -> tuple[list[int], int]:
+def segmentation_extent(segmentation: Segmentation, height: int, width: int) -> tuple[list[int], int]:
     """The tight box [x, y, width, height] of a checked segmentation, zeros where it is empty, and its number of pixels.
 
     Both are read off the run lengths, in a hundredth of the time that decoding takes.
-
-    Raises:
-        UserError: the run lengths are damaged.
     """
-    runs = _runs(as_rle(segmentation, height, width, where)["counts"], where)
-    ends = np.cumsum(runs)[1::2]
-    inside = runs[1::2] > 0
-    first, last = (ends - runs[1::2])[inside], ends[inside] - 1
-    if not len(first):
-        return [0, 0, 0, 0], 0
-    left, right = int(first[0]) // height, int(last[-1]) // height
-    top, bottom = int((first % height).min()), int((last % height).max())
-    if (first // height < last // height).any():  # a run that goes on in the next column touches both edges
-        top, bottom = 0, height - 1
-    return [left, top, right - left + 1, bottom - top + 1], int(runs[1::2].sum())
+    rle = as_rle(segmentation, height, width)
+    return [int(side) for side in codec.toBbox(rle)], int(codec.area(rle))
 
 
 def as_rle(segmentation: Segmentation, height: int, width: int, where: str = "a segmentation") -> RLE:
@@ -217,10 +206,12 @@ def _edge_length(polygon: list[float]) -> float:
 def _checked_polygon(polygon: Any, where: str) -> list[float]:
     if not isinstance(polygon, list) or len(polygon) % 2:
         raise UserError(f"{where}: a polygon is a list [x1, y1, x2, y2, …]")
-    for value in polygon:
-        if type(value) not in (int, float) or not -_FARTHEST <= value <= _FARTHEST:  # nor NaN; COCO has 20 million
-            raise UserError(f"{where}: a polygon has the coordinate {value!r}, which is no place in an image")
-    return polygon
+    are_numbers = {*map(type, polygon)} <= {int, float}  # all at once, since COCO has 40 million
+    are_near = are_numbers and -_FARTHEST <= min(polygon, default=0) <= max(polygon, default=0) <= _FARTHEST
+    if are_near and not math.isnan(sum(polygon)):
+        return polygon
+    wrong = next(value for value in polygon if type(value) not in (int, float) or not abs(value) <= _FARTHEST)
+    raise UserError(f"{where}: a polygon has the coordinate {wrong!r}, which is no place in an image")
 
 
 def _runs(counts: str, where: str) -> NDArray[np.int64]:

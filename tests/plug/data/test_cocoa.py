@@ -139,7 +139,7 @@ def test_real_images(samples: Path, caplog: pytest.LogCaptureFixture) -> None:
         for mask, visible, region in zip(whole, seen, objects, strict=True):
             hidden = (mask & ~visible).sum()
             if "invisible_mask" in region:
-                _, area = segmentation_extent(region["invisible_mask"], *mask.shape, "here")
+                _, area = segmentation_extent(region["invisible_mask"], *mask.shape)
                 assert hidden == area
             assert float(hidden / mask.sum()) == pytest.approx(region["occlude_rate"], abs=0.01)
 

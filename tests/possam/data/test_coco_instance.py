@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from possam.data import coco_instance
 from possam.data.coco_instance import NO_BOX, NO_MASK, OTHER_AREA, OTHER_BOX, coco_instance_spec
-from sam_common.data.coco_json import CROWD
+from sam_common.data.coco_json import CROWD, measure
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.remarks import log_once
 from sam_common.data.vocabulary_file import with_synonyms
@@ -124,6 +125,28 @@ def test_annotations_without_a_mask(tmp_path: Path, content: dict, value: Any, c
     content["annotations"] = content["annotations"][2:]
     with pytest.raises(UserError, match=r"nothing is left .*: 3$"):
         _spec(tmp_path, content).load()
+
+
+@pytest.mark.parametrize(
+    "polygon",
+    [[1.1, 1.1, 1.2, 1.1, 1.2, 1.2], [3.6, 0, 3.9, 0, 3.9, 6, 3.6, 6], [10, 1, 13, 1, 13, 4, 10, 4]],
+    ids=["small", "between two columns", "beside the image"],
+)
+def test_a_box_and_an_area_make_no_mask(tmp_path: Path, content: dict, polygon: list[float], caplog) -> None:
+    """Edge: an outline that covers no pixel is left out, though the file gives its box and an area."""
+    left, top, right, bottom = *polygon[:2], *polygon[4:6]
+    more = {"id": 3, "image_id": 5, "category_id": 9, "segmentation": [polygon], "area": 9.0}
+    content["annotations"].append(more | {"bbox": [left, top, right - left, bottom - top]})
+    assert [a["id"] for a in _spec(tmp_path, content).load()[0]["annotations"]] == [1, 2]
+    assert f"1 × {NO_MASK}: 3" in caplog.text
+
+
+def test_plausible_annotations_are_not_measured(tmp_path: Path, content: dict, monkeypatch) -> None:
+    """Invariant: a box around the outline and an area are taken from the file; only an RLE without an area is drawn."""
+    measured: list[Any] = []
+    monkeypatch.setattr(coco_instance, "measure", lambda *given: measured.append(given[0]) or measure(*given))
+    _spec(tmp_path, content).load()
+    assert measured == [{"size": [6, 8], "counts": "X18"}]
 
 
 def test_a_missing_segmentation_is_none(tmp_path: Path, content: dict, caplog) -> None:

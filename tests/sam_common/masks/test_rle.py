@@ -145,20 +145,20 @@ def test_extent(size: tuple[int, int], density: float) -> None:
     """Equality with the decoded mask: its tight box and its pixels, of noise, of full and of empty masks."""
     for seed in range(5):
         mask = torch.rand(*size, generator=torch.Generator().manual_seed(seed)) < density
-        box, area = segmentation_extent(encode_mask(mask), *size, "here")
+        box, area = segmentation_extent(encode_mask(mask), *size)
         assert {"area": area, "bbox": box} == area_and_box(mask) == area_and_box(mask.numpy())
         assert (box, area) == (xywh(tight_boxes(mask[None])[0].tolist()), mask.sum())
 
 
 def test_extent_of_polygons_and_odd_runs() -> None:
     """Derived by hand: polygons, one beyond the image; runs of length zero inside the mask, which touch nothing."""
-    assert segmentation_extent([[1, 1, 5, 1, 5, 4, 1, 4], [6, 0, 20, 0, 20, 2, 6, 2]], 6, 8, "here") == (
+    assert segmentation_extent([[1, 1, 5, 1, 5, 4, 1, 4], [6, 0, 20, 0, 20, 2, 6, 2]], 6, 8) == (
         [1, 0, 7, 4],
         16,
     )
-    assert segmentation_extent([], 6, 8, "here") == ([0, 0, 0, 0], 0)
+    assert segmentation_extent([], 6, 8) == ([0, 0, 0, 0], 0)
     odd = checked_segmentation({"size": [6, 8], "counts": [0, 0, 20, 2, 10, 0, 16]}, 6, 8, "here")
-    assert segmentation_extent(odd, 6, 8, "here") == ([3, 2, 1, 2], 2)
+    assert segmentation_extent(odd, 6, 8) == ([3, 2, 1, 2], 2)
 
 
 def test_runs_of_no_pixels_join_their_neighbours() -> None:
