@@ -210,7 +210,7 @@ def _read_names(name: str, path: str, images: Mapping[str, str]) -> list[str]:
     refuse_special_file(path)
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a zero byte in its name
         raise UserError(f"data set {name}: the file of names {path} cannot be read: {error}") from error
     stems = [_stem(line, images) for line in lines if line.strip()]
     unknown = [stem for stem in stems if stem not in images]

@@ -89,8 +89,8 @@ class AmodalAnnotations:
             UserError: an image is missing, or no object is left.
         """
         require_files(name, "images", [record["file_name"] for record in self.records.values()])
-        self.remarks.refuse_nothing(any(record["annotations"] for record in self.records.values()))
-        self.remarks.tell()
+        self.remarks.require_some(any(record["annotations"] for record in self.records.values()))
+        self.remarks.warn()
         return list(self.records.values())
 
 

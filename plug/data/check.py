@@ -5,7 +5,6 @@ The readers stop at what contradicts the format and leave out what cannot be use
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pycocotools import mask as codec
 
 from plug.data import coco_amodal, cocoa
 from plug.data.annotations import CROWD, OTHER_RATE, contradicts_rate, read_masks
-from sam_common.boxes.boxes import is_near
+from sam_common.boxes.boxes import is_near, is_xywh
 from sam_common.contracts import ImageRecord
 from sam_common.data.coco_json import Mask, flag, parse_annotation, parse_categories
 from sam_common.data.images import upright_size
@@ -177,13 +176,9 @@ def _faults_of(found: Finding) -> Iterator[tuple[str, str]]:
 
 def _box_fault(box: Any, tight: list[int], size: tuple[int, int]) -> str:
     """What is wrong with a box [x, y, width, height] of a mask whose own box is `tight`; "" where nothing is."""
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box) or min(box[2:]) <= 0:
+    if not is_xywh(box):
         return NO_BOX
     x, y, width, height = box
     if x < -_SLACK or y < -_SLACK or x + width > size[1] + _SLACK or y + height > size[0] + _SLACK:
         return BOX_OUTSIDE
     return "" if is_near(box, tight) else OTHER_BOX
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)

@@ -30,7 +30,7 @@ from sam_common.data.coco_json import (
     parse_categories,
     parse_images,
     read_json,
-    tell_idle_classes,
+    warn_of_unused_classes,
 )
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
@@ -98,7 +98,7 @@ def load_records(name: str, files: Mapping[str, str]) -> list[AmodalRecord]:
             annotations.add(record, known, entry, masks, known["id"])
     records = annotations.finish(name)
     used = {entry["category_id"] for record in records for entry in record["annotations"]}
-    tell_idle_classes(source, vocabulary, used)
+    warn_of_unused_classes(source, vocabulary, used)
     return records
 
 

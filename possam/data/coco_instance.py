@@ -14,7 +14,7 @@ from typing import Any
 
 from pycocotools import mask as codec
 
-from sam_common.boxes.boxes import is_near
+from sam_common.boxes.boxes import is_near, is_xywh
 from sam_common.contracts import Annotation, SegmentationRecord
 from sam_common.data.coco_json import (
     CROWD,
@@ -29,7 +29,7 @@ from sam_common.data.coco_json import (
     read_json,
     read_segmentation,
     require_files,
-    tell_idle_classes,
+    warn_of_unused_classes,
 )
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.remarks import Remarks
@@ -40,7 +40,7 @@ OTHER_BOX = "a bbox that does not fit its mask, replaced by the mask's (pycocoto
 OTHER_AREA = "an area that is not a positive number, replaced by the mask's (pycocotools would use the file's)"
 
 _XYWH = 1  # Detectron2's BoxMode.XYWH_ABS
-_MOST = 1e9
+_LARGEST = 1e9
 
 
 def coco_instance_spec(name: str, *, json_file: str | os.PathLike, images: str | os.PathLike) -> DatasetSpec:
@@ -79,9 +79,9 @@ def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord
             record["annotations"].append(_annotation(entry, known, mask, where, remarks))
     require_files(name, "images", [record["file_name"] for record in records.values()])
     annotations = [annotation for record in records.values() for annotation in record["annotations"]]
-    remarks.refuse_nothing(any(not annotation["iscrowd"] for annotation in annotations))
-    remarks.tell()
-    tell_idle_classes(source, vocabulary, {annotation["category_id"] for annotation in annotations})
+    remarks.require_some(any(not annotation["iscrowd"] for annotation in annotations))
+    remarks.warn()
+    warn_of_unused_classes(source, vocabulary, {annotation["category_id"] for annotation in annotations})
     return list(records.values())
 
 
@@ -94,13 +94,15 @@ def _read_mask(entry: dict, record: SegmentationRecord, where: str) -> Mask | No
     segmentation = read_segmentation(entry.get("segmentation"), record, where)
     if segmentation is None:
         return None
-    if isinstance(segmentation, list) and _is_number(entry.get("area")) and entry["area"] > 0:
+    box: Any = entry.get("bbox")
+    area: Any = entry.get("area")
+    if isinstance(segmentation, list) and is_xywh(box) and _is_area(area):
         outline, enclosed = _outline(segmentation)
         left, top, width, height = outline
         is_inside = left >= 0 and top >= 0 and left + width <= record["width"] and top + height <= record["height"]
         covers_pixels = is_inside and enclosed >= 2 * max(width, height)  # no sliver between the centres of pixels
-        if covers_pixels and _is_four_numbers(entry.get("bbox")) and is_near(entry["bbox"], outline):
-            return Mask(segmentation, entry["bbox"], entry["area"])
+        if covers_pixels and is_near(box, outline):
+            return Mask(segmentation, box, area)
     return measure(segmentation, record)
 
 
@@ -126,7 +128,7 @@ def _annotation(entry: dict, known: Known, mask: Mask, where: str, remarks: Rema
     elif box is not mask.box and not _is_box_of(box, mask.box):
         remarks.add(OTHER_BOX, known["id"])
         box = None
-    if area is not None and not (_is_number(area) and area > 0):
+    if area is not None and not _is_area(area):
         remarks.add(OTHER_AREA, known["id"])
         area = None
     return {
@@ -144,7 +146,7 @@ def _is_box_of(box: Any, tight: list[int]) -> bool:
 
     Not where it overlaps with it by less than half, or fits it better when read as corners [x0, y0, x1, y1].
     """
-    if not _is_four_numbers(box) or min(box[2:]) <= 0:
+    if not is_xywh(box):
         return False
     x, y, right, bottom = box
     return is_near(box, tight) or _iou(box, tight) >= max(0.5, _iou([x, y, right - x, bottom - y], tight))
@@ -154,9 +156,5 @@ def _iou(box: list[float], other: list[int]) -> float:
     return float(codec.iou([box], [other], [0])[0, 0]) if min(box[2:]) > 0 else 0.0
 
 
-def _is_four_numbers(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and -_MOST <= value <= _MOST
+def _is_area(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value <= _LARGEST

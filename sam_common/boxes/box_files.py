@@ -29,7 +29,7 @@ import torch
 
 from sam_common.boxes.boxes import Boxes, box_fault
 from sam_common.errors import UserError
-from sam_common.io.files import refuse_special_file
+from sam_common.io.files import read_bytes
 from sam_common.masks.rle import checked_segmentation, segmentation_extent
 
 ImageId = int | str
@@ -190,11 +190,7 @@ def _read_json(path: str | os.PathLike) -> Any:
 
 
 def _read(path: str | os.PathLike) -> bytes:
-    refuse_special_file(path)
-    try:
-        content = Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # the second for a zero byte in the name
-        raise UserError(f"the box file {path} cannot be read: {getattr(error, 'strerror', error)}") from error
+    content = read_bytes(path, "box file")
     if is_pickled(content):
         raise UserError(
             f"{path} is a pickled file, which may run code when it is read; "

@@ -17,6 +17,9 @@ from torch import Generator, Tensor
 
 from sam_common.errors import UserError
 
+_FARTHEST = 1e9
+"""How large a number of a box in a file may be, in pixels."""
+
 
 @dataclass
 class Boxes:
@@ -134,6 +137,12 @@ def xywh(box: Sequence[float]) -> list[float]:
     """A box x0, y0, x1, y1 as COCO's files have it: x, y, width, height."""
     x0, y0, x1, y1 = box
     return [x0, y0, x1 - x0, y1 - y0]
+
+
+def is_xywh(value: Any) -> bool:
+    """Whether a value of a file is a box [x, y, width, height] of numbers, with an area."""
+    numbers = isinstance(value, list) and all(type(side) in (int, float) and abs(side) <= _FARTHEST for side in value)
+    return numbers and len(value) == 4 and min(value[2:]) > 0
 
 
 def is_near(box: Sequence[float], true: Sequence[float]) -> bool:

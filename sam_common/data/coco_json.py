@@ -108,8 +108,8 @@ def _used_categories(content: dict) -> set[int | None]:
     return {_whole(entry.get("category_id")) for entry in (*annotations, *segments)} - {None}
 
 
-def tell_idle_classes(source: str, vocabulary: Vocabulary, used: AbstractSet[int]) -> None:
-    """Warns of the classes of which a file has no annotation; `used` are the indices of the others."""
+def warn_of_unused_classes(source: str, vocabulary: Vocabulary, used: AbstractSet[int]) -> None:
+    """Warns of the classes without an annotation; `used` are the indices of the others."""
     if idle := [category.name for index, category in enumerate(vocabulary) if index not in used]:
         log_once(f"{source}: {len(idle)} × a class without an annotation: {some(idle, most=8)}")
 

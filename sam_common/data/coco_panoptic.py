@@ -28,7 +28,7 @@ from sam_common.data.coco_json import (
     parse_images,
     read_json,
     require_files,
-    tell_idle_classes,
+    warn_of_unused_classes,
 )
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import MAX_SEGMENT_ID, read_segment_ids
@@ -82,11 +82,11 @@ def load_records(name: str, files: Mapping[str, str]) -> list[SegmentationRecord
             used.add(segment["category_id"])
             if segment["iscrowd"]:
                 remarks.add(CROWD, f"{segment['id']} of image {image_id!r}")
-    remarks.refuse_nothing(any(not s["iscrowd"] for record in records.values() for s in record["segments_info"]))
+    remarks.require_some(any(not s["iscrowd"] for record in records.values() for s in record["segments_info"]))
     require_files(name, "images", [record["file_name"] for record in records.values()])
     require_files(name, "panoptic", [record["pan_seg_file_name"] for record in records.values()])
-    remarks.tell()
-    tell_idle_classes(source, vocabulary, used)
+    remarks.warn()
+    warn_of_unused_classes(source, vocabulary, used)
     if skipped := len(images) - len(records):
         log_once(f"{source}: {skipped} of {len(images)} images have no annotation and are skipped", logging.INFO)
     return list(records.values())

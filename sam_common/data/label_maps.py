@@ -178,7 +178,7 @@ def pictures_by_stem(name: str, role: str, files: Mapping[str, str]) -> dict[str
             found[stem] = str(path)
     if not found:
         raise UserError(f"data set {name}: the {role} folder {folder} holds no pictures{remarks.reasons()}")
-    remarks.tell()
+    remarks.warn()
     return dict(sorted(found.items()))
 
 

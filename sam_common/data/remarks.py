@@ -1,4 +1,4 @@
-"""What a reader leaves out of a file, or reads otherwise than it stands there: counted by kind, said once in a run."""
+"""What a reader leaves out of a file or corrects in it: counted by kind, logged once in a run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SHOWN = 8
 
 
 class Remarks:
-    """The entries of a file or folder that a reader has something to say about, by kind.
+    """The entries of a file or folder that a reader left out or corrected, by kind.
 
-    A kind is words for one entry, what becomes of it included: "a crowd, which is no target".
+    A kind is a phrase about one entry that says what becomes of it: "an annotation without a mask, left out".
 
     Args:
         source: the file or folder, for messages.
@@ -28,21 +28,21 @@ class Remarks:
         self.kinds: dict[str, list[object]] = defaultdict(list)
 
     def add(self, kind: str, name: object) -> None:
-        """Counts an entry, by its id or what else finds it in the file."""
+        """Counts an entry; `name` is its id, or whatever else finds it in the file."""
         self.kinds[kind].append(name)
 
-    def tell(self) -> None:
+    def warn(self) -> None:
         """Logs a warning for each kind, with the number of entries and the first of them."""
         for line in self._lines():
             log_once(f"{self.source}: {line}")
 
-    def refuse_nothing(self, left: bool) -> None:
-        """Raises UserError, with all that was said, unless something is left to train or test on."""
-        if not left:
+    def require_some(self, is_left: bool) -> None:
+        """Raises UserError, with all remarks, unless something is left to train or test on."""
+        if not is_left:
             raise UserError(f"{self.source}: nothing is left to train or test on{self.reasons()}")
 
     def reasons(self) -> str:
-        """All that there is to say, behind a colon; "" where that is nothing."""
+        """All remarks after a colon; "" where there are none."""
         return f": {'; '.join(self._lines())}" if self.kinds else ""
 
     def _lines(self) -> list[str]:
@@ -51,5 +51,5 @@ class Remarks:
 
 @functools.cache
 def log_once(message: str, level: int = logging.WARNING) -> None:
-    """Logs a message, however often a data set is read in a run."""
+    """Logs a message once, however often a data set is read in a run."""
     logger.log(level, message)

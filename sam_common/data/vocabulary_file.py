@@ -18,7 +18,7 @@ from typing import Any
 
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
-from sam_common.io.files import refuse_special_file
+from sam_common.io.files import read_bytes
 from sam_common.structures import Category, Vocabulary
 
 Words = str | os.PathLike | Sequence[str] | Vocabulary
@@ -92,13 +92,10 @@ def with_words(vocabulary: Vocabulary, words: Vocabulary, where: str) -> Vocabul
 
 
 def _read(path: Path) -> str:
-    refuse_special_file(path)
     try:
-        return path.read_text(encoding="utf-8-sig")  # Windows likes to begin with a mark
+        return read_bytes(path, "vocabulary file").decode("utf-8-sig")  # Windows likes to begin with a mark
     except UnicodeDecodeError as error:
         raise UserError(f"vocabulary file {path} is not UTF-8 text; save it as plain text") from error
-    except (OSError, ValueError) as error:  # the second for a zero byte in the name
-        raise UserError(f"cannot read the vocabulary file {path}: {getattr(error, 'strerror', error)}") from error
 
 
 def _parse_line(line: str, place: str) -> Iterator[tuple[str, tuple[str, ...], bool]]:

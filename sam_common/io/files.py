@@ -66,6 +66,19 @@ def remove_temporary_files(folder: str | os.PathLike) -> int:
     return len(left)
 
 
+def read_bytes(path: str | os.PathLike, kind: str = "file") -> bytes:
+    """The content of a file, which messages call the `kind`.
+
+    Raises:
+        UserError: it is not there, cannot be read, or is special.
+    """
+    refuse_special_file(path)
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # the second for a zero byte in the name
+        raise UserError(f"the {kind} {path} cannot be read: {getattr(error, 'strerror', error)}") from error
+
+
 def refuse_special_file(path: str | os.PathLike) -> None:
     """Raises UserError where a path is a pipe, a socket or a device: reading it may block, or never end."""
     try:

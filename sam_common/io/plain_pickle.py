@@ -12,13 +12,12 @@ import math
 import os
 import pickletools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sam_common.errors import UserError
-from sam_common.io.files import refuse_special_file
+from sam_common.io.files import read_bytes
 from sam_common.text import shown
 
 _MARK = object()
@@ -118,11 +117,7 @@ def read_plain_pickle(path: str | os.PathLike) -> Any:
     Raises:
         UserError: the file cannot be read, is damaged, or holds anything else; the name or instruction is told.
     """
-    refuse_special_file(path)
-    try:
-        content = Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # the second for a zero byte in the name
-        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
+    content = read_bytes(path)
     machine = _Machine()
     try:
         for opcode, argument, _ in pickletools.genops(content):

@@ -91,7 +91,7 @@ def test_a_file_has_the_same_grammar(tmp_path: Path) -> None:
         ("sky:stuf", "':stuf' is unknown"),
         ("sky:stuff, dog", "':stuff, dog' is unknown"),
         ("sky:stuff, grass:stuff", "'sky:stuff, grass:stuff' has two suffixes"),
-        ("missing.txt", "cannot read the vocabulary file missing.txt"),
+        ("missing.txt", "vocabulary file missing.txt cannot be read"),
     ],
 )
 def test_mistakes_are_one_line_that_quotes_them(text: str, message: str) -> None:
