@@ -31,7 +31,7 @@ class BoundedCache(Generic[Value]):
             return self._entries[key][0]
 
     def put(self, key: str, value: Value, size: int) -> None:
-        """Args: the key; its value, in the place of an earlier one; the bytes that it takes."""
+        """Keeps a value of `size` bytes, instead of an earlier one under that key."""
         with _LOCK:
             if key in self._entries:  # two threads may have computed it at once
                 self._bytes -= self._entries.pop(key)[1]

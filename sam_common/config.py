@@ -172,7 +172,7 @@ def _inherited(base: Mapping[str, Any], content: Mapping[str, Any], path: Path) 
     for key, value in content.items():
         if isinstance(value, dict) and key in merged:
             if not isinstance(merged[key], dict):
-                raise UserError(f"{path}: Cannot inherit key '{key}' from base!")
+                raise UserError(f"{path}: {key} has keys of its own, but one value in its _BASE_; give it one value")
             merged[key] = _inherited(merged[key], value, path)
         else:
             merged[key] = value

@@ -29,7 +29,7 @@ def _shortened(text: str) -> str:
 
 
 def escaped(text: str, keep: str = "") -> str:
-    """With every character that a terminal does not show as Python writes it, but for those to keep."""
+    """A text with each character that cannot be printed, except those to keep, as its escape sequence in Python."""
     if text.isprintable():
         return text
     return "".join(

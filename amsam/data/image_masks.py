@@ -70,7 +70,7 @@ def image_masks_spec(
         image_suffix, mask_suffix: what the names of images and masks end in, beyond what they share.
         mask_threshold: of a data set of one class, 1 … 255: what is at least so light is the object. For masks whose
             values are not two but two groups, as JPEG makes them.
-        choose: takes a part in the place of `names`.
+        choose: takes a part, instead of `names`.
     """
     given = {"images": images, "masks": masks, "classes": classes, "names": names}
     given |= {"image_suffix": image_suffix or None, "mask_suffix": mask_suffix or None}
@@ -245,7 +245,7 @@ def _read_values(path: str, *, colours: bool) -> Tensor:
 
 
 def _refuse_faded(path: str, labels: Tensor) -> None:
-    """Raises UserError for a mask of 0 and 1 in a lossy format: it has lost or gained half of its object."""
+    """Raises UserError for a mask of 0 and 1 in a lossy format, whose object is lost in the noise."""
     most = int(labels.max())
     if 0 < most < 128 and (lossy := lossy_format(path)):
         raise UserError(

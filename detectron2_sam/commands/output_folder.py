@@ -20,12 +20,12 @@ except ImportError:  # Windows
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
-"""Name of the file whose lock says that a run is going on. It stays; the lock ends with the process that holds it."""
+"""Name of the file that a run locks. The file stays; the lock ends with the process that holds it."""
 
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of a folder, which is made, and clears it of what killed ones left half written.
+    """Makes a folder, keeps other runs out of it, and removes the half-written files of killed ones.
 
     Raises:
         UserError: another run is going on there, or the folder cannot be written to.
@@ -42,7 +42,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def _lock(file: IO[str], folder: Path) -> None:
-    """A POSIX lock: one that a child inherits would outlive a killed run in its workers."""
+    """A POSIX lock, which children do not inherit: others would outlive a killed run in its workers."""
     if fcntl is None:
         return
     try:

@@ -51,7 +51,7 @@ class LevelTrainer(SimpleTrainer):
 class ValidationHook(HookBase):
     """Validates every `period` iterations and after the last one, and keeps the best weights as `model_best`.
 
-    What is due at the iteration that a run goes on from is done again: a file is the state before it.
+    A checkpoint is written before the validation of its iteration, so a resumed run begins with that.
     """
 
     def __init__(self, validate: Validate, period: int) -> None:
@@ -59,7 +59,7 @@ class ValidationHook(HookBase):
 
     def before_train(self) -> None:
         if self.trainer.start_iter > 0:
-            self.trainer.iter -= 1
+            self.trainer.iter -= 1  # Detectron2 has set it to the next iteration
             self.after_step()
             self.trainer.iter += 1
 
@@ -78,7 +78,7 @@ class ValidationHook(HookBase):
 
 
 def with_validation(hooks: list[HookBase], validate: Validate, period: int, test: Callable[[], Any]) -> list[HookBase]:
-    """Detectron2's hooks with a validation in the place of the tests on the way, after what saves the state.
+    """Detectron2's hooks with a validation instead of the tests on the way, after what saves the state.
 
     Args:
         test: loads the best weights and tests them; called after the last iteration.

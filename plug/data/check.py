@@ -42,11 +42,11 @@ class Notes:
 
     Attributes:
         faults: kind of fault -> the entries that have it.
-        passed: how many entries are no objects, by reason: nothing is wrong with those.
+        skipped: reason -> how many entries are not objects, though nothing is wrong with them.
     """
 
     faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    passed: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -132,7 +132,7 @@ def _coco_objects(content: dict, source: str, records: Records, notes: Notes) ->
             continue
         name = str(known["id"])
         if crowd:
-            notes.passed[CROWD] += 1
+            notes.skipped[CROWD] += 1
         elif isinstance(masks, str):
             notes.faults[masks].append(name)
         else:
@@ -149,7 +149,7 @@ def _cocoa_objects(content: dict, source: str, records: Records, notes: Notes) -
             notes.faults[REFUSED].append(str(error).removeprefix(f"{source}, "))
             continue
         if masks in (CROWD, cocoa.STUFF):
-            notes.passed[reason] += 1
+            notes.skipped[reason] += 1
         elif isinstance(masks, str):
             notes.faults[masks].append(place)
         else:

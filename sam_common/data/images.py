@@ -43,7 +43,7 @@ def read_image(path: str | os.PathLike) -> Tensor:
 
     Of 16 bits the upper eight are kept. Where no pixel uses the highest bits, these are the upper eight of 14, 12, 10
     or 8 bits, as most cameras and scanners have; a warning says so, once for each depth. A very dark picture that does
-    have 16 bits becomes brighter by it, four or more times.
+    have 16 bits becomes at least four times as bright.
 
     Raises:
         UserError: the file is missing, truncated, no image, larger than `max_pixels()`, or has pixels of 32 bits that

@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 def check_output_dir(cfg: CfgNode, *, resume: bool, eval_only: bool) -> None:
     """Raises UserError where a new training would write into a folder that holds something.
 
-    What a run leaves that ended before its first iteration is nothing to lose: the corrected command may go there. Nor
-    do hidden files count, such as its lock.
+    A run that ended before its first iteration left nothing to lose: the corrected command may go there. Hidden files,
+    such as the lock, do not count either.
     """
     output = Path(cfg.OUTPUT_DIR)
     if resume or eval_only or not output.is_dir():

@@ -238,7 +238,7 @@ class Checkpointer:
         """Writes `<directory>/<name>.pth`, then points `last_checkpoint` at it; a kill leaves the previous one usable.
 
         Args:
-            progress: the plain entries of the file: iteration, seed, skipped, skipped_in_a_row, metrics.
+            progress: the plain entries of the file: seed, and those of `Progress`.
 
         Raises:
             UserError: the disk is full or cannot be written to.

@@ -1,8 +1,8 @@
 """The training loop. One iteration is a function of (weights, optimizer, seed, iteration): resuming repeats none.
 
-A checkpoint is the state right after its iteration. What is measured then, an evaluation or validation, comes after it
-and changes nothing but `Progress.metrics`; a resumed run measures again what is due at the iteration it goes on from.
-So it does not matter what ended the run, or where.
+A checkpoint is the state right after its iteration. An evaluation or validation that is due then comes after it and
+changes nothing but `Progress.metrics`; a resumed run does it again at the iteration that it goes on from. So it does
+not matter what ended the run, or where.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Trainer:
         batches: first iteration -> this rank's batches from there on, without end.
         checkpointer: of the same model and optimizer.
         evaluate: (iteration, stopped) -> results of each data set, or None when `stopped()` ended it.
-        validate: likewise, in the place of `evaluate` on the way. The weights of its best result are kept, as
+        validate: likewise, instead of `evaluate` on the way. The weights of its best result are kept, as
             `model_best`, and are those that `evaluate` is given in the end.
         backward: a batch -> its losses, with their gradient left on the parameters; by default that of the model's
             losses. A model that learns at several levels takes the steps of all but the last of them in it.
@@ -124,7 +124,8 @@ class Trainer:
         self.has_levels = backward is not None
         self.module, self.optimizer = fabric.setup(model, optimizer)
         self.progress = Progress()
-        self.saved: Path | None = None
+        self.saved: Path | None = None  # the file that holds the state as it is now, if any does
+        # What restores the state after the last iteration while a step is under way; None where nothing can.
         self._before: dict[str, Tensor] | None = {}
 
     def resume(self, path: Path) -> None:
@@ -142,8 +143,8 @@ class Trainer:
 
         Raises:
             Interrupted: a signal came; the state at the end of that iteration is saved.
-            UserError: from the data or the disk, or too many steps in a row were not finite, or no memory was left; the
-                state is saved then too. So it is where anything else is raised.
+            UserError: from the data or the disk, or too many steps in a row were not finite, or no memory was left.
+                The state is saved then too, as it is where any other exception is raised.
         """
         if self.fabric.is_global_zero and self.progress.iteration + 1 < self.plan.max_iter:
             self.checkpointer.check_space()
@@ -221,8 +222,8 @@ class Trainer:
             with contextlib.suppress(UserError):  # it may be what ended the run
                 self.saved = self._write(self._path())
         if self.saved is None:
-            return "the last iterations could not be saved: mend that, then --resume goes on from an earlier state"
-        return f"the state is saved in {self.saved}: mend that, then --resume"
+            return "the last iterations could not be saved; correct the cause, then --resume from the state before them"
+        return f"the state is saved in {self.saved}; correct the cause, then --resume"
 
     def _step(self, iteration: int, batch: Batch, stop: StopFlag) -> bool:
         """One iteration; whether any rank was asked to stop."""
@@ -310,8 +311,10 @@ class Trainer:
         return {"seed": self.plan.seed, **asdict(self.progress)}
 
     def _save(self) -> Path:
-        """Saves the state after the last iteration, unless that is done, as `model_final` when training is done; no
-        rank leaves before it is written."""
+        """Saves the state after the last iteration unless it is saved already, as `model_final` when training is done.
+
+        No rank leaves before it is written.
+        """
         if self.saved is None:
             path = self._path()
             if self.fabric.is_global_zero:

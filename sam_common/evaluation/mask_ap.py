@@ -130,7 +130,7 @@ class MaskAPEvaluator(Evaluator):
         self._truth = ResultFile(self.output_dir / "coco_instances_truth.json")
 
     def judge(self, record: SegmentationRecord, item: ModelInput, output: SegmentationOutput) -> None:
-        """Writes an image; `instances` is `Instances`. Those of a class that is no thing are passed by."""
+        """Writes an image; `instances` is `Instances`. Those of stuff classes are skipped."""
         found = output["instances"].to("cpu")
         if tuple(found.image_size) != (record["height"], record["width"]):
             raise ValueError(f"the instances of {record['file_name']} are of {found.image_size} pixels")

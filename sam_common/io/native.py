@@ -1,7 +1,7 @@
 """C++ compiled on the machine that runs it, where that has a compiler; built once, kept in the cache, loaded by ctypes.
 
 Plain functions over pointers, without PyTorch's headers: such a file is compiled in seconds, where
-`torch.utils.cpp_extension` compiles those too, wants ninja and Python's headers, and waits for ever on the lock of a
+`torch.utils.cpp_extension` compiles those too, wants ninja and Python's headers, and waits forever on the lock of a
 build that was killed. A build serves every version of Python and PyTorch. It is named after the source, the compiler
 and what `-march=native` means to it, so that machines of several kinds may share a cache, and after its own bytes: one
 that was damaged is made anew. What another user could have put there is never loaded.
@@ -26,7 +26,7 @@ from sam_common.io.files import atomic_path
 from sam_common.io.weights import cache_folder
 
 KERNELS_VARIABLE = "DETECTRON2_SAM_KERNELS"
-"""`pytorch`: nothing is compiled and PyTorch's own operators do everything. `triton`: a CUDA build is passed over."""
+"""`pytorch`: nothing is compiled and PyTorch's own operators do everything. `triton`: a CUDA build is not used."""
 
 COMPILERS = ("c++", "g++", "clang++")
 """Looked for on the PATH, in this order, after `$CXX`."""
@@ -97,7 +97,7 @@ def build(source: Path) -> ctypes.CDLL:
 
 
 def kernel_folder() -> Path | None:
-    """Where builds are kept, made where it is not there; None where others may write to it, which a warning tells.
+    """Where builds are kept, made if need be; None, with a warning, where others may write to it.
 
     Raises:
         NoKernel: it cannot be made.

@@ -191,7 +191,7 @@ class _Machine:
 
 
 def _pairs(values: list[Any]) -> dict[Any, Any]:
-    for key in values[::2]:  # where they are one tuple, and so on, the hash alone could take for ever
+    for key in values[::2]:  # where they are one tuple, and so on, the hash alone could take forever
         if isinstance(key, tuple) and any(isinstance(part, tuple) for part in key):
             raise _Refused(f"a dictionary with a tuple of tuples as a key, {shown(key)}")
     return dict(zip(values[::2], values[1::2], strict=True))

@@ -133,7 +133,7 @@ def default_config() -> str:
     official = OFFICIAL["sam_vit_b"]
     if not os.path.exists(cache_folder() / official.file_name):
         return "configs/amsam_T.yaml"
-    verified_file(official, "sam_vit_b")  # before masks are read and plans are told
+    verified_file(official, "sam_vit_b")  # before anything is read or printed
     return "configs/amsam_B.yaml"
 
 
@@ -218,7 +218,7 @@ def check_output(plan: Plan, of: Split) -> None:
 
 
 def _asked(plan: Plan, of: Split) -> dict[str, Any]:
-    """With names of what the files hold: where one was mended since, earlier numbers are not those of this command."""
+    """With the hashes of the files: numbers of an earlier content are not those of this command."""
     asked = {key: getattr(plan, key) for key in plan.__dataclass_fields__ if key != "output"}
     told = [path for path in (plan.classes, plan.boxes) if path and Path(path).is_file()]
     return asked | {

@@ -62,7 +62,7 @@ class VideoReader:
         self.is_still = any(later - earlier > LONGEST_STILL for earlier, later in pairwise(self.times))
 
     def _open(self) -> float:
-        """Starts from the first frame; returns the rate that the file tells."""
+        """Starts from the first frame; returns the rate that the file states."""
         self._capture = cv2.VideoCapture(_utf8(self.path))
         if not self._capture.isOpened():
             raise UserError(f"{self.path} cannot be read as a video: it is damaged, or OpenCV lacks its codec")
@@ -83,8 +83,10 @@ class VideoReader:
             self.fault = f"{self.path} ends after {number} of {self.num_frames} frames; it is damaged"
 
     def _is_whole(self, number: int) -> bool:
-        """Whether `number` frames, fewer than promised, last as long as promised, by a count that is an estimate: many
-        containers tell a duration alone."""
+        """Whether `number` frames, fewer than promised, last as long as promised.
+
+        Many containers state a duration only, so that the number of frames is an estimate.
+        """
         with open(self.path, "rb") as file:
             head = file.read(8)
         if head[4:] in _COUNTING or head.startswith(b"RIFF"):
@@ -103,8 +105,7 @@ _COUNTING = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
 def frame_rate(times: Sequence[float], told: float) -> float:
-    """`told`, the rate that a file tells, if its frames come at it; else the rate at which they come where they come
-    fastest."""
+    """`told`, the rate that the file states, if its frames keep to it; else that of its fastest parts."""
     gaps = sorted(later - earlier for earlier, later in pairwise(times))
     positive = [gap for gap in gaps if gap > 0]
     if not positive or not _is_ascending(times) or (gaps[0] * told > 0.5 and gaps[-1] * told < 1.5):
@@ -115,8 +116,7 @@ def frame_rate(times: Sequence[float], told: float) -> float:
 
 
 def copies(times: Sequence[float], fps: float) -> list[int]:
-    """How often each frame must be written, once at least: at `fps` it then stays until the next, but for at most a
-    minute."""
+    """How often each frame is written, at least once, to stay until the next one at `fps`, for a minute at most."""
     gaps = [min(later - earlier, LONGEST_STILL) for earlier, later in pairwise(times)]
     if all(0.5 < gap * fps < 1.5 for gap in gaps):
         return [1] * len(times)
@@ -129,7 +129,7 @@ def copies(times: Sequence[float], fps: float) -> list[int]:
 
 
 def _utf8(path: str | os.PathLike) -> str:
-    """The path, of which OpenCV would end the process if it were not UTF-8."""
+    """The path, refused if it is not UTF-8: OpenCV would end the process."""
     text = os.fspath(path)
     try:
         text.encode()
@@ -156,8 +156,7 @@ class VideoWriter:
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, frame: np.ndarray, copies: int = 1) -> None:
-        """Adds a frame, so many times; the first decides the size. An odd side loses its last row or column to the
-        codec."""
+        """Adds a frame `copies` times; the first one sets the size. Of an odd side the codec drops one pixel."""
         if self._writer is None:
             size = (frame.shape[1], frame.shape[0])
             self._writer = cv2.VideoWriter(_utf8(self.path), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, size)

@@ -73,7 +73,7 @@ def convert_images(
 ) -> list[str]:
     """Makes the images that `targets` names of each item, in this order, from what `read` gives for each of them.
 
-    Items whose images are all there are passed by. Returns the errors of the items that could not be read.
+    Items whose images are all there are skipped. Returns the errors of the items that could not be read.
     """
 
     def write(content: tuple[Sequence[Path], Sequence[NDArray[Any]]]) -> None:

@@ -51,7 +51,7 @@ def log_to(directory: Path, rank: int) -> Iterator[None]:
     Ranks above 0 log to `log.txt.rank<R>`, and only warnings to the console.
 
     Raises:
-        UserError: the directory cannot be made or written to, now or, from any line that is logged, later.
+        UserError: the directory cannot be made or written to; also raised by any line that is logged later.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)

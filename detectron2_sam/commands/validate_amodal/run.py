@@ -72,10 +72,10 @@ def report(statistics: Statistics, notes: Notes, images: int) -> str:
     objects, occluded, area, hidden = (sum(column) for column in zip(*statistics.classes.values(), strict=True))
     rows.append(_row("all", [objects, occluded, area, hidden]))
     shares = ", ".join(f"{name} {statistics.shares[step]}" for step, name in enumerate(_SHARES))
-    passed = "".join(f"; besides, {count} × {reason}" for reason, count in notes.passed.items())
+    skipped = "".join(f"; besides, {count} × {reason}" for reason, count in notes.skipped.items())
     return "\n".join(
         (
-            f"{images} images, {objects} objects{passed}",
+            f"{images} images, {objects} objects{skipped}",
             tabulate(rows, ["class", "objects", "occluded", "hidden %"], tablefmt="simple", floatfmt=".2f"),
             f"hidden of an object: {shares}",
             f"occluded: {occluded} with a hidden pixel, {statistics.signed} by the signed sum of amodal - visible",

@@ -104,7 +104,7 @@ def test_values_that_are_no_class_are_named(folder: Path) -> None:
 def test_a_part_of_a_folder_is_named_in_a_file(folder: Path) -> None:
     """In the file's order, extensions or not; what it does not name may lack a mask; each name is an image's, once."""
     (folder / "masks" / "2.png").unlink()
-    (folder / "images" / "notes.csv").write_text("passed by")
+    (folder / "images" / "notes.csv").write_text("skipped")
     names = folder / "part.txt"
     names.write_text("10.jpg\n\n1\n")
     assert [record["image_id"] for record in records(folder, names=names)] == ["10", "1"]

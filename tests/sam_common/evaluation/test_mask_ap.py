@@ -44,7 +44,7 @@ CASES = {
     "a second one is false": ([(0, LEFT, False)], [(0, LEFT, 0.8), (0, LEFT, 0.9)], (100, 100, 100)),
     "only a crowd": ([(0, LEFT, True)], [(0, LEFT, 0.9)], (math.nan,) * 3),
     # stuff has no instances: as if it had not been predicted
-    "stuff is passed by": ([(0, LEFT, False)], [(1, LEFT, 0.9), (0, LEFT, 0.8)], (100, 100, 100)),
+    "stuff is skipped": ([(0, LEFT, False)], [(1, LEFT, 0.9), (0, LEFT, 0.8)], (100, 100, 100)),
     "a mask without pixels": ([(0, LEFT, False)], [(0, LEFT, 0.9), (0, LEFT & RIGHT, 0.8)], (100, 100, 100)),
 }
 
