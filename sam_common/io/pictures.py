@@ -156,7 +156,9 @@ def _reason(name: str | os.PathLike, error: Exception) -> str:
         return f": it is damaged, or none of {', '.join(formats())}"
     if isinstance(error, MemoryError):
         return ": there is not enough memory for its pixels, or it is damaged"
-    text = " ".join((getattr(error, "strerror", None) or str(error)).split())
+    if isinstance(error, OSError) and error.strerror:  # of the system: the file was not read at all
+        return f": {error.strerror}"
+    text = " ".join(str(error).split())
     return f", it may be truncated: {text or type(error).__name__}"
 
 

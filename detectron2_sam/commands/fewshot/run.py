@@ -21,6 +21,7 @@ from sam_common.config import CfgNode
 from sam_common.errors import Interrupted
 from sam_common.io.files import write_text
 from sam_common.reporting.page import Spread, write_report
+from sam_common.text import one_line, some
 
 
 def main(args: argparse.Namespace) -> None:
@@ -53,7 +54,8 @@ def tell(plan: Plan, of: Split, cfg: CfgNode) -> None:
     """Says what will be done, and above all with which SAM."""
     print(f"{len(of.records)} images, {plan.shots} shots drawn from {len(of.pool)}, boxes: {plan.boxes}")
     if of.empty:
-        print(f"masks of {len(of.empty)} images show nothing; they are tested on, never drawn: {', '.join(of.empty)}")
+        names = some(of.empty)
+        print(one_line(f"masks of {len(of.empty)} images show nothing; they are tested on, never drawn: {names}"))
     size, weights = cfg.MODEL.SAM.SIZE, cfg.MODEL.SAM.WEIGHTS
     if weights == "embedded":
         print(

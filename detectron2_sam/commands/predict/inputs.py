@@ -13,7 +13,7 @@ from pathlib import Path
 from sam_common.errors import UserError
 from sam_common.io.inputs import VIDEO_SUFFIXES, Input
 from sam_common.io.pictures import REMEDIES, picture_suffixes
-from sam_common.text import counted
+from sam_common.text import counted, one_line
 
 _LONGEST_NAME = 255
 """Bytes, of most file systems."""
@@ -36,7 +36,7 @@ class Found:
     def describe_skipped(self) -> str:
         """ "3 files skipped: 2 .txt, 1 hidden"."""
         kinds = ", ".join(f"{count} {why}" for why, count in sorted(Counter(self.skipped.values()).items()))
-        return f"{counted(len(self.skipped), 'file')} skipped: {kinds}"
+        return one_line(f"{counted(len(self.skipped), 'file')} skipped: {kinds}")
 
 
 def find_inputs(given: Sequence[str], *, recursive: bool = False, leave_out: Path | None = None) -> Found:
@@ -93,7 +93,7 @@ def _expand(text: str, recursive: bool, found: Found) -> Iterator[tuple[Path, Pa
 
 def _walk(folder: Path, recursive: bool, found: Found) -> Iterator[Path]:
     def complain(error: OSError) -> None:
-        line = f"{error.filename}: the folder cannot be listed: {error.strerror}"
+        line = one_line(f"{error.filename}: the folder cannot be listed: {error.strerror}")
         if error.filename == str(folder):
             raise UserError(line) from error
         found.unreadable.append(line)

@@ -30,6 +30,7 @@ from sam_common.io.resources import resource
 from sam_common.prediction import Task, refuse_to_overwrite
 from sam_common.predictor import image_tensor
 from sam_common.signals import StopFlag, stop_on_signals
+from sam_common.text import one_line
 
 
 def main(args: argparse.Namespace) -> int:
@@ -112,7 +113,7 @@ class Run:
                 raise
             found, fault = "", _line(source, error)
         if found:
-            tqdm.write(f"{count}{found} → {self.task.files.written(source)[0]}", file=sys.stdout)
+            tqdm.write(one_line(f"{count}{found} → {self.task.files.written(source)[0]}"), file=sys.stdout)
         if not fault:
             return []
         tqdm.write(f"{count}error: {fault}", file=sys.stderr)
@@ -190,10 +191,10 @@ def _ends_the_run(error: Exception) -> bool:
 
 def _line(source: Input, error: Exception) -> str:
     """What happened to a file, in one line that names it."""
-    text = " ".join(str(error).split())
+    text, path = " ".join(str(error).split()), one_line(str(source.path))
     if not isinstance(error, UserError):
         text = f"{type(error).__name__}: {textwrap.shorten(text, 300)}"
-    return text if str(source.path) in text else f"{source.path}: {text}"
+    return one_line(text if path in text else f"{path}: {text}")
 
 
 def refuse_to_replace(inputs: Sequence[Input], task: Task) -> None:

@@ -196,3 +196,11 @@ def test_heic_names_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.undo()
         for cached in (pictures.formats, pictures.picture_suffixes):
             cached.cache_clear()
+
+
+def test_what_the_system_refuses_is_not_called_truncated(tmp_path: Path) -> None:
+    """Error of all readers: a link to itself; the line ends in the system's reason."""
+    (tmp_path / "a.png").symlink_to("a.png")
+    for read in READERS:
+        with pytest.raises(UserError, match=r"a\.png cannot be read as an image: Too many levels"):
+            read(tmp_path / "a.png")

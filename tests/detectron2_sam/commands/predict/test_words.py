@@ -211,6 +211,20 @@ def test_whatever_a_picture_does_the_others_are_done(
     assert [image["file_name"] for image in content["images"]] == ["a.jpg", "c.jpg"]
 
 
+def test_a_name_that_moves_the_cursor(three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Line breaks and escapes in the names of a picture, a broken one and a file that is none: each is one plain line,
+    the broken picture's twice, that a line of the report."""
+    (three / "a.jpg").rename(three / "a\n\x1b[2J.jpg")
+    (three / "b.jpg").rename(three / "b\n\x1b[2J.jpg")
+    (three / "b\n\x1b[2J.jpg").write_bytes(b"")
+    (three / "d.x\n\x1b[2J").write_bytes(b"")
+    assert _run(three, output=tmp_path / "out") == 1
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert [line[:5] for line in printed.out.splitlines()] == ["[1/3]", "[3/3]"]
+    assert printed.err.count(r"b\n\x1b[2J.jpg") == 2 and len(printed.err.splitlines()) == 4
+
+
 @pytest.mark.parametrize("place", ["b.png", "panoptic/b.png"])
 def test_a_folder_in_the_place_of_a_result(three: Path, tmp_path: Path, place: str) -> None:
     """Error: it costs that result; what could not be written is in no list."""
