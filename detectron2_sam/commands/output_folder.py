@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from sam_common.errors import UserError
-from sam_common.io.files import remove_temporary_files
+from sam_common.io.files import refuse_special_file, remove_temporary_files
 
 try:
     import fcntl
@@ -25,19 +25,21 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Makes a folder, keeps other runs out of it, and removes the half-written files of killed ones.
+    """Makes a folder, keeps other runs out of it, and removes the half-written files of killed ones, but for those in
+    folders within that runs of their own have claimed.
 
     Raises:
         UserError: another run is going on there, or the folder cannot be written to.
     """
+    refuse_special_file(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("w")
+        file = (folder / LOCK).open("a")  # where it is a link, to something else, that stays as it is
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder") from error
     with file:
         _lock(file, folder)
-        remove_temporary_files(folder)
+        remove_temporary_files(folder, leave_out=LOCK)
         yield
 
 

@@ -33,7 +33,7 @@ MAX_SEGMENT_ID = 256**3 - 1
 _MAX_SAMPLE_VALUES = (281, 341)  # tags of TIFF
 _LOWER_BYTES = {  # Pillow's names for colours of 16 bits, of which it takes the upper bytes -> those by which the lower
     f"{bands};16{order}": f"{bands};16{other}"
-    for bands in ("RGB", "RGBA", "RGBX")
+    for bands in ("RGB", "RGBA", "RGBX", "R", "G", "B", "A")
     for order, other in (("B", "L"), ("L", "B"), ("N", "B" if sys.byteorder == "little" else "L"))
 }
 

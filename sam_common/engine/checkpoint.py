@@ -166,7 +166,8 @@ def last_checkpoint(directory: Path) -> Path | None:
         return None
     name = pointer.read_text(encoding="utf-8", errors="replace").strip()
     if name != Path(name).name or not name.isprintable() or not (directory / name).is_file():
-        raise UserError(f"{pointer} names no checkpoint that is there: write the name of one into it, or delete it")
+        remedy = "write the name of one into it, or delete it to start anew"
+        raise UserError(f"{pointer} names no checkpoint that is there: {remedy}")
     return directory / name
 
 

@@ -21,7 +21,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from sam_common.errors import UserError
-from sam_common.io.files import atomic_path
+from sam_common.io.files import atomic_path, refuse_special_file
 from sam_common.text import counted
 
 logger = logging.getLogger(__name__)
@@ -112,11 +112,12 @@ class GrowingFile:
     """A file that grows while a run goes on, so that a reader finds there what was written so far.
 
     Raises:
-        UserError: the file cannot be written to.
+        UserError: the file is special, or cannot be written to.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_special_file(path)
         with self._one_line():
             self.file = open(path, "ab")  # noqa: SIM115 (closed by `close`)
 

@@ -55,12 +55,18 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def remove_temporary_files(folder: str | os.PathLike) -> int:
+def remove_temporary_files(folder: str | os.PathLike, *, leave_out: str = "") -> int:
     """Removes what killed writers left behind below a folder; returns how many files it was.
 
     Only where no other process writes.
+
+    Args:
+        leave_out: subfolders that hold a file of this name are not looked into.
     """
-    left = [path for path in Path(folder).rglob(f"{_TEMPORARY}*") if path.is_file()]
+    left: list[Path] = []
+    for root, folders, names in os.walk(folder):
+        left += [Path(root, name) for name in names if name.startswith(_TEMPORARY)]
+        folders[:] = [name for name in folders if not leave_out or not Path(root, name, leave_out).exists()]
     for path in left:
         path.unlink(missing_ok=True)
     return len(left)

@@ -30,7 +30,7 @@ MAX_SIDE = 1_000_000
 """Of the longer side, pixels."""
 
 _ORIENTATION = 0x0112
-_IMAGE_WIDTH, _IMAGE_LENGTH = 256, 257  # tags of TIFF
+_IMAGE_WIDTH, _IMAGE_LENGTH, _BITS_PER_SAMPLE = 256, 257, 258  # tags of TIFF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,6 +45,9 @@ REMEDIES = {
     ".avif": "pip install --upgrade pillow",
 }
 """Suffix of pictures that Pillow may lack the decoder of -> what brings it."""
+
+_PLANES = ("R", "G", "B", "A")
+"""Pillow's names for one colour of 8 bits."""
 
 _PILLOWS_CAP = threading.Lock()
 
@@ -97,6 +100,7 @@ def open_picture(path: str | os.PathLike) -> Iterator[tuple[ImageFile.ImageFile,
             orientation = None if late else orientation_of(image)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 _keep_as_stored(image)
+                _read_whole_samples(image)
             yield image, orientation
 
 
@@ -194,6 +198,16 @@ def _keep_as_stored(image: TiffImagePlugin.TiffImageFile) -> None:
     if _ORIENTATION in exif:
         del exif[_ORIENTATION]
     image._size = (image.tag_v2[_IMAGE_WIDTH], image.tag_v2[_IMAGE_LENGTH])
+
+
+def _read_whole_samples(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Pillow takes planes of 16 bits that are neither interleaved nor compressed for planes of 8."""
+    if set(image.tag_v2.get(_BITS_PER_SAMPLE, ())) == {16}:
+        order = "B" if image.tag_v2.prefix == b"MM" else "L"
+        image.tile = [
+            tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:])) if tile.args[0] in _PLANES else tile
+            for tile in image.tile
+        ]
 
 
 @contextlib.contextmanager

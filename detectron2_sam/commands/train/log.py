@@ -33,8 +33,8 @@ class _LogFile(logging.Handler):
     """A file that goes on where an earlier attempt ended."""
 
     def __init__(self, path: Path) -> None:
+        self.file = GrowingFile(path)  # first: Python closes every handler that was made in the end
         super().__init__()
-        self.file = GrowingFile(path)
 
     def emit(self, record: logging.LogRecord) -> None:
         self.file.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))

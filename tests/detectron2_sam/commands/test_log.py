@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,16 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"cannot write to {directory}: .*; choose another OUTPUT_DIR"):
             log_to(directory, 0).__enter__()
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    """A folder, and a pipe that nobody reads, in its place; nothing is left for Python to close when it ends."""
+    known = list(logging._handlerList)
+    (tmp_path / "log.txt").mkdir()
+    with pytest.raises(UserError, match=r"log\.txt"), log_to(tmp_path, 0):
+        pass
+    (tmp_path / "log.txt").rmdir()
+    os.mkfifo(tmp_path / "log.txt")
+    with pytest.raises(UserError, match=r"log\.txt is a named pipe"), log_to(tmp_path, 0):
+        pass
+    assert logging._handlerList == known

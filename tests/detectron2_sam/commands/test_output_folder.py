@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,13 +44,18 @@ def test_a_second_run_is_refused_until_the_first_is_killed(tmp_path: Path) -> No
 
 
 def test_what_killed_runs_left_is_cleared(tmp_path: Path) -> None:
-    """Half written files, in folders below too; all others stay."""
-    (tmp_path / "inference").mkdir()
+    """Half written files, in folders below too; all others stay, and so do those of a run in a folder below."""
+    for name in ("inference", "other"):
+        (tmp_path / name).mkdir()
     for name in (".detectron2-sam-1.pth", "inference/.detectron2-sam-2.json", "model_final.pth"):
         (tmp_path / name).touch()
-    with claimed(tmp_path):
-        pass
-    assert {path.name for path in tmp_path.rglob("*")} == {".lock", "inference", "model_final.pth"}
+    with claimed(tmp_path / "other"):
+        (tmp_path / "other" / ".detectron2-sam-3.pth").touch()
+        with claimed(tmp_path):
+            pass
+        assert (tmp_path / "other" / ".detectron2-sam-3.pth").exists()
+    left = {path.name for path in tmp_path.iterdir()} | {path.name for path in (tmp_path / "inference").iterdir()}
+    assert left == {".lock", "inference", "other", "model_final.pth"}
 
 
 def test_where_there_are_no_locks_it_goes_on(
@@ -72,4 +78,16 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     """A file is in its place."""
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file"), claimed(tmp_path / "file"):
+        pass
+
+
+def test_a_lock_that_is_something_else(tmp_path: Path) -> None:
+    """A pipe is refused, not waited for; a link leaves what it leads to as it is."""
+    (tmp_path / "text").write_text("mine")
+    (tmp_path / ".lock").symlink_to("text")
+    with claimed(tmp_path):
+        assert (tmp_path / "text").read_text() == "mine"
+    (tmp_path / ".lock").unlink()
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(UserError, match=r"\.lock is a named pipe"), claimed(tmp_path):
         pass

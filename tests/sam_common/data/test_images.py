@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -94,6 +96,28 @@ def test_fewer_than_sixteen_bits(tmp_path, bits, channels, suffix):
     deep = (EIGHT_BITS.astype(np.uint16) << (bits - 8)) | ((1 << (bits - 8)) - 1)
     cv2.imwrite(str(tmp_path / f"a.{suffix}"), np.repeat(deep[..., None], channels, -1))
     assert read_image(tmp_path / f"a.{suffix}").tolist() == [EIGHT_BITS.tolist()] * 3
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_a_tiff_of_one_plane_after_the_other(tmp_path, bits, order):
+    """Equality with the same picture in 8 bits, of a file as microscopes write them; Pillow reads each half of a number
+    as a pixel."""
+    (height, width), values, size = EIGHT_BITS.shape, EIGHT_BITS.astype(f"{order}u2") << (bits - 8), 2 * EIGHT_BITS.size
+    planes = b"".join(plane.astype(f"{order}u2").tobytes() for plane in (values, values // 2, values))
+    tags = {256: [width], 257: [height], 258: [16] * 3, 259: [1], 262: [2], 273: [8, 8 + size, 8 + 2 * size]}
+    tags |= {277: [3], 278: [height], 279: [size] * 3, 284: [2]}
+    after = 8 + len(planes) + 2 + 12 * len(tags) + 4  # where numbers stand that do not fit in their entry
+    directory, rest = struct.pack(f"{order}H", len(tags)), b""
+    for tag, numbers in tags.items():
+        packed = struct.pack(f"{order}{len(numbers)}H", *numbers)
+        if len(packed) > 4:
+            packed, rest = struct.pack(f"{order}I", after + len(rest)), rest + packed
+        directory += struct.pack(f"{order}HHI", tag, 3, len(numbers)) + packed.ljust(4, b"\0")
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(planes))
+    (tmp_path / "a.tif").write_bytes(head + planes + directory + bytes(4) + rest)
+    expected = [EIGHT_BITS.tolist(), (values // 2 >> (bits - 8)).tolist(), EIGHT_BITS.tolist()]
+    assert read_image(tmp_path / "a.tif").tolist() == expected
 
 
 def test_a_dark_picture_whose_depth_is_told(tmp_path):
