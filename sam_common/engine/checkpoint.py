@@ -110,6 +110,10 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(number, float | int) for number in value.values())
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
+
+
 def _are_losses(value: Any) -> bool:
     return isinstance(value, list) and all(map(_are_numbers, value))
 
@@ -144,7 +148,7 @@ _OF_A_RUN: dict[str, Callable[[Any], bool]] = {
 _ONLY_WEIGHTS = "give it as MODEL.WEIGHTS without --resume, with another OUTPUT_DIR"
 _MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
 
-_ENTRIES = {**_OF_A_RUN, "losses": _are_losses, "frozen_sha256": _is_dict, "hooks": _is_dict}
+_ENTRIES = {**_OF_A_RUN, "losses": _are_losses, "frozen_sha256": _are_texts, "hooks": _is_dict}
 
 
 def read_state(path: str | os.PathLike) -> dict[str, Any]:

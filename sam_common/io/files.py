@@ -64,7 +64,7 @@ def remove_temporary_files(folder: str | os.PathLike, *, leave_out: str = "") ->
         leave_out: subfolders that hold a file of this name are not looked into.
     """
     left: list[Path] = []
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in os.walk(os.fspath(folder)):
         left += [Path(root, name) for name in names if name.startswith(_TEMPORARY)]
         folders[:] = [name for name in folders if not leave_out or not Path(root, name, leave_out).exists()]
     for path in left:

@@ -8,6 +8,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from PIL import Image, ImageFile, TiffImagePlugin
 
@@ -204,10 +205,14 @@ def _read_whole_samples(image: TiffImagePlugin.TiffImageFile) -> None:
     """Pillow takes planes of 16 bits that are neither interleaved nor compressed for planes of 8."""
     if set(image.tag_v2.get(_BITS_PER_SAMPLE, ())) == {16}:
         order = "B" if image.tag_v2.prefix == b"MM" else "L"
-        image.tile = [
-            tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:])) if tile.args[0] in _PLANES else tile
-            for tile in image.tile
-        ]
+        image.tile = [_of_sixteen_bits(tile, order) for tile in image.tile]
+
+
+def _of_sixteen_bits(tile: Any, order: str) -> Any:
+    codec, extents, offset, arguments = tile
+    if codec != "raw" or arguments[0] not in _PLANES:
+        return tile
+    return getattr(tile, "_make", tuple)((codec, extents, offset, (f"{arguments[0]};16{order}", *arguments[1:])))
 
 
 @contextlib.contextmanager

@@ -111,9 +111,13 @@ def check_state(state: Mapping[Any, Any], where: str, *, extra: bool = False) ->
     for name, value in state.items():
         if not isinstance(name, str):
             raise UserError(f"{where} is not a state dict: it has the key {shown(name)}, which is no name of a tensor")
-        is_plain = value.layout == torch.strided and not value.is_quantized if isinstance(value, Tensor) else extra
+        is_plain = _is_plain(value) if isinstance(value, Tensor) else extra
         if not is_plain:
-            kind = value.layout if isinstance(value, Tensor) else type(value).__name__
+            kind = f"{value.layout} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
             raise UserError(
                 f"{where} is not a state dict: it must hold nothing but named tensors, {name!r} is a {kind}"
             )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta  # which holds no data

@@ -167,12 +167,22 @@ def misfits(expected: Mapping[str, Any], given: Mapping[str, Any]) -> str:
             for key in sorted(expected.keys() & given.keys())
             if not key.endswith("_extra_state") and _shape(given[key]) != _shape(expected[key])
         ],
+        "of another type": [
+            f"{key} {given[key].dtype} for {expected[key].dtype}"
+            for key in sorted(expected.keys() & given.keys())
+            if _shape(expected[key]) == _shape(given[key]) is not None and _kind(given[key]) != _kind(expected[key])
+        ],
     }
     return "; ".join(f"{len(keys)} {fault} ({some(keys)})" for fault, keys in faults.items() if keys)
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _kind(value: Tensor) -> tuple[bool, bool]:
+    """Whole numbers in place of fractions would be taken without a word, and so would complex ones."""
+    return value.is_floating_point(), value.is_complex()
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

@@ -16,6 +16,9 @@ import numpy as np
 from sam_common.errors import UserError
 from sam_common.io.files import refuse_special_file
 
+_FORMATS = "asf,avi,flv,gif,h264,hevc,m4v,matroska,mov,mp4,mpeg,mpegts,mpegvideo,ogg,webm"
+"""What FFmpeg may take a file for, by its own names. Others are lists of files and addresses, which it would open."""
+
 _DEFAULT_FPS = 25.0  # of files that do not say
 _MOST_FPS = 240.0
 LONGEST_STILL = 60.0  # seconds
@@ -45,7 +48,10 @@ class VideoReader:
         refuse_special_file(path)
         if not Path(path).is_file():
             raise UserError(f"{path}: there is no such video file")
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent: what is wrong is said here, in one line
+        # Silent: what is wrong is said here, in one line.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", f"format_whitelist;{_FORMATS}")
         told = self._open()
         self.times: list[float] = []
         while self._capture.grab():

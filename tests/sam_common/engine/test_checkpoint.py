@@ -7,13 +7,13 @@ import os
 import pickle
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from sam_common.engine.checkpoint import (
     Checkpointer,
@@ -119,6 +119,37 @@ def test_other_frozen_weights_are_refused(tmp_path: Path) -> None:
         model.encoder[0].bias[0] += 1
     with pytest.raises(UserError, match="other frozen weights: encoder "):
         load_trained(model, read_checkpoint(path), str(path), frozen=frozen_sha256(model))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda value: value.long(), r"1 of another type \(adapter\.bias torch\.int64 for torch\.float32\)"),
+        (lambda value: value.to(torch.complex64), r"1 of another type \(adapter\.bias torch\.complex64 for "),
+        (lambda value: value.to("meta"), r"'adapter\.bias' is a torch\.strided on meta"),
+    ],
+    ids=["whole", "complex", "without data"],
+)
+def test_numbers_of_another_kind(tmp_path: Path, change: Callable[[Tensor], Tensor], message: str) -> None:
+    """Torch would cut off what is behind the point, and the imaginary part; half precision is read."""
+    model = Partly()
+    path = checkpointer(model, tmp_path).save("model_final", PROGRESS)
+    content = torch.load(path, weights_only=True)
+    for made in (torch.Tensor.half, change):
+        torch.save(
+            {**content, "model": {**content["model"], "adapter.bias": made(content["model"]["adapter.bias"])}}, path
+        )
+        with pytest.raises(UserError, match=message) if made is change else contextlib.nullcontext():
+            load_trained(model, read_checkpoint(path), str(path), frozen=frozen_sha256(model))
+
+
+@pytest.mark.parametrize("recorded", [{"encoder": None}, {1: "a"}])
+def test_hashes_that_are_none(tmp_path: Path, recorded: dict) -> None:
+    """Error: the entry is named."""
+    path = checkpointer(Partly(), tmp_path).save("model_final", PROGRESS)
+    torch.save({**torch.load(path, weights_only=True), "frozen_sha256": recorded}, path)
+    with pytest.raises(UserError, match="its entry 'frozen_sha256'"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("stage", ["serialising", "replacing"])

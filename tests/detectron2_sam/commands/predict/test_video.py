@@ -52,6 +52,15 @@ def test_no_video(tmp_path: Path, content: bytes | None, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_list_of_videos_is_no_video(tmp_path: Path) -> None:
+    """FFmpeg would read the file that it names."""
+    with VideoWriter(tmp_path / "other.mp4", fps=10) as writer:
+        writer.write(np.zeros((32, 32, 3), np.uint8))
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile 'other.mp4'\n")
+    with pytest.raises(UserError, match=r"list\.mp4 cannot be read as a video"):
+        VideoReader(tmp_path / "list.mp4")
+
+
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     """Error: OpenCV would end the process with a segmentation fault."""
     path = tmp_path / "bad\udcff.avi"
