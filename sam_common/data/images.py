@@ -171,8 +171,9 @@ def read_class_indices(path: str | os.PathLike) -> Tensor:
             return colours[..., 0]
     elif image.mode in ("1", "L", "P", "I", "I;16", "I;16B"):
         return pixels
+    kind = "has fractions" if image.mode == "F" else "is coloured or transparent"
     raise UserError(
-        f"{path} is coloured or transparent (mode {image.mode}) but each pixel must be the number of a class; save "
+        f"{path} {kind} (mode {image.mode}) but each pixel must be the number of a class; save "
         "these numbers as a grey PNG"
     )
 

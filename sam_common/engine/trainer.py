@@ -41,6 +41,7 @@ Backward = Callable[[Batch], Losses]
 BEST = "model_best"
 
 MAX_SKIPPED_IN_A_ROW = 10
+_GO_ON = "mend that, then give the same command again, train with --resume"
 UNUSED = "_ddp_params_and_buffers_to_ignore"
 """torch's name for a model's list of parameters that take no part: processes do not wait for their gradients."""
 
@@ -222,8 +223,8 @@ class Trainer:
             with contextlib.suppress(UserError):  # it may be what ended the run
                 self.saved = self._write(self._path())
         if self.saved is None:
-            return "the last iterations could not be saved; correct the cause, then --resume from the state before them"
-        return f"the state is saved in {self.saved}; correct the cause, then --resume"
+            return f"the last iterations could not be saved, an earlier state may be there: {_GO_ON}"
+        return f"the state is saved in {self.saved}: {_GO_ON}"
 
     def _step(self, iteration: int, batch: Batch, stop: StopFlag) -> bool:
         """One iteration; whether any rank was asked to stop."""

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from sam_common.data import images
-from sam_common.data.images import read_image, read_item, read_segment_ids, write_segment_ids
+from sam_common.data.images import read_class_indices, read_image, read_item, read_segment_ids, write_segment_ids
 from sam_common.errors import UserError
 
 
@@ -118,6 +118,13 @@ def test_a_tiff_of_one_plane_after_the_other(tmp_path, bits, order):
     (tmp_path / "a.tif").write_bytes(head + planes + directory + bytes(4) + rest)
     expected = [EIGHT_BITS.tolist(), (values // 2 >> (bits - 8)).tolist(), EIGHT_BITS.tolist()]
     assert read_image(tmp_path / "a.tif").tolist() == expected
+
+
+def test_fractions_are_no_classes(tmp_path):
+    """Error: a mask of 32-bit floats, which is neither coloured nor transparent."""
+    Image.fromarray(np.array([[0, 1]], np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif has fractions \(mode F\)"):
+        read_class_indices(tmp_path / "a.tif")
 
 
 def test_a_dark_picture_whose_depth_is_told(tmp_path):
