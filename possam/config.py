@@ -183,3 +183,11 @@ def _choose(key: str, name: str, choices: Mapping[str, Callable[..., nn.Module]]
     if name not in choices:
         raise UserError(f"MODEL.POSSAM.{key} is {name!r}; choose one of {', '.join(choices)}")
     return choices[name]
+
+
+def checked_sizes(cfg: CfgNode, *keys: str) -> list[int]:
+    """Sides of images, pixels, from keys of `INPUT`. Raises UserError where one is no size."""
+    for key in keys:
+        if cfg.INPUT[key] < 1:
+            raise UserError(f"INPUT.{key} is {cfg.INPUT[key]}; give at least 1 pixel")
+    return [cfg.INPUT[key] for key in keys]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from possam.config import add_possam_config, build_possam
+from possam.config import add_possam_config, build_possam, checked_sizes
 from possam.data.coco_instance import coco_instance_spec
 from possam.data.mapper import SegmentationMapper
 from possam.data.sets import datasets
@@ -16,7 +16,6 @@ from sam_common.data.coco_panoptic import coco_panoptic_spec
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.label_maps import label_maps_spec
 from sam_common.engine.build_data import common_vocabulary
-from sam_common.errors import UserError
 from sam_common.evaluation.mask_ap import MaskAPEvaluator
 from sam_common.evaluation.mean_iou import MeanIoUEvaluator
 from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
@@ -43,10 +42,7 @@ def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[Sequence[SegmentationReco
 
 def build_mapper(cfg: CfgNode, vocabulary: Vocabulary, *, training: bool) -> SegmentationMapper:
     """The mapper of data sets with these classes. Raises UserError where a size is no size."""
-    sizes = {key: cfg.INPUT[key] for key in ("IMAGE_SIZE", "MIN_SIZE_TEST", "MAX_SIZE_TEST")}
-    for key, size in sizes.items():
-        if size < 1:
-            raise UserError(f"INPUT.{key} is {size}; give at least 1 pixel")
+    image_size, min_size_test, max_size_test = checked_sizes(cfg, "IMAGE_SIZE", "MIN_SIZE_TEST", "MAX_SIZE_TEST")
     return SegmentationMapper(
         vocabulary,
         training=training,
@@ -54,7 +50,9 @@ def build_mapper(cfg: CfgNode, vocabulary: Vocabulary, *, training: bool) -> Seg
         max_scale=cfg.INPUT.MAX_SCALE,
         flip=cfg.INPUT.RANDOM_FLIP == "horizontal",
         color=cfg.INPUT.COLOR_AUG_SSD,
-        **{key.lower(): size for key, size in sizes.items()},
+        image_size=image_size,
+        min_size_test=min_size_test,
+        max_size_test=max_size_test,
     )
 
 

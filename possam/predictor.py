@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from possam.config import add_possam_config, build_possam
+from possam.config import add_possam_config, build_possam, checked_sizes
 from possam.results import Prediction
 from sam_common.config import CfgNode, one_of
 from sam_common.contracts import Panoptic
@@ -68,7 +68,8 @@ class Predictor(BasePredictor):
 
     @staticmethod
     def arguments(cfg: CfgNode, content: dict[str, Any]) -> dict[str, Any]:
-        return {"min_size": cfg.INPUT.MIN_SIZE_TEST, "max_size": cfg.INPUT.MAX_SIZE_TEST}
+        min_size, max_size = checked_sizes(cfg, "MIN_SIZE_TEST", "MAX_SIZE_TEST")
+        return {"min_size": min_size, "max_size": max_size}
 
     @torch.inference_mode()
     def __call__(

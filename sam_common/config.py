@@ -22,12 +22,13 @@ from fvcore.common.config import CfgNode as _CfgNode
 from sam_common.errors import UserError
 from sam_common.io.plain_yaml import NotPlain, read_yaml
 from sam_common.io.resources import names_in, resource
-from sam_common.text import nearest
+from sam_common.text import nearest, shown
 
 UNTRAINED = "random"
 """As `MODEL.WEIGHTS`: what trains stays as it is initialised."""
 
 _MOST_BASES = 32
+_NAMES = ("DATASETS.TRAIN", "DATASETS.TEST")
 
 
 class UnknownKeyError(UserError):
@@ -139,6 +140,13 @@ class CfgNode(_CfgNode):
     def _check_given(self, key: str, value: Any, source: str) -> None:
         if value is None and _at(self, key) is not None:  # yacs takes it for a value of any type
             raise UserError(f"{source}: {key} is given no value; give one, or leave the key out")
+        if not isinstance(value, list | tuple):
+            return
+        known = _at(self, key)
+        kinds = str if key in _NAMES else int | float if known and isinstance(known[0], int | float) else object
+        if wrong := [one for one in value if not isinstance(one, kinds)]:
+            what = "names" if kinds is str else "numbers"
+            raise UserError(f"{source}: {key} is a list of {what}; {shown(wrong[0])} is none")
 
     def _check_numbers(self, source: str) -> None:
         for key in _leaf_keys(self):

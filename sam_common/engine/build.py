@@ -58,9 +58,12 @@ def run_seed(seed: int, previous: Path | None) -> int:
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
-    """AdamW over what trains, decay by kind of parameter."""
+    """AdamW over what trains, decay by kind of parameter. Raises UserError where a rate is negative."""
     solver = cfg.SOLVER
     one_of("SOLVER.OPTIMIZER", solver.OPTIMIZER, ("ADAMW",))
+    for key in ("BASE_LR", "WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "WEIGHT_DECAY_EMBED"):
+        if solver[key] < 0:
+            raise UserError(f"SOLVER.{key} is {solver[key]:g}; give 0 or more")
     groups = parameter_groups(
         model,
         weight_decay=solver.WEIGHT_DECAY,

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sam_common.errors import UserError
+
 
 class PixelNormalization(nn.Module):
     """RGB images [..., 3, H, W] in 0..255 -> (image - mean) / std.
@@ -19,6 +21,9 @@ class PixelNormalization(nn.Module):
 
     Args:
         mean, std: of the three channels, in 0..255.
+
+    Raises:
+        UserError: there are not three of each, or one has no deviation.
     """
 
     mean: Tensor
@@ -26,6 +31,8 @@ class PixelNormalization(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        if not len(mean) == len(std) == 3 or min(std) <= 0:
+            raise UserError(f"PIXEL_MEAN {mean} and PIXEL_STD {std} must be three numbers each, these above 0")
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 

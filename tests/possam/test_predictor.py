@@ -13,6 +13,7 @@ from torch import nn
 
 from possam.predictor import Predictor, keep_confident, mask_size
 from possam.results import Prediction
+from sam_common.config import get_cfg
 from sam_common.data.coco_write import coco_categories
 from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
@@ -157,6 +158,14 @@ def test_masks_of_large_images_are_made_small_and_enlarged(
 def test_size_of_masks(size: tuple[int, int], expected: tuple[int, int]) -> None:
     """Derived by hand: at most 100 pixels, the shape kept, no side below 1 (then more pixels than 100 remain)."""
     assert mask_size(size, 100) == expected
+
+
+def test_a_test_size_that_is_none() -> None:
+    """Error: as in an evaluation, with the key."""
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TEST = -5
+    with pytest.raises(UserError, match="INPUT.MIN_SIZE_TEST is -5"):
+        Predictor.arguments(cfg, {})
 
 
 def test_missing_weights_are_asked_for(tmp_path: Path) -> None:

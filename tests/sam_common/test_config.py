@@ -44,6 +44,23 @@ def test_a_value_of_another_type_is_refused(tmp_path: Path) -> None:
         get_cfg().merge_from_file(path)
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value", "wrong"),
+    [
+        ("DATASETS", "TEST", [1], "1"),
+        ("DATASETS", "TRAIN", [["a"]], r"\['a'\]"),
+        ("MODEL", "PIXEL_MEAN", ["a", 1, 1], "'a'"),
+    ],
+)
+def test_a_list_of_something_else_is_refused(section: str, key: str, value: list, wrong: str) -> None:
+    """Error, in a file and on the command line: the key and what does not belong there."""
+    cfg, message = get_cfg(), rf"{section}\.{key} is a list of .*; {wrong} is none"
+    with pytest.raises(UserError, match=message):
+        cfg.merge({section: {key: value}}, "a.yaml")
+    with pytest.raises(UserError, match=message):
+        cfg.merge_from_list([f"{section}.{key}", str(value)])
+
+
 def test_an_odd_number_of_overrides() -> None:
     """KEY without VALUE is named."""
     with pytest.raises(UserError, match="KEY VALUE"):

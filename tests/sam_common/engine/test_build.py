@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from torch import nn
 
 from detectron2_sam.commands.train.build import check_evaluation
 from detectron2_sam.methods import full_cfg
 from sam_common.config import get_cfg
 from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
-from sam_common.engine.build import build_lr_factor
+from sam_common.engine.build import build_lr_factor, build_optimizer
 from sam_common.engine.build_data import training_set
 from sam_common.engine.optimizer import cosine_factor
 from sam_common.errors import UserError
@@ -122,3 +123,14 @@ def test_a_warm_up_is_at_most_a_tenth_of_the_training(max_iter: int, warmup: int
     cosine = [cosine_factor(iteration, max_iter=max_iter) for iteration in range(max_iter)]
     assert [factor(iteration) for iteration in range(warmup, max_iter)] == pytest.approx(cosine[warmup:])
     assert all(factor(iteration) < cosine[iteration] for iteration in range(warmup))
+
+
+@pytest.mark.parametrize("key", ["BASE_LR", "WEIGHT_DECAY"])
+def test_negative_rates(key: str) -> None:
+    """Error, with the key; 0 trains nothing but is one."""
+    cfg = get_cfg()
+    cfg.merge_from_list([f"SOLVER.{key}", "0.0"])
+    build_optimizer(cfg, nn.Linear(1, 1))
+    cfg.merge_from_list([f"SOLVER.{key}", "-1.0"])
+    with pytest.raises(UserError, match=f"SOLVER.{key} is -1"):
+        build_optimizer(cfg, nn.Linear(1, 1))

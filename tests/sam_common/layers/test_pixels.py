@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional as F
 
+from sam_common.errors import UserError
 from sam_common.layers.pixels import PixelNormalization, crop_and_resize, normalize_and_pad, pad
 
 
@@ -14,6 +16,13 @@ def test_each_channel_has_its_own_mean_and_deviation() -> None:
     image = torch.tensor([12, 12, 12], dtype=torch.uint8).view(3, 1, 1)
     assert normalize(image).flatten().tolist() == [2, -4, -4.5]
     assert torch.equal(normalize(torch.stack([image, image]))[1], normalize(image))
+
+
+@pytest.mark.parametrize(("mean", "std"), [([1, 2], [1, 2, 3]), ([1, 2, 3], [1, 0, 3])])
+def test_settings_that_are_none(mean: list[int], std: list[int]) -> None:
+    """Error: a channel too few, and a division by zero, of which every pixel would become infinite."""
+    with pytest.raises(UserError, match=r"PIXEL_MEAN .* PIXEL_STD"):
+        PixelNormalization(mean, std)
 
 
 def test_it_moves_with_its_model_but_is_in_no_checkpoint() -> None:
