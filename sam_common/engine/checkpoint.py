@@ -11,6 +11,7 @@ Files hold tensors, containers, numbers and text only, and are read with `weight
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import zipfile
@@ -27,6 +28,8 @@ from sam_common.io.files import atomic_path, write_text
 from sam_common.io.tensor_files import TORCH, check_state, format_of, read_torch
 from sam_common.io.weights import misfits, state_sha256
 from sam_common.text import first_line, shown, some
+
+logger = logging.getLogger(__name__)
 
 LAST = "last_checkpoint"
 """Name of the text file that holds the name of the newest checkpoint of its folder, as Detectron2 writes it."""
@@ -167,6 +170,8 @@ def last_checkpoint(directory: Path) -> Path | None:
     """
     pointer = directory / LAST
     if not pointer.is_file():
+        if any(directory.glob("model_*.pth")):
+            logger.warning("%s, which names the checkpoint to go on from, is missing: those here are not used", pointer)
         return None
     name = pointer.read_text(encoding="utf-8", errors="replace").strip()
     if name != Path(name).name or not name.isprintable() or not (directory / name).is_file():

@@ -41,7 +41,7 @@ Backward = Callable[[Batch], Losses]
 BEST = "model_best"
 
 MAX_SKIPPED_IN_A_ROW = 10
-_GO_ON = "mend that, then give the same command again, train with --resume"
+_GO_ON = "correct the cause, then give the same command again (train with --resume)"
 UNUSED = "_ddp_params_and_buffers_to_ignore"
 """torch's name for a model's list of parameters that take no part: processes do not wait for their gradients."""
 

@@ -63,6 +63,16 @@ def test_a_fully_frozen_model_has_no_trained_part() -> None:
     assert trained_state(nn.Linear(2, 2).requires_grad_(False)) == {}
 
 
+def test_checkpoints_without_their_pointer_are_not_skipped_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new folder says nothing; one whose `last_checkpoint` was lost does."""
+    assert last_checkpoint(tmp_path) is None and not caplog.messages
+    (tmp_path / "model_0000003.pth").touch()
+    assert last_checkpoint(tmp_path) is None
+    assert len(caplog.messages) == 1 and str(tmp_path / "last_checkpoint") in caplog.text
+
+
 def test_round_trip(tmp_path: Path) -> None:
     """Trained weights, extra state, optimizer moments and the plain entries come back equal in another model object."""
     model = Partly()
