@@ -84,19 +84,23 @@ def run_tool(main: Callable[[], Any]) -> int:
         if (lost := lost_output()) is not None:
             raise UserError(f"cannot write standard output: {lost.strerror}; what is written to files is not affected")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _end(f"error: {error}", 2)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        print(f"error: cannot write {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
-        return 2
+        return _end(f"error: cannot write {error.filename or 'a file'}: {error.strerror}", 2)
     except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
-        return 128 + interrupted.signum
+        return _end(str(interrupted), 128 + interrupted.signum)
     except KeyboardInterrupt:  # before the run began, or Ctrl-C twice
         return 128 + signal.SIGINT
     return status if isinstance(status, int) else 0
+
+
+def _end(message: str, status: int) -> int:
+    """Prints the last line of a command, below what it has printed before."""
+    sys.stdout.flush()
+    print(message, file=sys.stderr)
+    return status
 
 
 def program_process(*arguments: str) -> dict[str, Any]:

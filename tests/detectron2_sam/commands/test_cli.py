@@ -82,6 +82,18 @@ def test_no_stream_ends_a_run(tmp_path: Path, kind: str) -> None:
     assert (tmp_path / "result").read_text() == "done"
 
 
+def test_the_error_comes_last(tmp_path: Path) -> None:
+    """Also where standard output is a file, which keeps what is printed for a while."""
+    with open(tmp_path / "both", "wb") as file:
+        code = (
+            "import sys; from detectron2_sam.commands.cli import run_tool; from sam_common.errors import UserError\n"
+            "def main():\n    print('first'); raise UserError('last')\n"
+            "sys.exit(run_tool(main))"
+        )
+        subprocess.run([sys.executable, "-c", code], stdout=file, stderr=subprocess.STDOUT)
+    assert (tmp_path / "both").read_text() == "first\nerror: last\n"
+
+
 def test_a_pipe_that_breaks_is_an_error() -> None:
     """Another one than standard output's, that is."""
 
