@@ -16,8 +16,9 @@ from plug.data import coco_amodal, cocoa
 from plug.data.annotations import CROWD, OTHER_RATE, contradicts_rate, read_masks
 from sam_common.boxes.boxes import is_near, is_xywh
 from sam_common.contracts import ImageRecord
-from sam_common.data.coco_json import Mask, flag, parse_annotation, parse_categories
+from sam_common.data.coco_json import Mask, parse_annotation, parse_categories
 from sam_common.data.images import upright_size
+from sam_common.data.json_values import flag
 from sam_common.errors import UserError
 from sam_common.masks.rle import as_rle
 

@@ -23,8 +23,6 @@ from functools import partial
 from plug.data.annotations import CROWD, HIDDEN_KEYS, RATE_KEYS, AmodalAnnotations, read_masks
 from plug.structures import AmodalRecord
 from sam_common.data.coco_json import (
-    field,
-    flag,
     load_categories,
     parse_annotations,
     parse_categories,
@@ -33,6 +31,7 @@ from sam_common.data.coco_json import (
     warn_of_unused_classes,
 )
 from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.json_values import field, flag
 from sam_common.errors import UserError
 
 

@@ -21,9 +21,10 @@ from typing import Any
 
 from plug.data.annotations import CROWD, AmodalAnnotations, read_masks
 from plug.structures import AmodalRecord
-from sam_common.data.coco_json import R, field, flag, known_id, missing, parse_images, read_json
+from sam_common.data.coco_json import R, missing, parse_images, read_json
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import upright_size
+from sam_common.data.json_values import field, flag, known_id
 from sam_common.errors import UserError
 from sam_common.io.pictures import picture_suffixes
 from sam_common.structures import Category, Vocabulary

@@ -20,7 +20,6 @@ from sam_common.data.coco_json import (
     CROWD,
     Known,
     Mask,
-    flag,
     load_categories,
     measure,
     parse_annotations,
@@ -32,6 +31,7 @@ from sam_common.data.coco_json import (
     warn_of_unused_classes,
 )
 from sam_common.data.dataset_spec import DatasetSpec
+from sam_common.data.json_values import flag
 from sam_common.data.remarks import Remarks
 
 NO_MASK = "an annotation without a mask in its image, left out (export masks or polygons; pycocotools counts a miss)"

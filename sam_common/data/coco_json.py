@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 from sam_common.contracts import ImageRecord, Segmentation
+from sam_common.data.json_values import check_text, field, flag, identifier, known_id, number, whole_number
 from sam_common.data.remarks import log_once
 from sam_common.errors import UserError
 from sam_common.io.files import refuse_special_file
@@ -25,7 +25,6 @@ from sam_common.text import some
 CROWD = "a crowd, ignored in training and evaluation (set iscrowd to 0 for a single object)"
 
 _STUFF_SUFFIXES = ("merged", "other", "stuff")
-_FLAGS = {"0": False, "false": False, "1": True, "true": True}
 
 
 def words_from_name(name: str, is_thing: bool) -> tuple[str, ...]:
@@ -67,7 +66,7 @@ def parse_categories(content: dict, source: str, *, all_things: bool = False) ->
         words = words_from_name(name, is_thing)
         if "synonyms" in entry:
             words = tuple(dict.fromkeys(str(word).strip() for word in field(entry, "synonyms", list, where)))
-            _check_text("".join(words), f"{where}: 'synonyms'")
+            check_text("".join(words), f"{where}: 'synonyms'")
         if not words or "" in words:
             raise UserError(f"{where}: a class needs at least one word, in name or in synonyms, and none may be empty")
         categories.append(Category(name, words, is_thing, number(entry, "id", where)))
@@ -92,7 +91,7 @@ def _roots(content: dict, source: str) -> list[dict]:
     parents = {str(entry.get("supercategory")) for entry in entries}  # few names pass, so few entries are compared
     found = [entry for entry in entries if entry["name"] in parents and is_parent(entry)]
     used = _used_categories(content) if found else set()
-    roots = [entry for entry in found if used and _whole(entry.get("id")) not in used]
+    roots = [entry for entry in found if used and whole_number(entry.get("id")) not in used]
     if roots:
         names = some(entry["name"] for entry in roots)
         log_once(f"{source}: {len(roots)} × a supercategory that no annotation uses, left out of the classes: {names}")
@@ -105,7 +104,7 @@ def _used_categories(content: dict) -> set[int | None]:
 
     annotations = entries_of(content.get("annotations"))
     segments = [segment for entry in annotations for segment in entries_of(entry.get("segments_info"))]
-    return {_whole(entry.get("category_id")) for entry in (*annotations, *segments)} - {None}
+    return {whole_number(entry.get("category_id")) for entry in (*annotations, *segments)} - {None}
 
 
 def warn_of_unused_classes(source: str, vocabulary: Vocabulary, used: AbstractSet[int]) -> None:
@@ -127,7 +126,7 @@ def parse_images(content: dict, source: str, folder: str) -> dict[int | str, Ima
     """
     records: dict[int | str, ImageRecord] = {}
     for entry in field(content, "images", list, source):
-        image_id = _identifier(entry, "id", f"{source}, images")
+        image_id = identifier(entry, "id", f"{source}, images")
         where = f"{source}, image {image_id!r}"
         if image_id in records:
             raise UserError(f"{source}: two entries of images have the id {image_id!r}")
@@ -190,7 +189,7 @@ def parse_annotation(
     """
     field(entry, "image_id", object, f"{source}, annotations")
     unnamed = entry.get("id") is None
-    annotation_id = place if unnamed else _identifier(entry, "id", f"{source}, annotations")
+    annotation_id = place if unnamed else identifier(entry, "id", f"{source}, annotations")
     where = f"{source}, annotation {annotation_id!r}"
     if annotation_id in ids:
         raise UserError(f"{where}: two have this id; give each its own, or leave out all ids")
@@ -212,65 +211,6 @@ def read_json(name: str, path: str) -> dict:
         raise UserError(missing(name, "annotation file", path)) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {' '.join(str(error).split())}") from error
-
-
-def field(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """entry[key], where `entry` must be a mapping that has it with a value of this kind."""
-    if not isinstance(entry, dict) or key not in entry:
-        raise UserError(f"{where}: {key!r} is missing; is this a JSON of that format?")
-    if not isinstance(entry[key], kind):
-        raise UserError(f"{where}: {key!r} is of the wrong type, {type(entry[key]).__name__}")
-    if isinstance(entry[key], str):
-        _check_text(entry[key], f"{where}: {key!r}")
-    return entry[key]
-
-
-def number(entry: Any, key: str, where: str) -> int:
-    """entry[key] as a whole number, be it written 64, 64.0 or "64"."""
-    value = field(entry, key, object, where)
-    whole = _whole(value)
-    if whole is None:
-        raise UserError(f"{where}: {key!r} is {value!r}, it must be a whole number")
-    return whole
-
-
-def _whole(value: Any) -> int | None:
-    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,15}(\.0+)?\s*", value):
-        return int(float(value))
-    if type(value) is int or (isinstance(value, float) and value.is_integer()):
-        return int(value)
-    return None
-
-
-def flag(entry: Any, key: str, where: str, default: bool | None = None) -> bool:
-    """entry[key] as a flag, be it written 1, true, 1.0, "1" or "true"; `default` where it is missing or null."""
-    value = entry.get(key) if default is not None else field(entry, key, object, where)
-    if value is None and default is not None:
-        return default
-    text = str(value).strip().lower().removesuffix(".0")
-    if text not in _FLAGS:
-        raise UserError(f"{where}: {key!r} is {value!r}, it must be 0 or 1")
-    return _FLAGS[text]
-
-
-def _identifier(entry: Any, key: str, where: str) -> int | str:
-    value = field(entry, key, object, where)
-    return field(entry, key, str, where) if isinstance(value, str) else number(entry, key, where)
-
-
-def known_id(entry: Any, key: str, records: Mapping[int | str, Any], where: str) -> int | str:
-    """The id of an image that entry[key] names: where it is none as it stands, 7 and "7" are the same.
-
-    Raises:
-        UserError: no image has that id.
-    """
-    given = _identifier(entry, key, where)
-    other = _whole(given) if isinstance(given, str) else str(given)
-    if given in records:
-        return given
-    if other is not None and other in records:
-        return other
-    raise UserError(f"{where}: images has no entry with the id {given!r}")
 
 
 class Mask(NamedTuple):
@@ -302,12 +242,6 @@ def measure(segmentation: Segmentation, record: ImageRecord) -> Mask | None:
     """A checked segmentation with its box and area; None where it has no pixel."""
     mask = Mask(segmentation, *segmentation_extent(segmentation, record["height"], record["width"]))
     return mask if mask.area else None
-
-
-def _check_text(text: str, where: str) -> None:
-    """JSON can hold what no file name, no terminal and no tokenizer takes: control characters, half characters."""
-    if any(character < " " or "\ud800" <= character <= "\udfff" for character in text):
-        raise UserError(f"{where} is {text!r}, with characters that are no text")
 
 
 def _side(entry: dict, key: str, where: str) -> int:

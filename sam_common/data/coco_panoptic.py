@@ -18,12 +18,8 @@ from torch import Tensor
 from sam_common.contracts import SegmentationRecord, SegmentInfo
 from sam_common.data.coco_json import (
     CROWD,
-    field,
     file_in,
-    flag,
-    known_id,
     load_categories,
-    number,
     parse_categories,
     parse_images,
     read_json,
@@ -32,6 +28,7 @@ from sam_common.data.coco_json import (
 )
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import MAX_SEGMENT_ID, read_segment_ids
+from sam_common.data.json_values import field, flag, known_id, number
 from sam_common.data.remarks import Remarks, log_once
 from sam_common.errors import UserError
 from sam_common.io.lossy import lossy_format

@@ -18,8 +18,8 @@ from detectron2_sam.commands.validate_amodal import SHOWN
 from plug.crop import cut_off, magnified_window
 from plug.data.check import Finding, Notes, check_images, find_objects, is_cocoa
 from plug.data.cocoa import read_content
-from sam_common.data.coco_json import field as required
 from sam_common.data.coco_json import parse_images
+from sam_common.data.json_values import field as required
 from sam_common.errors import UserError
 from sam_common.masks.rle import decode_segmentation
 
