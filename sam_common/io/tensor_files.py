@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ SAFETENSORS, TORCH, OLD_TORCH = "safetensors", "PyTorch", "PyTorch before 1.6"
 """Formats of files. The second is a ZIP archive, the third a pickle."""
 
 _HEAD = 512
+_PICKLES = 5  # one after the other, of an old file; the tensors' bytes follow
+_LONGEST_TUPLE = 1_000_000
 _AGAIN = "get the file again"
 _OTHERS = (
     (rb"version https://git-lfs", "a Git LFS pointer in place of the file", "run git lfs pull, or download it"),
@@ -73,6 +76,8 @@ def read_torch(path: str | os.PathLike) -> Any:
     try:
         if format_of(path) == TORCH:
             _check_archive(path)
+        else:
+            _check_pickles(path)
         with open(path, "rb") as file, warnings.catch_warnings():  # of a path torch believes the ending
             warnings.simplefilter("ignore")  # of how the file was written
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -91,11 +96,48 @@ def read_torch(path: str | os.PathLike) -> Any:
 
 def _check_archive(path: str | os.PathLike) -> None:
     with zipfile.ZipFile(path) as archive:
-        names = [name.rpartition("/")[2] for name in archive.namelist()]
-    if "constants.pkl" in names:
-        raise _unreadable(path, "it is a TorchScript program, which is never run; save its state dict")
-    if "data.pkl" not in names:
-        raise _unreadable(path, "it is a ZIP archive of other files; unpack it")
+        names = {name.rpartition("/")[2]: name for name in archive.namelist()}
+        if "constants.pkl" in names:
+            raise _unreadable(path, "it is a TorchScript program, which is never run; save its state dict")
+        if "data.pkl" not in names:
+            raise _unreadable(path, "it is a ZIP archive of other files; unpack it")
+        with archive.open(names["data.pkl"]) as file:
+            _check_tuples(file, path)
+
+
+def _check_pickles(path: str | os.PathLike) -> None:
+    with open(path, "rb") as file:
+        for _ in range(_PICKLES):
+            try:
+                _check_tuples(file, path)
+            except UserError:
+                raise
+            except ValueError:  # it is cut off, or no pickle; torch tells
+                return
+
+
+def _check_tuples(file: IO[bytes], path: str | os.PathLike) -> None:
+    """Raises UserError for a pickle of tuples that hold one tuple many times, again and again: to look one up in a
+    dictionary would never end."""
+    stack: list[int] = []  # how long each value is, written out; 0 for a mark
+    memo: dict[Any, int] = {}
+    for operation, argument, _ in pickletools.genops(file):
+        name, before = operation.name, operation.stack_before
+        if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if name == "MEMOIZE" else argument] = stack[-1]
+            continue
+        if name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+            continue
+        start = len(stack) - len(before)
+        if pickletools.markobject in before:
+            mark = len(stack) - 1 - stack[::-1].index(0)
+            start = mark - before.index(pickletools.markobject)
+        length = 1 + sum(stack[start:]) if name.startswith("TUPLE") else max(stack[start:], default=1)
+        if length > _LONGEST_TUPLE:
+            raise _unreadable(path, f"it holds tuples of more than {_LONGEST_TUPLE} values; save the state dict alone")
+        del stack[start:]
+        stack += [0 if kind is pickletools.markobject else length for kind in operation.stack_after]
 
 
 def _unreadable(path: str | os.PathLike, reason: str) -> UserError:

@@ -318,3 +318,22 @@ def test_state_hash_ignores_memory_layout() -> None:
     """A transposed view hashes as the contiguous tensor of the same values."""
     matrix = torch.arange(6.0).reshape(2, 3)
     assert state_sha256({"a": matrix.T}) == state_sha256({"a": matrix.T.contiguous()})
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_tuples_that_double_are_refused(tmp_path: Path, archive: bool) -> None:
+    """By hand: each of 60 tuples holds the one before it twice, and the last is a key of a dictionary, whose hash would
+    take 2⁶⁰ steps. Both formats of torch."""
+    content = bytearray(b"\x80\x02}K\x01q\x00")
+    for index in range(60):
+        content += b"h" + bytes([index]) + b"\x86q" + bytes([index + 1])
+        content += b"h" + bytes([index + 1])
+    content += b"\x86K\x01s."
+    path = tmp_path / "model.pth"
+    if archive:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("model/data.pkl", bytes(content))
+    else:
+        path.write_bytes(bytes(content))
+    with pytest.raises(UserError, match=r"model\.pth.*tuples"):
+        read_weights(path)
