@@ -156,7 +156,11 @@ _ENTRIES = {**_OF_A_RUN, "losses": _are_losses, "frozen_sha256": _are_texts, "ho
 
 def read_state(path: str | os.PathLike) -> dict[str, Any]:
     """As `read_checkpoint`, of a file that a run goes on from. Raises UserError where it lacks what that needs, too."""
-    content = read_checkpoint(path)
+    try:
+        content = read_checkpoint(path)
+    except UserError as error:
+        pointer = Path(path).with_name(LAST)
+        raise UserError(f"{error}; to go on from an earlier checkpoint, write its name into {pointer}") from error
     if missing := [name for name in _OF_A_RUN if name not in content]:
         raise UserError(f"{path} has no {some(missing)}, without which no run goes on from it; {_ONLY_WEIGHTS}")
     return content

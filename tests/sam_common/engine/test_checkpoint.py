@@ -21,6 +21,7 @@ from sam_common.engine.checkpoint import (
     last_checkpoint,
     load_trained,
     read_checkpoint,
+    read_state,
     trained_state,
 )
 from sam_common.errors import UserError
@@ -71,6 +72,13 @@ def test_checkpoints_without_their_pointer_are_not_skipped_in_silence(
     (tmp_path / "model_0000003.pth").touch()
     assert last_checkpoint(tmp_path) is None
     assert len(caplog.messages) == 1 and str(tmp_path / "last_checkpoint") in caplog.text
+
+
+def test_a_broken_checkpoint_of_a_run_names_the_way_on(tmp_path: Path) -> None:
+    """The pointer is a text file, which anybody can change."""
+    (tmp_path / "model_0000003.pth").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"model_0000003\.pth.*last_checkpoint$"):
+        read_state(tmp_path / "model_0000003.pth")
 
 
 def test_round_trip(tmp_path: Path) -> None:
