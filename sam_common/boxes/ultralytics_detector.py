@@ -27,6 +27,7 @@ from torchvision.ops import batched_nms
 
 from sam_common.boxes.boxes import Boxes
 from sam_common.errors import UserError
+from sam_common.text import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def read_yolo(path: str) -> tuple[str, dict[int, str], dict[str, Tensor]]:
             f"{path} holds what no YOLO model does, perhaps code that would run; it was not loaded"
         ) from error
     except Exception as error:  # a damaged file fails in many ways
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"{path} cannot be read as a YOLO model: {reason}") from error
     parts = [content.get(key) for key in ("ema", "model")] if isinstance(content, dict) else []
     model = next((part for part in parts if isinstance(part, _Saved)), None)
