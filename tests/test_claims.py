@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.reproduce.table import EMBEDDED, read_table, table_names
 from detectron2_sam.methods import full_cfg
-from sam_common.data import catalog
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
@@ -69,17 +66,6 @@ def test_no_number_of_a_paper_is_left_out() -> None:
     numbers = {number for line in quoted for number in re.findall(r"\d+\.\d+", line)}
     assert len(numbers) > 40
     assert sorted(number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", PAGE)) == []
-
-
-@pytest.mark.parametrize("command", re.findall(r"^detectron2-sam train .*$", PAGE, re.MULTILINE))
-def test_commands_are_of_known_keys_and_data_sets(command: str) -> None:
-    """The configuration merges with its overrides, and every data set is one that the project reads."""
-    arguments = train_net.parse(shlex.split(command)[2:])
-    cfg = full_cfg()
-    cfg.merge_from_file(arguments.config_file)
-    cfg.merge_from_list(arguments.opts)
-    catalog.register_builtin()
-    assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} <= set(catalog.names())
 
 
 def test_settings_are_those_of_the_configurations() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -12,10 +10,10 @@ import pytest
 from detectron2_sam.commands import fewshot, predict, validate_amodal
 from detectron2_sam.commands import train as train_net
 from sam_common.data import catalog
+from tests.support.documented import ROOT, named_files, shell_commands
 from tests.support.draw_shelf import draw_shelf
 from tests.support.segments import read_segments
 
-ROOT = Path(__file__).resolve().parents[1]
 GUIDE = (ROOT / "docs" / "custom_data.md").read_text()
 
 
@@ -26,9 +24,9 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(catalog, "_origin", {})
     monkeypatch.chdir(tmp_path)
     draw_shelf(tmp_path / "shelf", train=3, val=1)
-    files = re.findall(r"`(\w+\.yaml)`:\n\n```yaml\n(.*?)```", GUIDE, flags=re.DOTALL)
-    assert [name for name, _ in files] == ["shelf.yaml", "shelf_labels.yaml", "shelf_few.yaml", "shelf_amodal.yaml"]
-    for name, text in files:
+    files = named_files(GUIDE)
+    assert list(files) == ["shelf.yaml", "shelf_labels.yaml", "shelf_few.yaml", "shelf_amodal.yaml"]
+    for name, text in files.items():
         (tmp_path / name).write_text(text)
     return tmp_path
 
@@ -36,7 +34,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_commands_of_the_guide(shelf: Path) -> None:
     """All trainings end with a table of the truth they have; the predictions write COCO results and labels; nothing is
     wrong with the amodal masks."""
-    commands = [shlex.split(line) for line in re.findall(r"```bash\ndetectron2-sam (.*?)\n```", GUIDE)]
+    commands = [command.arguments for command in shell_commands(GUIDE)]
     names = ["train", "predict", "train", "fewshot", "predict", "train", "predict", "validate-amodal", "train"]
     assert [command[0] for command in commands] == names
     one = ["SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "1"]

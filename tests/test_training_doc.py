@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
-from pathlib import Path
 
 from detectron2_sam.commands.train import parse
 from detectron2_sam.methods import full_cfg
-
-ROOT = Path(__file__).parents[1]
+from tests.support.documented import ROOT, shell_commands
 
 
 def test_every_test_that_the_page_names_exists() -> None:
@@ -27,8 +24,8 @@ def test_every_recipe_for_one_gpu_trains_what_its_configuration_says() -> None:
     """Each model of real size has a command. It reads, its parts divide the batch, and all else but memory stays."""
     page = (ROOT / "docs" / "training.md").read_text().split("## On one GPU")[1].split("\n## ")[0]
     models = set()
-    for command in re.findall(r"^detectron2-sam train (.+)$", page, re.M):
-        args = parse(shlex.split(command))
+    for command in shell_commands(page):
+        args = parse(command.arguments[1:])
         own, recipe = full_cfg(), full_cfg()
         own.merge_from_file(args.config_file)
         recipe.merge_from_file(args.config_file)

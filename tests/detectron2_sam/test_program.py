@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +13,10 @@ import detectron2_sam
 from detectron2_sam.commands import prepare
 from detectron2_sam.commands.cli import program_process
 from detectron2_sam.program import COMMANDS, main
-from sam_common.config import find_config
 
 ROOT = Path(__file__).resolve().parents[2]
 LIGHT = [*COMMANDS, *(f"prepare {name}" for name in prepare.DATASETS)]
 LAUNCHERS = sorted([*(ROOT / "tools").glob("*.py"), *(ROOT / "datasets").glob("*.py")])
-PAGES = [ROOT / "README.md", ROOT / "datasets" / "README.md", *(ROOT / "docs").rglob("*.md")]
 
 
 def bare(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -85,32 +80,6 @@ def test_its_processes_run_from_a_clone_that_is_not_installed(tmp_path: Path) ->
     process["args"].insert(1, "-S")
     done = subprocess.run(**process, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == f"detectron2-sam {detectron2_sam.__version__}\n"
-
-
-def documented() -> Iterator[tuple[str, list[str]]]:
-    """(where, words after `detectron2-sam`) of every whole command line of the pages and of the commands' help."""
-    texts = {path.name: path.read_text(encoding="utf-8") for path in PAGES}
-    texts |= {name: importlib.import_module(COMMANDS[name][0]).__doc__ or "" for name in COMMANDS}
-    for where, text in texts.items():
-        joined = re.sub(r"\\\n\s*", " ", text)
-        for line in re.findall(r"^\s*(?:detectron2-sam|python tools/train_net\.py) .+$", joined, re.MULTILINE):
-            words = shlex.split(line, comments=True)
-            yield where, words[1:] if words[0] == "detectron2-sam" else ["train", *words[2:]]
-
-
-def test_every_documented_command_line_is_accepted() -> None:
-    """Its arguments are known, and a configuration that is named ships with the program."""
-    count = 0
-    for where, (name, *arguments) in documented():
-        if arguments == ["--help"]:
-            continue
-        assert name in COMMANDS, (where, name)
-        args = importlib.import_module(COMMANDS[name][0]).parse(arguments)
-        config = getattr(args, "config_file", None)
-        if config and not config.endswith(".yaml"):
-            find_config(config)
-        count += 1
-    assert count > 60
 
 
 def test_a_process_of_its_own_knows_every_method(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,8 @@ from detectron2_sam import vocabulary_of
 from detectron2_sam.plugin.compat import stock_config
 from sam_common.boxes import detectors
 from sam_common.data import catalog
-from tests.detectron2_sam.plugin.conftest import HERE
+from tests.support.documented import ROOT, code_blocks
 from tests.support.small_cfg import small_cfg
-
-ROOT = HERE.parents[2]
 
 
 def guide_cfg(name: str) -> Any:
@@ -52,7 +49,7 @@ def test_the_guide_runs_from_top_to_bottom(world: Path, monkeypatch: pytest.Monk
     (world / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(world)
 
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "detectron2.md").read_text(), flags=re.DOTALL)
+    blocks = code_blocks((ROOT / "docs" / "detectron2.md").read_text(encoding="utf-8"), "python")
     assert len(blocks) == 10
     names: dict[str, Any] = {}
     for block in blocks:
