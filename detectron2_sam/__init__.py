@@ -22,6 +22,7 @@ from sam_common import lazy_attributes
 __version__ = "0.2.0"
 
 _HOMES = {
+    "POSSAM_HEAD_REGISTRY": "detectron2_sam.plugin.modeling",
     "add_config": "detectron2_sam.plugin.config",
     "find_config": "sam_common.config",
     "metadata_of": "detectron2_sam.plugin.datasets",

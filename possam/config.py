@@ -60,7 +60,9 @@ def add_possam_config(cfg: CfgNode) -> None:
         return
     # Detectron2's names of the two parts that its registries can exchange; without it there is one of each.
     cfg.MODEL.setdefault("BACKBONE", CfgNode({"NAME": BACKBONE}))
-    cfg.MODEL.setdefault("SEM_SEG_HEAD", CfgNode({"NAME": HEAD}))
+    if "SEM_SEG_HEAD" not in cfg.MODEL:  # where version 0.1 named the head; Detectron2 has it for others
+        for key in ("MODEL.SEM_SEG_HEAD", "MODEL.SEM_SEG_HEAD.NAME"):
+            cfg.register_deprecated_key(key)
 
     cfg.MODEL.CLIP = CfgNode()
     cfg.MODEL.CLIP.NAME = "convnext_large_d_320"  # an OpenCLIP model | tiny
@@ -70,6 +72,7 @@ def add_possam_config(cfg: CfgNode) -> None:
     cfg.MODEL.CLIP.TEXT_CACHE = ""  # folder for text embeddings; "" = text/ in the cache folder
 
     possam = cfg.MODEL.POSSAM = CfgNode()
+    possam.HEAD = CfgNode({"NAME": HEAD})
     possam.WIDTH = 256
     possam.NUM_QUERIES = 100  # 250 for large vocabularies
     possam.FEATURE_PYRAMID = "simple"  # simple | resized (Table 4, without FPN)
@@ -94,7 +97,7 @@ def build_possam(cfg: CfgNode) -> PosSAM:
     """The model of a cfg with its frozen weights loaded; on the meta device with both weights `random`."""
     for key, name, ours in (
         ("BACKBONE", cfg.MODEL.BACKBONE.NAME, BACKBONE),
-        ("SEM_SEG_HEAD", cfg.MODEL.SEM_SEG_HEAD.NAME, HEAD),
+        ("POSSAM.HEAD", cfg.MODEL.POSSAM.HEAD.NAME, HEAD),
     ):
         if name != ours:
             raise UserError(f"MODEL.{key}.NAME is {name!r}; choose {ours}, or --engine detectron2 for others")
@@ -113,19 +116,28 @@ def build_backbone(cfg: CfgNode) -> SamBackbone:
 
 def build_head(cfg: CfgNode, in_channels: int, *, embed_dim: int, clip_channels: int) -> PosSAMHead:
     """The part of PosSAM after the backbone, whose maps have `in_channels`, beside a CLIP of these dimensions."""
+    return PosSAMHead(**head_arguments(cfg, in_channels, embed_dim=embed_dim, clip_channels=clip_channels))
+
+
+def head_arguments(cfg: CfgNode, in_channels: int, *, embed_dim: int, clip_channels: int) -> dict[str, Any]:
+    """What `PosSAMHead` is made with; as `build_head`."""
     possam = cfg.MODEL.POSSAM
     _check_sizes(possam)
     pixel_decoder = PixelDecoder(in_channels, possam.WIDTH, **_options(possam.PIXEL_DECODER))
     decoder = _choose("DECODER.NAME", possam.DECODER.NAME, DECODERS)(
         possam.WIDTH, num_queries=possam.NUM_QUERIES, **_options(possam.DECODER)
     )
-    iou_head = IoUHead(possam.WIDTH) if possam.IOU_HEAD else PerfectIoU()
-    pooling = _choose("POOLING", possam.POOLING, POOLINGS)(possam.WIDTH, embed_dim, clip_channels=clip_channels)
-    classifier = CosineClassifier(embed_dim)
-    head = PosSAMHead(pixel_decoder, decoder, iou_head=iou_head, pooling=pooling, classifier=classifier)
+    parts = {
+        "pixel_decoder": pixel_decoder,
+        "decoder": decoder,
+        "iou_head": IoUHead(possam.WIDTH) if possam.IOU_HEAD else PerfectIoU(),
+        "pooling": _choose("POOLING", possam.POOLING, POOLINGS)(possam.WIDTH, embed_dim, clip_channels=clip_channels),
+        "classifier": CosineClassifier(embed_dim),
+    }
     if possam.ACTIVATION_CHECKPOINTING:
-        checkpoint_activations(module for module in head.modules() if isinstance(module, CHECKPOINTED))
-    return head
+        modules = (module for part in parts.values() for module in part.modules())
+        checkpoint_activations(module for module in modules if isinstance(module, CHECKPOINTED))
+    return parts
 
 
 def possam_arguments(cfg: CfgNode, *, backbone: nn.Module, clip: ClipEncoder, head: nn.Module) -> dict[str, Any]:

@@ -157,7 +157,9 @@ class CfgNode(_CfgNode):
 
     def _check_known(self, key: str, source: str) -> None:
         node: object = self
-        for part in key.split("."):
+        for depth, part in enumerate(parts := key.split("."), 1):
+            if self.key_is_deprecated(".".join(parts[:depth])):
+                return  # yacs leaves it out, and logs that it does
             if not isinstance(node, dict) or part not in node:
                 known = difflib.get_close_matches(key, list(_leaf_keys(self)), n=1, cutoff=0.0)
                 message = f"{source}: unknown configuration key {key}; the nearest known one is {known[0]}"

@@ -28,6 +28,7 @@ def add_config(cfg: CfgNode) -> None:
             "right after get_cfg(), before merge_from_file"
         )
     add_missing(cfg, full_cfg())
+    cfg.MODEL.SAM.OUT_FEATURES = ["p2", "p3", "p4", "p5", "p6"]  # of SamViTBackbone: p2 … p7, or res2 … res5
     keys = cfg.MODEL.AMODAL_DETECTOR = type(cfg)()  # only the meta-architecture of that name reads them
     keys.DETECTOR = "GeneralizedRCNN"  # the META_ARCHITECTURE that all other keys of the file are for
     keys.PLUG_CONFIG = "configs/plug_H_cocoa.yaml"

@@ -3,51 +3,86 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone, build_backbone, build_sem_seg_head
+from detectron2.modeling import Backbone, build_backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
 import possam.config
+import possam.head
 import possam.possam
 from detectron2_sam.plugin.datasets import vocabulary_of
 from detectron2_sam.plugin.structures import to_instances, to_segments
 from possam.clip_encoder import build_clip
 from possam.feature_pyramid import SamBackbone
-from possam.head import PosSAMHead as Head
+from sam_common.config import get_cfg
 from sam_common.engine.checkpoint import trained_state
 from sam_common.errors import UserError
 from sam_common.structures import Vocabulary
 
-STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
+OUT_FEATURES = ("p2", "p3", "p4", "p5", "p6")
 
 
 class SamViTBackbone(SamBackbone, Backbone):
-    """SAM's image encoder with a simple feature pyramid: "p2" … "p6", all of one width, for any Detectron2 model.
+    """SAM's image encoder with a simple feature pyramid, for any Detectron2 model.
 
-    Reads `MODEL.SAM.SIZE` and `.WEIGHTS`, `MODEL.POSSAM.FEATURE_PYRAMID`, and `MODEL.BACKBONE.FREEZE_AT`: 0 trains the
-    encoder, anything else (Detectron2's default is 2) freezes it. It expects RGB with SAM's mean and deviation.
+    Its maps are "p2" … "p7" at strides 4 … 128, all of one width, also called "res2" … "res7". As in Detectron2's FPNs,
+    "p6" is every second cell of "p5" (`LastLevelMaxPool`), and with a "p7" both are convolutions (`LastLevelP6P7`). A
+    layer of the pyramid whose map is not made is frozen.
+
+    Reads `MODEL.SAM.SIZE`, `.WEIGHTS` and `.OUT_FEATURES`, `MODEL.POSSAM.FEATURE_PYRAMID`, and
+    `MODEL.BACKBONE.FREEZE_AT`: 0 trains the encoder, anything else (Detectron2's default is 2) freezes it.
+
+    Args:
+        image_encoder: SAM's, or another that takes RGB with SAM's mean and deviation, which the model around it must
+            be given; a cfg with other pixels is refused.
+        feature_pyramid: see `possam.feature_pyramid`.
+        out_features: names of the maps to make.
     """
 
     @configurable
-    def __init__(self, image_encoder: nn.Module, feature_pyramid: nn.Module) -> None:
+    def __init__(
+        self, image_encoder: nn.Module, feature_pyramid: nn.Module, *, out_features: Sequence[str] = OUT_FEATURES
+    ) -> None:
         super().__init__(image_encoder, feature_pyramid)
+        if wrong := [name for name in out_features if not re.fullmatch("(p|res)[2-7]", name)] or not out_features:
+            raise UserError(
+                f"MODEL.SAM.OUT_FEATURES is {list(out_features)}; give some of p2 … p7 or res2 … res5: {wrong}"
+            )
+        self.out_features = tuple(out_features)
+        levels = {_level(name) for name in out_features}
+        width = self.out_channels
+        self.top_block = LastLevelP6P7(width, width, in_feature="p5") if "p7" in levels else LastLevelMaxPool()
+        for name, layer in feature_pyramid.named_children():
+            if name not in levels and not (name == "p5" and levels & {"p6", "p7"}):
+                layer.requires_grad_(False)  # it gets no gradient, which DistributedDataParallel would wait for
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec | None = None) -> dict[str, Any]:
+        """Raises UserError where `INPUT.FORMAT`, `MODEL.PIXEL_MEAN` or `.PIXEL_STD` are not SAM's."""
+        given, wanted = _pixels(cfg), _pixels(get_cfg())
+        if wrong := [key for key, value in wanted.items() if given[key] != value]:
+            raise UserError(
+                f"SamViTBackbone takes SAM's pixels, and {wrong[0]} is {given[wrong[0]]}: "
+                f"set {', '.join(f'{key} {wanted[key]}' for key in wrong)}"
+            )
         backbone = possam.config.build_backbone(cfg)
         backbone.image_encoder.requires_grad_(cfg.MODEL.BACKBONE.FREEZE_AT == 0)
-        return {"image_encoder": backbone.image_encoder, "feature_pyramid": backbone.feature_pyramid}
+        parts = {"image_encoder": backbone.image_encoder, "feature_pyramid": backbone.feature_pyramid}
+        return {**parts, "out_features": cfg.MODEL.SAM.OUT_FEATURES}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """[B, 3, H, W], normalised -> "p2" … "p6", [B, C, H/2^k, W/2^k]; p6 is every second cell of p5."""
-        features = super().forward(images)
-        return {**features, "p6": F.max_pool2d(features["p5"], kernel_size=1, stride=2)}
+        """[B, 3, H, W], normalised -> for each of `out_features` [B, C, H/2^k, W/2^k], rounded up."""
+        maps = super().forward(images)
+        maps.update(zip(("p6", "p7"), self.top_block(maps["p5"]), strict=False))
+        return _Maps((name, maps[_level(name)]) for name in self.out_features)
 
     @property
     def size_divisibility(self) -> int:
@@ -58,26 +93,63 @@ class SamViTBackbone(SamBackbone, Backbone):
         return {"size_divisibility": self.size_divisor}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        return {name: ShapeSpec(channels=self.out_channels, stride=stride) for name, stride in STRIDES.items()}
+        width = self.out_channels
+        return _Maps((name, ShapeSpec(channels=width, stride=_stride(name))) for name in self.out_features)
 
 
-def PosSAMHead(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> Head:
-    """PosSAM's head on the maps "p2" … "p5" of any backbone.
+def _pixels(cfg: CfgNode) -> dict[str, Any]:
+    """The keys that say what a model's pixels are."""
+    statistics = {f"MODEL.{key}": list(cfg.MODEL[key]) for key in ("PIXEL_MEAN", "PIXEL_STD")}
+    return {"INPUT.FORMAT": cfg.INPUT.FORMAT, **statistics}
 
-    Raises:
-        UserError: the backbone lacks one of them, or they differ in width or in stride from 4, 8, 16, 32.
-    """
-    names = ("p2", "p3", "p4", "p5")
-    shapes = {name: (s.channels, s.stride) for name, s in input_shape.items() if name in names}
-    channels = {channels for channels, _ in shapes.values()}
-    if len(channels) != 1 or shapes != {name: (*channels, STRIDES[name]) for name in names}:
+
+class _Maps(dict[str, Any]):
+    """What a backbone makes, by name; asking for another map says how to get it."""
+
+    def __missing__(self, name: str) -> Any:
         raise UserError(
-            f"PosSAMHead needs a backbone with p2 … p5 of one width at strides 4, 8, 16, 32 (a feature pyramid); "
-            f"{cfg.MODEL.BACKBONE.NAME} gives {', '.join(input_shape) or 'nothing'}"
+            f"the model asks for the feature map {name!r}, and SamViTBackbone makes {', '.join(self)}: "
+            "add it to MODEL.SAM.OUT_FEATURES (out_features), or change the IN_FEATURES of the model"
         )
-    with torch.device("meta"):  # only its dimensions are asked for
-        clip = build_clip(cfg.MODEL.CLIP.NAME, "random")
-    return possam.config.build_head(cfg, *channels, embed_dim=clip.embed_dim, clip_channels=clip.channels)
+
+
+def _level(name: str) -> str:
+    """The map of the pyramid that goes by a name: res4 is p4."""
+    return f"p{name[-1]}"
+
+
+def _stride(name: str) -> int:
+    return 2 ** int(name[-1])
+
+
+class PosSAMHead(possam.head.PosSAMHead):
+    """PosSAM's head on the maps "p2" … "p5" of any backbone."""
+
+    @configurable
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Raises UserError where the backbone lacks a map, or its maps differ in width or in stride from 4 … 32."""
+        names = ("p2", "p3", "p4", "p5")
+        shapes = {name: (s.channels, s.stride) for name, s in input_shape.items() if name in names}
+        channels = {channels for channels, _ in shapes.values()}
+        if len(channels) != 1 or shapes != {name: (*channels, _stride(name)) for name in names}:
+            raise UserError(
+                f"PosSAMHead needs a backbone with p2 … p5 of one width at strides 4, 8, 16, 32 (a feature pyramid); "
+                f"{cfg.MODEL.BACKBONE.NAME} gives {', '.join(input_shape) or 'nothing'}"
+            )
+        with torch.device("meta"):  # only its dimensions are asked for
+            clip = build_clip(cfg.MODEL.CLIP.NAME, "random")
+        return possam.config.head_arguments(cfg, *channels, embed_dim=clip.embed_dim, clip_channels=clip.channels)
+
+
+POSSAM_HEAD_REGISTRY = Registry("POSSAM_HEAD")
+POSSAM_HEAD_REGISTRY.__doc__ = """
+Heads of PosSAM, which `MODEL.POSSAM.HEAD.NAME` chooses from: called with a cfg and the `output_shape()` of the
+backbone, each makes a module with the `forward` of `PosSAMHead`.
+"""
 
 
 class TrainedPart(nn.Module):
@@ -153,7 +225,7 @@ class PosSAM(TrainedPart, possam.possam.PosSAM):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         clip = build_clip(cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.WEIGHTS)
         backbone = build_backbone(cfg)
-        head = build_sem_seg_head(cfg, backbone.output_shape())
+        head = POSSAM_HEAD_REGISTRY.get(cfg.MODEL.POSSAM.HEAD.NAME)(cfg, backbone.output_shape())
         parts = possam.config.possam_arguments(cfg, backbone=backbone, clip=clip, head=head)
         return {**parts, "train_datasets": cfg.DATASETS.TRAIN, "test_datasets": cfg.DATASETS.TEST}
 

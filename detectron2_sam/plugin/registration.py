@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 
 from detectron2_sam.plugin.amodal import PLUG, VanillaSAM
 from detectron2_sam.plugin.amodal_detector import AmodalDetector
 from detectron2_sam.plugin.datasets import register_datasets
 from detectron2_sam.plugin.detector import named_detector
 from detectron2_sam.plugin.few_shot import AMSAM, BoxRectangle, PromptedSAM
-from detectron2_sam.plugin.modeling import PosSAM, PosSAMHead, SamViTBackbone
+from detectron2_sam.plugin.modeling import POSSAM_HEAD_REGISTRY, PosSAM, PosSAMHead, SamViTBackbone
 from sam_common.boxes.detectors import register_detectors
 from sam_common.errors import UserError
 
@@ -17,7 +17,7 @@ PARTS = (
     *((META_ARCH_REGISTRY, model) for model in (PosSAM, PLUG, VanillaSAM, AMSAM, PromptedSAM, BoxRectangle)),
     (META_ARCH_REGISTRY, AmodalDetector),
     (BACKBONE_REGISTRY, SamViTBackbone),
-    (SEM_SEG_HEADS_REGISTRY, PosSAMHead),
+    (POSSAM_HEAD_REGISTRY, PosSAMHead),
 )
 
 

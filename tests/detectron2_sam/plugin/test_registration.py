@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import get_cfg
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 
 import detectron2_sam
 from amsam.method import METHOD
@@ -22,7 +22,7 @@ CONFIGS = sorted((HERE.parents[2] / "configs").glob("*.yaml"))
 
 
 _OF_POSSAM = {
-    *("MODEL.BACKBONE.NAME", "MODEL.SEM_SEG_HEAD.NAME", "SOLVER.STEPS"),
+    *("MODEL.BACKBONE.NAME", "SOLVER.STEPS"),
     *("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
 }
 UNREAD = {"PLUG": _OF_POSSAM, "AMSAM": _OF_POSSAM | {"INPUT.RANDOM_FLIP"}}
@@ -48,7 +48,7 @@ def test_registering_twice_is_registering_once() -> None:
     for model in (few_shot.AMSAM, few_shot.PromptedSAM, few_shot.BoxRectangle):
         assert META_ARCH_REGISTRY.get(model.__name__) is model and find_method(model.__name__) is METHOD
     assert BACKBONE_REGISTRY.get("SamViTBackbone") is modeling.SamViTBackbone
-    assert SEM_SEG_HEADS_REGISTRY.get("PosSAMHead") is modeling.PosSAMHead
+    assert detectron2_sam.POSSAM_HEAD_REGISTRY.get("PosSAMHead") is modeling.PosSAMHead
 
 
 def test_a_name_that_is_taken_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

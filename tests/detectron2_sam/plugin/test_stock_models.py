@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer
+from detectron2.modeling import build_backbone, build_model
 from detectron2.structures import BoxMode
 from PIL import Image
 from pycocotools import mask as rle
@@ -21,8 +23,11 @@ import detectron2_sam
 from detectron2_sam.plugin.compat import stock_config
 from sam_common.data import catalog
 from sam_common.data.coco_panoptic import read_ground_truth
+from sam_common.errors import UserError
 
 NAME = "scenes_with_masks"
+RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
+FPN = ["p2", "p3", "p4", "p5", "p6"]
 
 
 @pytest.fixture
@@ -66,7 +71,8 @@ def stock(name: str, output: Path) -> CfgNode:
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (NAME,), ()
     cfg.DATALOADER.NUM_WORKERS, cfg.INPUT.MASK_FORMAT = 0, "bitmask"
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.CROP.ENABLED = (64,), False
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 1, 2
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 1
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2
     cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN, cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 50, 16
     cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR, cfg.SOLVER.WARMUP_ITERS = 4, 20, 0.02, 1
     return cfg
@@ -82,15 +88,64 @@ class Recording(DefaultTrainer):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"],
+    ("name", "maps"),
+    [
+        ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", FPN),
+        ("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml", FPN),
+        (RETINANET, ["p3", "p4", "p5", "p6", "p7"]),
+    ],
 )
-def test_stock_models_train_on_it(name: str, scenes: str, tmp_path: Path) -> None:
-    """20 iterations of Mask R-CNN and Panoptic FPN: the loss falls, the pyramid learns, the frozen encoder does not."""
+def test_stock_models_train_on_it(name: str, maps: list[str], scenes: str, tmp_path: Path) -> None:
+    """20 iterations: the loss falls, each layer whose map is used learns, the frozen encoder does not."""
     torch.manual_seed(0)
-    trainer = Recording(stock(name, tmp_path))
+    cfg = stock(name, tmp_path)
+    cfg.MODEL.SAM.OUT_FEATURES = maps
+    trainer = Recording(cfg)
     before: dict[str, Any] = {key: value.clone() for key, value in trainer.model.backbone.state_dict().items()}
     trainer.train()
     assert statistics.mean(trainer.losses[-5:]) < 0.95 * statistics.mean(trainer.losses[:5]), trainer.losses
     changed = {key for key, value in trainer.model.backbone.state_dict().items() if not value.equal(before[key])}
-    assert changed == {key for key in before if key.startswith("feature_pyramid")}
+    learns = [f"feature_pyramid.{level}" for level in maps] + ["top_block"]
+    assert changed == {key for key in before if key.startswith(tuple(learns))}
+
+
+def test_a_map_that_is_not_made_says_how_to_get_it(tmp_path: Path) -> None:
+    """RetinaNet asks for p7, which the backbone does not make by default; the error names the key."""
+    with pytest.raises(UserError, match=r"'p7'.* MODEL\.SAM\.OUT_FEATURES"):
+        build_model(stock(RETINANET, tmp_path))
+
+
+def test_maps_go_by_either_name(tmp_path: Path) -> None:
+    """res2 … res5 are p2 … p5; their shapes are those that `output_shape` promises."""
+    cfg = stock(RETINANET, tmp_path)
+    cfg.MODEL.SAM.OUT_FEATURES = [*FPN, "res2", "res5"]
+    backbone = build_backbone(cfg)
+    maps, shapes = backbone(torch.rand(1, 3, 64, 96)), backbone.output_shape()
+    assert list(maps) == list(shapes) == cfg.MODEL.SAM.OUT_FEATURES
+    assert maps["res2"].equal(maps["p2"]) and maps["res5"].equal(maps["p5"])
+    for name, shape in shapes.items():
+        assert maps[name].shape == (1, shape.channels, 64 // shape.stride, -(-96 // shape.stride))
+
+
+@pytest.mark.parametrize("names", [[], ["p2", "p8"], ["stem"]])
+def test_maps_that_cannot_be_made_are_refused(names: list[str], tmp_path: Path) -> None:
+    """Before any weights are loaded into a model that would lack them."""
+    cfg = stock(RETINANET, tmp_path)
+    cfg.MODEL.SAM.OUT_FEATURES = names
+    with pytest.raises(UserError, match="p2 … p7"):
+        build_backbone(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("INPUT.FORMAT", "BGR"), ("MODEL.PIXEL_MEAN", [103.53, 116.28, 123.675]), ("MODEL.PIXEL_STD", [1.0, 1.0, 1.0])],
+)
+def test_other_pixels_than_sams_are_refused(key: str, value: Any, tmp_path: Path) -> None:
+    """Detectron2's defaults, with which the frozen encoder would see nothing it knows; the remedy names the values."""
+    cfg = stock(RETINANET, tmp_path)
+    cfg.merge_from_list([key, value])
+    with pytest.raises(UserError, match=f"set {key} ") as error:
+        build_backbone(cfg)
+    cfg.merge_from_list(shlex.split(str(error.value).split("set ")[1].replace(", ", ",")))
+    cfg.MODEL.SAM.OUT_FEATURES = FPN
+    assert build_backbone(cfg)
