@@ -22,7 +22,10 @@ from sam_common import lazy_attributes
 __version__ = "0.2.0"
 
 _HOMES = {
+    "AmodalEvaluator": "detectron2_sam.plugin.evaluation",
+    "FewShotEvaluator": "detectron2_sam.plugin.evaluation",
     "POSSAM_HEAD_REGISTRY": "detectron2_sam.plugin.modeling",
+    "SegmentationEvaluator": "detectron2_sam.plugin.evaluation",
     "add_config": "detectron2_sam.plugin.config",
     "find_config": "sam_common.config",
     "metadata_of": "detectron2_sam.plugin.datasets",

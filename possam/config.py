@@ -142,7 +142,6 @@ def head_arguments(cfg: CfgNode, in_channels: int, *, embed_dim: int, clip_chann
 
 def possam_arguments(cfg: CfgNode, *, backbone: nn.Module, clip: ClipEncoder, head: nn.Module) -> dict[str, Any]:
     """What `PosSAM` is made with, around a backbone, a CLIP and a head."""
-    test = cfg.MODEL.POSSAM.TEST
     return {
         "backbone": backbone,
         "clip": clip,
@@ -153,8 +152,14 @@ def possam_arguments(cfg: CfgNode, *, backbone: nn.Module, clip: ClipEncoder, he
         "sam_pixels": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
         "clip_pixels": (cfg.MODEL.CLIP.PIXEL_MEAN, cfg.MODEL.CLIP.PIXEL_STD),
         "image_size": cfg.INPUT.IMAGE_SIZE,
-        "inference": Inference(**{name.lower(): test[SWITCHES.get(name, name)] for name in defaults(Inference)}),
+        "inference": build_inference(cfg),
     }
+
+
+def build_inference(cfg: CfgNode) -> Inference:
+    """Which outputs are made, and how, as `MODEL.POSSAM.TEST` says."""
+    test = cfg.MODEL.POSSAM.TEST
+    return Inference(**{name.lower(): test[SWITCHES.get(name, name)] for name in defaults(Inference)})
 
 
 def _check_sizes(possam: CfgNode) -> None:

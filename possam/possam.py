@@ -46,6 +46,17 @@ class Inference:
     score_threshold: float = 0.0
     max_instances: int = 100
 
+    @property
+    def outputs(self) -> set[str]:
+        """The keys of what is made of an image."""
+        asked = {
+            "panoptic_seg": self.panoptic,
+            "sem_seg": self.semantic,
+            "sem_seg_labels": self.semantic_labels,
+            "instances": self.instances,
+        }
+        return {key for key, wanted in asked.items() if wanted}
+
 
 class PosSAM(nn.Module):
     """Image and words in, panoptic, semantic or instance segmentation out.
@@ -100,14 +111,7 @@ class PosSAM(nn.Module):
     @property
     def outputs(self) -> set[str]:
         """The keys of what it makes of an image."""
-        ask = self.inference
-        asked = {
-            "panoptic_seg": ask.panoptic,
-            "sem_seg": ask.semantic,
-            "sem_seg_labels": ask.semantic_labels,
-            "instances": ask.instances,
-        }
-        return {key for key, wanted in asked.items() if wanted}
+        return self.inference.outputs
 
     @property
     def device(self) -> torch.device:

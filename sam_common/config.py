@@ -319,5 +319,5 @@ def get_cfg() -> CfgNode:
 
     cfg.TEST = CfgNode()
     cfg.TEST.EVAL_PERIOD = 0  # iterations; 0: at the end only
-    cfg.TEST.EVALUATORS = "auto"  # native: ours | detectron2: its own | auto: those of the engine that runs
+    cfg.TEST.EVALUATORS = "auto"  # auto: this project's | detectron2: Detectron2's, with --engine detectron2
     return cfg

@@ -11,6 +11,7 @@ from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler
 
 from detectron2_sam.plugin import lazy
+from detectron2_sam.plugin.evaluation import SegmentationEvaluator
 from detectron2_sam.plugin.modeling import SamViTBackbone
 from possam.classifier import CosineClassifier
 from possam.clip_encoder import PIXEL_MEAN, PIXEL_STD, build_clip
@@ -75,7 +76,7 @@ dataloader = dict(
         mapper=L(SegmentationMapper)(vocabulary=L(lazy.vocabulary)(name=TEST), training=False, **_JITTER, **_SIZES),
         num_workers=0,
     ),
-    evaluator=L(lazy.evaluators)(name=TEST, output_dir="${...train.output_dir}/inference"),
+    evaluator=L(SegmentationEvaluator)(dataset_name=TEST, output_dir="${...train.output_dir}/inference"),
 )
 optimizer = L(lazy.adamw)(
     params=L(parameter_groups)(weight_decay=0.05, weight_decay_norm=0.0, weight_decay_embed=0.0),

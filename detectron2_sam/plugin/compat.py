@@ -12,6 +12,7 @@ import importlib.util
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import detectron2
 import torch
@@ -67,6 +68,24 @@ def stock_config(name: str) -> Path:
     In place of `detectron2.model_zoo`, which imports `pkg_resources`: setuptools no longer has it.
     """
     return Path(detectron2.__file__).parent / "model_zoo" / "configs" / name
+
+
+@contextlib.contextmanager
+def panoptic_statistics() -> Iterator[list[Any]]:
+    """Collects the `PQStat` that panopticapi averages meanwhile: Detectron2's evaluator drops its counts by class."""
+    from panopticapi.evaluation import PQStat
+
+    average, collected = PQStat.pq_average, []
+
+    def collecting(statistics: Any, *args: Any, **kwargs: Any) -> Any:
+        collected.append(statistics)
+        return average(statistics, *args, **kwargs)
+
+    PQStat.pq_average = collecting
+    try:
+        yield collected
+    finally:
+        PQStat.pq_average = average
 
 
 def has_panopticapi() -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,15 @@ from detectron2.structures import BoxMode
 from torch import Tensor
 
 from detectron2_sam import methods
+from possam.data.coco_instance import coco_instance_spec
 from sam_common.data import catalog
 from sam_common.data.coco_json import words_from_name
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.images import upright_size
 from sam_common.data.label_maps import ignore_label
+from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
+from sam_common.reporting.drawing import segment_color
 from sam_common.structures import Category, Vocabulary
 
 _KINDS = {
@@ -40,17 +45,24 @@ class SpecMetadata(Metadata):
         if not key.startswith("_") and "thing_classes" not in self.__dict__:
             try:
                 spec = catalog.get(self.name)
-                vocabulary = spec.load_vocabulary()
-                classes = class_metadata(vocabulary, semantic=spec.truth == "semantic")
+                vocabulary = vocabulary_to_draw(spec)
+                classes = class_metadata(vocabulary, semantic="semantic" in {spec.truth, *spec.beside})
                 if spec.truth == "semantic":  # 65535 where there are more classes than a byte can tell
                     classes["ignore_label"] = ignore_label(len(vocabulary))
                 if spec.truth == "masks":  # label 0, which no vocabulary lists, is drawn too
                     classes["stuff_classes"] = ["background", *classes["thing_classes"]]
-                self.__dict__.update(classes)
+                    classes["stuff_colors"] = [[0, 0, 0], *classes["thing_colors"]]
+                self.__dict__.update({**classes, **self.__dict__})
             except UserError as error:
                 raise AttributeError(f"{key} of data set {self.name}: {error}") from error
             return getattr(self, key)
         return super().__getattr__(key)
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        if key in ("thing_colors", "stuff_colors"):  # ours are a proposal; Metadata takes a second value for a mistake
+            self.__dict__[key] = value
+        else:
+            super().__setattr__(key, value)
 
     def as_dict(self) -> dict[str, Any]:
         """All attributes, the classes included if their file can be read."""
@@ -89,13 +101,30 @@ def _file_metadata(spec: DatasetSpec) -> dict[str, Any]:
         known[key] = spec.files.get(role)
     if spec.truth == "panoptic":
         known |= {"panoptic_root": spec.files.get("panoptic"), "label_divisor": 1000}
+        if "instance" in spec.beside:
+            known["json_file"] = spec.beside["instance"].files["json"]
+        if "semantic" in spec.beside:  # as Mask2Former calls it
+            known |= {"evaluator_type": "ade20k_panoptic_seg", "sem_seg_root": spec.beside["semantic"].files["labels"]}
     if spec.truth != "semantic":
         known["ignore_label"] = spec.ignore_label
     return known
 
 
 def _load(name: str) -> list[Any]:
-    return list(catalog.get(name).load())
+    """Our records with what Detectron2's own readers add: whether a segment is a thing, and a label map beside it."""
+    spec = catalog.get(name)
+    records: list[Any] = list(spec.load())
+    if spec.truth == "panoptic":
+        is_thing = [category.is_thing for category in spec.load_vocabulary()]
+        for number, record in enumerate(records):
+            segments = [{**s, "isthing": is_thing[s["category_id"]]} for s in record["segments_info"]]
+            records[number] = {**record, "segments_info": segments}
+    if "semantic" in spec.beside:
+        files = spec.beside["semantic"].files
+        for record in records:
+            image = Path(os.path.relpath(record["file_name"], files["images"]))
+            record["sem_seg_file_name"] = str(Path(files["labels"], image.with_suffix(".png")))
+    return records
 
 
 def register_visible_parts(name: str) -> str:
@@ -142,13 +171,51 @@ def spec_of(name: str) -> DatasetSpec:
     own = [] if ours is None else [ours.files.get(role) for _, _, role in _KINDS.values()]
     if ours is not None and any(_same_file(*pair) for pair in product(own, truths.values())):
         return ours
-    return DatasetSpec(
+    spec = DatasetSpec(
         name,
         load=partial(load_standard_records, name),
         load_vocabulary=partial(vocabulary_from_metadata, metadata),
-        truth=next(iter(truths), "panoptic"),
+        truth=next(iter(truths), None) or _truth_of(metadata.get("evaluator_type", "")),
         ignore_label=metadata.get("ignore_label", 255),
     )
+    if spec.truth != "panoptic":
+        return spec
+    beside: dict[str, DatasetSpec] = {}
+    if "instance" in truths:
+        files = {"json_file": truths["instance"], "images": metadata.get("image_root", "")}
+        beside["instance"] = coco_instance_spec(f"the json_file of {name}", **files)
+    if "semantic" in truths:
+        load = partial(_label_maps, name)
+        beside["semantic"] = replace(spec, name=f"the sem_seg_root of {name}", load=load, truth="semantic")
+    return replace(spec, beside=beside)
+
+
+def _truth_of(evaluator_type: str) -> str:
+    """The kind of truth that an `evaluator_type` is for, such as sem_seg, cityscapes_panoptic_seg or lvis."""
+    if "sem_seg" in evaluator_type:
+        return "semantic"
+    return "instance" if evaluator_type in ("coco", "lvis") else "panoptic"
+
+
+def _label_maps(name: str) -> list[dict[str, Any]]:
+    """The records of a panoptic data set with its label maps as their truth."""
+    segments = ("pan_seg_file_name", "segments_info")
+    return [
+        {key: value for key, value in record.items() if key not in segments} for record in load_standard_records(name)
+    ]
+
+
+def vocabulary_to_draw(spec: DatasetSpec) -> Vocabulary:
+    """The classes of a data set; of a benchmark whose annotation file is not there, those that ship.
+
+    Raises:
+        UserError: the file cannot be read, and none ships.
+    """
+    words, json_file = spec.files.get("vocabulary"), spec.files.get("json")
+    if not words or not json_file or os.path.isfile(json_file):
+        return spec.load_vocabulary()
+    shipped = parse_vocabulary(Path(words))
+    return tuple(category for category in shipped if category.is_thing or spec.truth != "instance")
 
 
 def vocabulary_of(name: str) -> Vocabulary:
@@ -220,9 +287,12 @@ def class_metadata(vocabulary: Vocabulary, *, semantic: bool = False) -> dict[st
     """
     names = [category.name for category in vocabulary]
     index_of = {kind: {c.id: i for i, c in enumerate(vocabulary) if c.is_thing is kind} for kind in (True, False)}
+    colors = [list(segment_color(category.name, category.is_thing)) for category in vocabulary]
     return {
         "thing_classes": names,
         "stuff_classes": names,
+        "thing_colors": colors,
+        "stuff_colors": colors,
         "thing_dataset_id_to_contiguous_id": index_of[True],
         "stuff_dataset_id_to_contiguous_id": {**index_of[True], **index_of[False]} if semantic else index_of[False],
     }
@@ -236,31 +306,45 @@ def metadata_of(vocabulary: Vocabulary, name: str = "vocabulary") -> Metadata:
 def vocabulary_from_metadata(metadata: Metadata) -> Vocabulary:
     """The vocabulary whose indices are Detectron2's contiguous ids.
 
-    Three kinds of data sets come: panoptic in standard form (`thing_classes` equals `stuff_classes`), things only, and
-    stuff only, as semantic segmentation has it.
+    Things and stuff must share one range of indices. Whether they do, their maps from the ids of the data set say; the
+    lists of names may both be of all classes (Detectron2's standard form), or `thing_classes` of the things alone
+    (Mask2Former's form), or only one of them may be there.
 
     Raises:
-        UserError: there are no classes, or things and stuff have indices of their own ("separated" form).
+        UserError: there are no classes, things and stuff have indices of their own (Panoptic FPN's separated form), or
+            no list names every index.
     """
-    things, stuff = metadata.get("thing_classes", []), metadata.get("stuff_classes", [])
-    if things and stuff and list(things) != list(stuff):
+    name = metadata.name
+    things, stuff = (list(metadata.get(f"{kind}_classes", ())) for kind in ("thing", "stuff"))
+    if not things and not stuff:
+        raise UserError(f"data set {name} has neither thing_classes nor stuff_classes in MetadataCatalog")
+    thing_ids, stuff_ids = (_dataset_ids(metadata, kind) for kind in ("thing", "stuff"))
+    if not thing_ids and (not stuff or stuff[: len(things)] == things != stuff):
+        thing_ids = {index: index for index in range(len(things))}  # no map: the order of the list
+    for index in sorted(thing_ids.keys() & stuff_ids.keys()):
+        if thing_ids[index] != stuff_ids[index]:
+            raise UserError(
+                f"data set {name} numbers things and stuff separately: index {index} stands for the ids "
+                f"{thing_ids[index]} and {stuff_ids[index]}; use its form with one range, without _separated"
+            )
+    ids, length = {**stuff_ids, **thing_ids}, max(len(things), len(stuff))
+    if max(ids, default=-1) >= length or (things and stuff and not ids and things != stuff):
         raise UserError(
-            f"data set {metadata.name} numbers things and stuff separately; use its standard form, without _separated"
+            f"data set {name} has {len(things)} thing_classes and {len(stuff)} stuff_classes, which do not name the "
+            "indices of its maps *_dataset_id_to_contiguous_id; give stuff_classes all classes, by their indices"
         )
-    names = list(things) or list(stuff)
-    if not names:
-        raise UserError(f"data set {metadata.name} has neither thing_classes nor stuff_classes in MetadataCatalog")
-    thing_ids = _dataset_ids(metadata, "thing")
-    stuff_ids = _dataset_ids(metadata, "stuff")
-    ids = {**stuff_ids, **thing_ids}
-    is_thing = thing_ids.keys() if stuff else range(len(names))
+    of_things, of_stuff = (
+        first if len(first) == length else second for first, second in ((things, stuff), (stuff, things))
+    )
+    names = [(of_things if index in thing_ids else of_stuff)[index] for index in range(length)]
     return tuple(
-        Category(class_name, words_from_name(class_name, index in is_thing), index in is_thing, ids.get(index, index))
+        Category(class_name, words_from_name(class_name, index in thing_ids), index in thing_ids, ids.get(index, index))
         for index, class_name in enumerate(names)
     )
 
 
 def _dataset_ids(metadata: Metadata, kind: str) -> dict[int, int]:
+    """Index -> id of the data set."""
     return {index: key for key, index in metadata.get(f"{kind}_dataset_id_to_contiguous_id", {}).items()}
 
 

@@ -1,133 +1,80 @@
-"""Which evaluators judge a data set under Detectron2."""
+"""Which evaluators judge a data set under Detectron2, and ours as Detectron2's `DatasetEvaluator`s."""
 
 from __future__ import annotations
 
-import logging
+import os
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-import detectron2
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import (
-    COCOEvaluator,
-    COCOPanopticEvaluator,
-    DatasetEvaluator,
-    DatasetEvaluators,
-    SemSegEvaluator,
-)
+from detectron2.data import DatasetCatalog
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
-from detectron2_sam.plugin.compat import has_panopticapi
 from detectron2_sam.plugin.datasets import spec_of
+from detectron2_sam.plugin.stock_evaluation import rules_of, stock_evaluators
 from plug.data.mapper import AmodalMapper
+from possam.config import build_inference
 from sam_common.boxes.boxes import Boxes
+from sam_common.config import one_of
 from sam_common.engine.build_evaluation import make_evaluators
-from sam_common.errors import UserError
-from sam_common.evaluation.evaluator import Evaluator, Evaluators
-from sam_common.evaluation.mean_iou import MeanIoUEvaluator
-from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
+from sam_common.evaluation.evaluator import Evaluators
 from sam_common.structures import Instances, Vocabulary
 
-logger = logging.getLogger(__name__)
-
-PANOPTIC = ("coco_panoptic_seg", "ade20k_panoptic_seg")
-INSTANCES = ("coco", *PANOPTIC)
-SEMANTIC = ("sem_seg", "ade20k_panoptic_seg")
-OURS = ("amodal", "masks")
-
-CHOICES = ("auto", "detectron2", "native")
+CHOICES = ("auto", "detectron2")
 """What `TEST.EVALUATORS` may be."""
 
 
-def build_evaluator(
-    cfg: CfgNode, name: str, output_dir: Path, *, training_vocabulary: Vocabulary | None = None
-) -> DatasetEvaluator:
-    """Detectron2's evaluators for what the model makes and the data set has truth for, or ours.
+class SegmentationEvaluator(Evaluators, DatasetEvaluator):
+    """PQ, AP of masks and boxes, and mIoU, as far as a data set has the truth and the model makes the outputs.
+
+    Results are `{"panoptic_seg": …, "segm": …, "bbox": …, "sem_seg": …}`. An output that the data set has no truth for
+    is not judged; instances without masks are skipped.
 
     Args:
-        cfg: `TEST.EVALUATORS` chooses: `native` is ours, for any kind of truth; `auto` and `detectron2` are
-            Detectron2's, of which the panoptic one falls to ours where panopticapi is missing. Detectron2 has none for
-            amodal data sets and those of images with masks: those are ours.
-        training_vocabulary: for the seen and unseen classes of our evaluators.
+        dataset_name: a data set in Detectron2's catalogs.
+        output_dir: for the result files; several machines must share it.
+        outputs: the keys of what the model makes; by default whatever it turns out to make.
+        training_vocabulary: the classes that the model was trained on, for the means of seen and unseen classes.
 
     Raises:
-        UserError: nothing fits.
+        UserError: the data set is unknown, cannot be read, or has no truth for any of the outputs.
     """
-    choice = cfg.TEST.EVALUATORS
-    if choice not in CHOICES:
-        raise UserError(f"TEST.EVALUATORS is {choice!r}; choose {', '.join(CHOICES)}")
-    kind = MetadataCatalog.get(name).get("evaluator_type", "")
-    if kind == "amodal":
-        ours = make_evaluators(spec_of(name), output_dir, training_vocabulary)
-        return AmodalEvaluators(name, ours, match_iou=cfg.INPUT.BOXES.MATCH_IOU)
-    if choice == "native" or kind in OURS:
-        return NativeEvaluators(name, make_evaluators(spec_of(name), output_dir, training_vocabulary))
-    ask = cfg.MODEL.POSSAM.TEST
-    evaluators: list[DatasetEvaluator] = []
-    if ask.PANOPTIC_ON and kind in PANOPTIC:
-        if has_panopticapi():
-            evaluators.append(COCOPanopticEvaluator(name, str(output_dir)))
-        else:
-            logger.info("panopticapi is not installed: %s is judged by our panoptic evaluator", name)
-            seen = training_vocabulary
-            evaluators.append(PanopticQualityEvaluator(spec_of(name), output_dir=output_dir, training_vocabulary=seen))
-    if ask.INSTANCE_ON and kind in INSTANCES and MetadataCatalog.get(name).get("json_file"):
-        evaluators.append(COCOEvaluator(name, tasks=("bbox", "segm"), output_dir=str(output_dir)))
-    if ask.SEMANTIC_ON and kind in SEMANTIC:
-        evaluators.append(SemSegEvaluator(name, output_dir=str(output_dir)))
-    if not evaluators:
-        raise UserError(
-            f"data set {name} (evaluator_type {kind or 'unset'}) has no truth for what the model makes: switch on "
-            "PANOPTIC_ON, SEMANTIC_ON or INSTANCE_ON in MODEL.POSSAM.TEST"
-        )
-    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
-
-def evaluator_facts(evaluator: DatasetEvaluator | None, name: str) -> dict[str, Any]:
-    """What a report says of what judged data set `name`, `images` and `rules`; all ranks must call it."""
-    if isinstance(evaluator, NativeEvaluators):
-        return evaluator.facts()
-    parts = evaluator._evaluators if isinstance(evaluator, DatasetEvaluators) else [evaluator]
-    rules = {type(part).__name__: _rules(part) for part in parts if part is not None}
-    return {"images": len(DatasetCatalog.get(name)), "rules": rules}
-
-
-def _rules(evaluator: DatasetEvaluator) -> dict[str, str]:
-    if isinstance(evaluator, PanopticQualityEvaluator):
-        return dict(evaluator.rules)
-    package = type(evaluator).__module__.partition(".")[0]
-    library = {"library": f"{package} {detectron2.__version__}" if package == "detectron2" else package}
-    if not isinstance(evaluator, SemSegEvaluator):
-        return library
-    # Both rules of mIoU come as version 0.6; the newer one came together with boundaries.
-    rule = "mIoU" if hasattr(SemSegEvaluator, "_mask_to_boundary") else "mIoU_union"
-    return {**library, "mIoU": MeanIoUEvaluator.rules[rule]}
-
-
-class NativeEvaluators(Evaluators):
-    """Our evaluators for a model whose `instances` are Detectron2's; those without masks are left out."""
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | os.PathLike,
+        *,
+        outputs: AbstractSet[str] | None = None,
+        training_vocabulary: Vocabulary | None = None,
+    ) -> None:
+        evaluators = make_evaluators(spec_of(dataset_name), Path(output_dir), training_vocabulary, outputs)
+        super().__init__(dataset_name, evaluators)
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         super().process(inputs, [_converted(output) for output in outputs])
 
 
-class AmodalEvaluators(NativeEvaluators):
-    """The same, also for a model that finds the objects itself, such as `AmodalDetector`.
+class FewShotEvaluator(SegmentationEvaluator):
+    """Dice and IoU of `few_shot`, on a data set of images with masks: `{"few_shot": …}`."""
 
-    An input that does not say of which objects the boxes are is one of Detectron2's own mapper: the boxes of its
-    `instances` are then matched with the objects, as those of `INPUT.BOXES.SOURCE` are.
+
+class AmodalEvaluator(SegmentationEvaluator):
+    """mIoU of whole and of hidden parts, on an amodal data set: `{"amodal": …}`.
+
+    It judges PLUG, and `AmodalDetector`, which finds the objects itself: where an input does not say of which objects
+    its boxes are, the boxes of the output's `instances` are matched with the objects as those of `INPUT.BOXES.SOURCE`.
 
     Args:
-        name: of an amodal data set.
-        evaluators: see `Evaluators`.
-        match_iou: the overlap of boxes from which one is of an object.
+        match_iou: the overlap of two boxes from which one is of the other's object.
     """
 
-    def __init__(self, name: str, evaluators: Sequence[Evaluator], *, match_iou: float) -> None:
-        super().__init__(name, evaluators)
+    def __init__(self, dataset_name: str, output_dir: str | os.PathLike, *, match_iou: float = 0.5) -> None:
+        super().__init__(dataset_name, output_dir)
         self._match = AmodalMapper(training=False, match_iou=match_iou).match
-        self._records = {record["image_id"]: record for record in spec_of(name).load()}
+        self._records = {record["image_id"]: record for record in spec_of(dataset_name).load()}
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         super().process([self._matched(*pair) for pair in zip(inputs, outputs, strict=True)], outputs)
@@ -137,6 +84,40 @@ class AmodalEvaluators(NativeEvaluators):
             return entry
         boxes = Boxes(output["instances"].pred_boxes.tensor.cpu(), output["instances"].scores.cpu())
         return {**entry, **self._match(self._records[entry["image_id"]], boxes)}
+
+
+def build_evaluator(
+    cfg: CfgNode, name: str, output_dir: Path, *, training_vocabulary: Vocabulary | None = None
+) -> DatasetEvaluator:
+    """What judges all that the model makes and the data set has truth for.
+
+    Args:
+        cfg: `TEST.EVALUATORS` chooses: `auto` is ours, so that a command gives the same table whatever is installed;
+            `detectron2` is Detectron2's, which has none for amodal data sets and those of images with masks.
+        training_vocabulary: for the seen and unseen classes.
+
+    Raises:
+        UserError: nothing fits, or what was asked for cannot be judged.
+    """
+    one_of("TEST.EVALUATORS", cfg.TEST.EVALUATORS, CHOICES)
+    truth = spec_of(name).truth
+    if truth == "amodal":
+        return AmodalEvaluator(name, output_dir, match_iou=cfg.INPUT.BOXES.MATCH_IOU)
+    if truth == "masks":
+        return FewShotEvaluator(name, output_dir)
+    outputs = build_inference(cfg).outputs
+    if cfg.TEST.EVALUATORS == "auto":
+        return SegmentationEvaluator(name, output_dir, outputs=outputs, training_vocabulary=training_vocabulary)
+    return DatasetEvaluators(stock_evaluators(name, output_dir, outputs, training_vocabulary))
+
+
+def evaluator_facts(evaluator: DatasetEvaluator | None, name: str) -> dict[str, Any]:
+    """What a report says of what judged data set `name`, `images` and `rules`; all ranks must call it."""
+    if isinstance(evaluator, SegmentationEvaluator):
+        return evaluator.facts()
+    parts = evaluator._evaluators if isinstance(evaluator, DatasetEvaluators) else [evaluator]
+    rules = {type(part).__name__: rules_of(part) for part in parts if part is not None}
+    return {"images": len(DatasetCatalog.get(name)), "rules": rules}
 
 
 def _converted(output: dict[str, Any]) -> dict[str, Any]:

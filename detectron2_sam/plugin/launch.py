@@ -28,9 +28,9 @@ from detectron2_sam.plugin.evaluation import CHOICES as EVALUATOR_CHOICES
 from detectron2_sam.plugin.levels import bare
 from detectron2_sam.plugin.registration import PARTS, register
 from detectron2_sam.plugin.trainer import Trainer
-from sam_common.config import CfgNode, find_config
+from sam_common.config import CfgNode, find_config, one_of
 from sam_common.engine.build import check_levels, check_output_dir, run_seed
-from sam_common.engine.build_evaluation import checkpoint_to_evaluate
+from sam_common.engine.build_evaluation import check_judged, checkpoint_to_evaluate
 from sam_common.engine.checkpoint import last_checkpoint
 from sam_common.engine.launch import choose_device, is_first_process, meeting_point, started_by_torchrun
 from sam_common.errors import UserError
@@ -84,8 +84,7 @@ def _check_values(cfg: CfgNode, args: argparse.Namespace) -> None:
             f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} is not in Detectron2's registry, which has "
             f"{ours} of this project: choose --engine fabric"
         )
-    if cfg.TEST.EVALUATORS not in EVALUATOR_CHOICES:
-        raise UserError(f"TEST.EVALUATORS is {cfg.TEST.EVALUATORS!r}; choose {', '.join(EVALUATOR_CHOICES)}")
+    one_of("TEST.EVALUATORS", cfg.TEST.EVALUATORS, EVALUATOR_CHOICES)
     if cfg.DATALOADER.NUM_WORKERS < 0:
         raise UserError(f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}; give at least 0")
     if is_amodal_detector(cfg) and not args.eval_only:
@@ -137,15 +136,25 @@ def _run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, 
             load_detector(model, path)
         else:
             path = checkpoint_to_evaluate(cfg, model, previous)
+            _check_judged(cfg, model)
             Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(path, resume=False)
         return Trainer.test(cfg, model, checkpoint=path)
     trainer = Trainer(cfg, config_file=args.config_file)
+    _check_judged(cfg, bare(trainer.model))
     trainer.resume_or_load(resume=args.resume)
     results = trainer.train()
     method = find_method(cfg.MODEL.META_ARCHITECTURE)
     if comm.is_main_process() and method is not None:
         method.export(cfg, [spec_of(name) for name in cfg.DATASETS.TRAIN], bare(trainer.model))
     return results
+
+
+def _check_judged(cfg: detectron2.config.CfgNode, model: Any) -> None:
+    """Finds what would stop the evaluation before anything else begins."""
+    check_judged([spec_of(name) for name in cfg.DATASETS.TEST], model.outputs)
+    if cfg.TEST.EVALUATORS != "auto":
+        for name in cfg.DATASETS.TEST:
+            Trainer.build_evaluator(cfg, name)
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:

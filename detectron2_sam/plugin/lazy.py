@@ -12,12 +12,10 @@ from torch import nn
 
 from detectron2_sam.plugin.clipping import clip_before_steps
 from detectron2_sam.plugin.datasets import register_datasets, spec_of
-from detectron2_sam.plugin.evaluation import NativeEvaluators
 from detectron2_sam.plugin.modeling import PosSAM
 from possam.clip_encoder import ClipEncoder
 from possam.text_embeddings import TextEmbeddings
 from sam_common.data.loader import BatchLoader, Mapper, build_test_loader, build_train_loader
-from sam_common.engine.build_evaluation import make_evaluators
 from sam_common.io.weights import cache_folder
 from sam_common.sam.build import build_image_encoder
 from sam_common.sam.load import load_sam_weights
@@ -67,12 +65,6 @@ def test_loader(name: str, mapper: Mapper, *, num_workers: int = 4) -> BatchLoad
     register_datasets()
     split = {"rank": comm.get_rank(), "world_size": comm.get_world_size()}
     return build_test_loader(spec_of(name).load(), mapper, num_workers=num_workers, **split)
-
-
-def evaluators(name: str, output_dir: str) -> NativeEvaluators:
-    """Our evaluators of a data set, which write into `output_dir`."""
-    register_datasets()
-    return NativeEvaluators(name, make_evaluators(spec_of(name), Path(output_dir), None))
 
 
 def adamw(params: Sequence[dict[str, Any]], *, lr: float, clip_norm: float = 0.0) -> torch.optim.AdamW:

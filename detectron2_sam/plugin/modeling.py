@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import possam.config
 import possam.head
 import possam.possam
-from detectron2_sam.plugin.datasets import vocabulary_of
+from detectron2_sam.plugin.datasets import spec_of, vocabulary_to_draw
 from detectron2_sam.plugin.structures import to_instances, to_segments
 from possam.clip_encoder import build_clip
 from possam.feature_pyramid import SamBackbone
@@ -206,8 +206,8 @@ class PosSAM(TrainedPart, possam.possam.PosSAM):
     Inputs are those of the model itself, and Detectron2's: `image` may be float, `height` and `width` default to its
     size, ground truth may be `instances` or `sem_seg` (see `to_segments`). An input may lack `vocabulary`. In training
     its classes are then those of `DATASETS.TRAIN`; otherwise they are `self.vocabulary`, or those of `DATASETS.TEST`,
-    by which Detectron2's tools name what they draw, or what the model was trained on. Outputs are the model's, with
-    `instances` as Detectron2's `Instances`.
+    by which Detectron2's tools name what they draw (of a benchmark that is not here, those that ship), or what the
+    model was trained on. Outputs are the model's, with `instances` as Detectron2's `Instances`.
 
     Attributes:
         vocabulary: the classes to find in inputs that don't say; may be set to any words at any time.
@@ -265,7 +265,12 @@ class PosSAM(TrainedPart, possam.possam.PosSAM):
                 f"{entry['file_name']}: DATASETS.TEST has several sets; an input must say whose classes it asks for: "
                 "give it a vocabulary (detectron2_sam.vocabulary_of(name)), or set model.vocabulary"
             )
-        vocabulary = self.vocabulary or self._test_words() or self.training_vocabulary
+        try:
+            vocabulary = self.vocabulary or self._test_words() or self.training_vocabulary
+        except UserError:
+            if not self.training_vocabulary:
+                raise
+            vocabulary = self.training_vocabulary
         if not vocabulary:
             raise UserError(
                 "there are no words to look for: set model.vocabulary, or DATASETS.TEST to a data set, or train first"
@@ -286,7 +291,7 @@ def _shared_vocabulary(names: tuple[str, ...]) -> Vocabulary:
     Raises:
         UserError: they have different ones, or a file that lists them cannot be read.
     """
-    vocabularies = [vocabulary_of(name) for name in names]
+    vocabularies = [vocabulary_to_draw(spec_of(name)) for name in names]
     for name, vocabulary in zip(names, vocabularies, strict=True):
         if vocabulary != vocabularies[0]:
             raise UserError(f"{name} has other classes than {names[0]}; give every training input its vocabulary")

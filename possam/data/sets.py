@@ -45,6 +45,7 @@ def _coco(root: Path) -> list[DatasetSpec]:
         semantic = label_maps_spec(
             f"coco_2017_{split}_sem_seg", images=images, labels=coco / f"panoptic_semseg_{split}2017", classes=words
         )
+        panoptic = replace(panoptic, beside={"instance": instances})
         specs += [with_synonyms(panoptic, words), with_synonyms(instances, words), semantic]
     return specs
 
@@ -66,5 +67,6 @@ def _ade20k(root: Path) -> list[DatasetSpec]:
         semantic = label_maps_spec(
             f"ade20k_sem_seg_{split}", images=images, labels=ade / "annotations_detectron2" / folder, classes=words
         )
+        panoptic = replace(panoptic, beside={"instance": instances, "semantic": semantic})
         specs += [with_synonyms(panoptic, words), with_synonyms(instances, words), semantic]
     return specs

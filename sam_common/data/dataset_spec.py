@@ -38,6 +38,9 @@ class DatasetSpec:
         load_vocabulary: the classes, in the order of category_id. Raises UserError likewise.
         truth: the kind of its ground truth: panoptic | instance | semantic, or one that a method adds.
         files: where its parts lie, by role (`json`, `images`, `panoptic`, `labels`).
+        beside: kind of truth -> a data set of the same images that has it, of a benchmark that judges by several
+            annotations: ADE20K has PQ from its segments, AP from its instances and mIoU from its label maps. Without it
+            evaluators take what the annotation of this one implies.
         ignore_label: of a semantic data set, the value of pixels without a class. Where the number of classes decides,
             as in `label_maps`, that of the records counts.
         source: where its files come from; None for one of the user's own.
@@ -48,6 +51,7 @@ class DatasetSpec:
     load_vocabulary: Callable[[], Vocabulary]
     truth: str = "panoptic"
     files: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, DatasetSpec] = field(default_factory=dict)
     ignore_label: int = 255
     source: Source | None = None
 

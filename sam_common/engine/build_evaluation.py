@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from torch import nn
 
 from sam_common.config import UNTRAINED, CfgNode
 from sam_common.contracts import as_model
+from sam_common.data.coco_json import missing
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.loader import mapped
 from sam_common.engine.build_data import method_of_spec, test_set
@@ -18,7 +21,7 @@ from sam_common.engine.evaluation import evaluate
 from sam_common.engine.optimizer import trainable_parameters
 from sam_common.engine.trainer import BEST
 from sam_common.errors import UserError
-from sam_common.evaluation.evaluator import Evaluator, Evaluators, Results
+from sam_common.evaluation.evaluator import Evaluator, Evaluators, Results, served
 from sam_common.structures import Vocabulary
 
 
@@ -80,14 +83,53 @@ def build_validation(
     return validate
 
 
-def make_evaluators(spec: DatasetSpec, output_dir: Path, training_vocabulary: Vocabulary | None) -> list[Evaluator]:
-    """All evaluators that the truth of a data set serves; they write into `output_dir`.
+def check_judged(specs: Sequence[DatasetSpec], made: AbstractSet[str]) -> None:
+    """Finds what would go unjudged, before the inference or the training before it begins.
+
+    Args:
+        specs: of `DATASETS.TEST`.
+        made: the keys of what the model makes of an image.
+
+    Raises:
+        UserError: a data set serves nothing that the model makes, or something that it makes is served by none.
+    """
+    used = [served(spec.name, method_of_spec(spec).truths[spec.truth], made) for spec in specs]
+    unjudged = made - {key for evaluators in used for evaluator in evaluators for key in evaluator.judges}
+    if specs and unjudged:
+        raise UserError(
+            f"the model makes {', '.join(sorted(unjudged))}, of which {', '.join(spec.name for spec in specs)} has no "
+            "truth: switch that off in the configuration, or name a data set that has it in DATASETS.TEST"
+        )
+    for spec, evaluators in zip(specs, used, strict=True):
+        for evaluator in evaluators:
+            _check_files(spec.beside.get(evaluator.truth), f"{evaluator.judges[0]} of {spec.name}")
+
+
+def _check_files(spec: DatasetSpec | None, judged: str) -> None:
+    """Raises UserError where the truth of an output, in a data set beside, is not there."""
+    if spec is None:
+        return
+    for path in (spec.files[role] for role in ("json", "labels") if role in spec.files):
+        if not os.path.exists(path):
+            raise UserError(f"{missing(spec.name, 'annotation', path)}; or do not ask for {judged}, whose truth it is")
+
+
+def make_evaluators(
+    spec: DatasetSpec,
+    output_dir: Path,
+    training_vocabulary: Vocabulary | None,
+    made: AbstractSet[str] | None = None,
+) -> list[Evaluator]:
+    """The evaluators that the truth of a data set serves; they write into `output_dir`.
 
     Args:
         training_vocabulary: the classes that the model was trained on, where it is known.
+        made: the keys of what the model makes of an image, where it is known: only these are judged.
 
     Raises:
-        UserError: no evaluator is for this kind of truth, or the data set cannot be read.
+        UserError: no evaluator is for this kind of truth or for what is made, or the data set cannot be read.
     """
-    makers = method_of_spec(spec).truths[spec.truth]
+    makers: Sequence[type[Evaluator]] = method_of_spec(spec).truths[spec.truth]
+    if made is not None:
+        makers = served(spec.name, makers, made)
     return [make(spec, output_dir=output_dir, training_vocabulary=training_vocabulary) for make in makers]

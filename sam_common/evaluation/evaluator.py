@@ -15,6 +15,7 @@ from torch import Tensor
 from sam_common.contracts import ImageRecord
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.errors import UserError
+from sam_common.evaluation.truth import records_to_judge
 from sam_common.layers.processes import gather
 from sam_common.structures import Vocabulary
 
@@ -31,16 +32,18 @@ class Evaluator(ABC):
 
     Attributes:
         judges: the entries of a model's outputs of which it needs one, such as `sem_seg`; the first is its name.
+        truth: the kind that it prefers where a data set has several (`DatasetSpec.beside`).
     """
 
     judges: tuple[str, ...]
+    truth: str = ""
 
     def __init__(
         self, spec: DatasetSpec, *, output_dir: str | os.PathLike, training_vocabulary: Vocabulary | None = None
     ) -> None:
         self.spec, self.output_dir = spec, Path(output_dir)
         self.vocabulary, self.training_vocabulary = spec.load_vocabulary(), training_vocabulary
-        self.records = {record["image_id"]: record for record in spec.load()}
+        self.records = records_to_judge(spec, self.truth)
         self.reset()
 
     def reset(self) -> None:

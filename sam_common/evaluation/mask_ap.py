@@ -26,7 +26,7 @@ from sam_common.data.coco_write import coco_instances
 from sam_common.evaluation.class_groups import GROUPS, published_classes
 from sam_common.evaluation.evaluator import Evaluator, Results
 from sam_common.evaluation.result_file import ResultFile
-from sam_common.evaluation.truth import read_instances
+from sam_common.evaluation.truth import read_instances, truth_beside
 from sam_common.layers.processes import gather, is_main_process, rank_and_size
 
 TASKS = ("segm", "bbox")
@@ -115,11 +115,13 @@ class MaskAPEvaluator(Evaluator):
     """
 
     judges = ("instances",)
+    truth = "instance"
 
     @property
     def rules(self) -> Mapping[str, str]:
         """Names the library."""
-        return {"library": coco_library()[0], "crowd": "ignored", "classes": "the things of the data set"}
+        told = {"library": coco_library()[0], "crowd": "ignored", "classes": "the things of the data set"}
+        return told | truth_beside(self.spec, self.truth)
 
     def reset(self) -> None:
         """Forgets all images."""

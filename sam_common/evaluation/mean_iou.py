@@ -30,7 +30,7 @@ from sam_common.contracts import ModelInput, SegmentationOutput, SegmentationRec
 from sam_common.evaluation.class_groups import GROUPS, class_groups
 from sam_common.evaluation.evaluator import Evaluator, Results, check_shape
 from sam_common.evaluation.result_file import ResultFile
-from sam_common.evaluation.truth import IGNORE, read_class_map
+from sam_common.evaluation.truth import IGNORE, read_class_map, truth_beside
 from sam_common.layers.processes import gather
 from sam_common.masks import kernels
 from sam_common.masks.rle import encode_labels, run_starts
@@ -154,6 +154,12 @@ def summarize(counts: Tensor, vocabulary: Vocabulary, groups: dict[str, Tensor])
     return metrics
 
 
+RULES = {
+    "mIoU": "over the classes that the truth has (Detectron2 since July 2022)",
+    "mIoU_union": "over the classes that truth or prediction have (Detectron2 before July 2022)",
+}
+
+
 class MeanIoUEvaluator(Evaluator):
     """Compares `sem_seg` with a label map, or with the classes of a panoptic annotation; keeps ids and counts [C, 3].
 
@@ -162,11 +168,12 @@ class MeanIoUEvaluator(Evaluator):
     """
 
     judges = ("sem_seg", "sem_seg_labels")
-    rules: Mapping[str, str] = {
-        "mIoU": "over the classes that the truth has (Detectron2 since July 2022)",
-        "mIoU_union": "over the classes that truth or prediction have (Detectron2 before July 2022)",
-        "crowd": "its pixels count for its class",
-    }
+    truth = "semantic"
+
+    @property
+    def rules(self) -> Mapping[str, str]:
+        """Both rules of the mean."""
+        return {**RULES, "crowd": "its pixels count for its class", **truth_beside(self.spec, self.truth)}
 
     def reset(self) -> None:
         """Forgets all images."""

@@ -76,6 +76,7 @@ class MeanEvaluator:
     """The mean prediction, and how many images it is of."""
 
     judges = ("value",)
+    truth = ""
     rules: Mapping[str, str] = {}
 
     def __init__(self, spec: DatasetSpec, *, output_dir: object, training_vocabulary: Vocabulary | None) -> None:

@@ -17,13 +17,13 @@ from sam_common.data import catalog
 from sam_common.data.dataset_spec import DatasetSpec
 from sam_common.data.loader import build_test_loader, build_train_loader
 from sam_common.engine.build import build_backward, build_lr_factor, build_optimizer, build_plan, check_training
-from sam_common.engine.build_data import method_of_spec, test_set, training_set
-from sam_common.engine.build_evaluation import build_validation, checkpoint_facts, make_evaluators
+from sam_common.engine.build_data import test_set, training_set
+from sam_common.engine.build_evaluation import build_validation, check_judged, checkpoint_facts, make_evaluators
 from sam_common.engine.checkpoint import Checkpointer
 from sam_common.engine.evaluation import copypaste, dataset_facts, evaluate, format_report, write_report
 from sam_common.engine.launch import grad_scaler, share_buffers
 from sam_common.engine.trainer import BEST, Trainer
-from sam_common.evaluation.evaluator import Evaluators, Results, served
+from sam_common.evaluation.evaluator import Evaluators, Results
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +105,8 @@ def check_evaluation(cfg: CfgNode, model: nn.Module) -> None:
     Raises:
         UserError: `TEST.EVALUATORS` is unknown, or a data set of `DATASETS.TEST` serves nothing that the model makes.
     """
-    one_of("TEST.EVALUATORS, without --engine detectron2,", cfg.TEST.EVALUATORS, ("auto", "native"))
-    for spec in map(catalog.get, cfg.DATASETS.TEST):
-        served(spec.name, method_of_spec(spec).truths[spec.truth], as_model(model).outputs)
+    one_of("TEST.EVALUATORS, without --engine detectron2,", cfg.TEST.EVALUATORS, ("auto",))
+    check_judged([catalog.get(name) for name in cfg.DATASETS.TEST], as_model(model).outputs)
 
 
 def evaluate_all(
@@ -151,7 +150,7 @@ def _evaluate_one(
         world_size=fabric.world_size,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
-    evaluators = Evaluators(spec.name, make_evaluators(spec, folder, seen))
+    evaluators = Evaluators(spec.name, make_evaluators(spec, folder, seen, as_model(model).outputs))
     results = evaluate(as_model(model), loader, evaluators, name=spec.name, autocast=fabric.autocast(), stopped=stopped)
     if results is None:
         return None

@@ -205,7 +205,7 @@ def test_one_model_scores_the_same_by_both(scenes: Path, world: Path) -> None:
     """Instances and semantic segmentation through Detectron2's whole evaluation: its evaluators and ours agree on all
     that they share, AP of boxes and masks and mIoU to 1e-9."""
     results = []
-    for choice in ("native", "detectron2"):
+    for choice in ("auto", "detectron2"):
         cfg = small_cfg(world / choice, TEST__EVALUATORS=choice, DATASETS__TEST=(INSTANCE, SEMANTIC))
         for task in ("INSTANCE", "SEMANTIC"):
             cfg.MODEL.POSSAM.TEST[f"{task}_ON"] = True

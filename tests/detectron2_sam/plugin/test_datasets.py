@@ -38,8 +38,12 @@ def foreign(world: Path) -> Iterator[str]:
 def test_our_data_sets_are_in_the_catalogs(world: Path) -> None:
     """Records are the spec's; the classes are read when asked for, things and stuff sharing one index."""
     spec = catalog.get(NAME)
-    assert DatasetCatalog.get(NAME) == spec.load()
     metadata, vocabulary = MetadataCatalog.get(NAME), spec.load_vocabulary()
+    records = DatasetCatalog.get(NAME)
+    for record in records:
+        for segment in record["segments_info"]:
+            assert segment.pop("isthing") is vocabulary[segment["category_id"]].is_thing
+    assert records == spec.load()
     assert "thing_classes" not in metadata.__dict__
     assert metadata.thing_classes == metadata.stuff_classes == [c.name for c in vocabulary]
     assert metadata.stuff_dataset_id_to_contiguous_id == {c.id: i for i, c in enumerate(vocabulary) if not c.is_thing}
@@ -62,9 +66,9 @@ def test_a_missing_file_is_named_when_its_classes_are_asked_for(
     """Registering needs no file; asking for classes says which one is missing, by Python's rules for attributes."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
     register_datasets()
-    metadata = MetadataCatalog.get("ade20k_panoptic_val")
+    metadata = MetadataCatalog.get(NAME)
     assert metadata.get("thing_classes", "none") == "none"
-    with pytest.raises(AttributeError, match=r"nowhere.*ade20k_panoptic_val\.json"):
+    with pytest.raises(AttributeError, match=r"nowhere.*panoptic_test\.json"):
         _ = metadata.thing_classes
 
 
@@ -74,7 +78,7 @@ def test_entries_of_the_configuration_are_registered(world: Path) -> None:
     entry = {"NAME": "mine", "FORMAT": "coco_panoptic"}
     entry |= {"JSON": files["json"], "IMAGES": files["images"], "PANOPTIC": files["panoptic"]}
     register_datasets([entry])
-    assert DatasetCatalog.get("mine") == catalog.get(NAME).load()
+    assert DatasetCatalog.get("mine") == DatasetCatalog.get(NAME)
 
 
 def test_a_data_set_of_detectron2s_means_the_same(foreign: str, world: Path) -> None:

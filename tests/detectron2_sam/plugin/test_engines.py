@@ -196,7 +196,7 @@ def test_data_sets_of_any_kind_train_by_name(kind: str, world: Path, tmp_path: P
 
 def test_two_cpu_processes_train(run: Any, world: Path) -> None:
     """Detectron2's own launch, two processes on the CPU: finite losses, one checkpoint, one report of both images."""
-    more = ("DATASETS.TEST", f"('{NAME}',)", "TEST.EVALUATORS", "native")
+    more = ("DATASETS.TEST", f"('{NAME}',)")
     output = run("detectron2", "two", *more, flags=("--num-gpus", "2"))
     assert trained(output)["iteration"] == 3
     assert all(math.isfinite(value) for value in losses(output).values())

@@ -16,9 +16,9 @@ from detectron2.evaluation import COCOEvaluator, COCOPanopticEvaluator, SemSegEv
 from PIL import Image
 from torch import Tensor
 
-from detectron2_sam.plugin import evaluation
+from detectron2_sam.plugin import stock_evaluation
 from detectron2_sam.plugin.compat import has_panopticapi
-from detectron2_sam.plugin.evaluation import build_evaluator
+from detectron2_sam.plugin.evaluation import SegmentationEvaluator, build_evaluator
 from detectron2_sam.plugin.trainer import Trainer
 from sam_common.data import catalog
 from sam_common.data.coco_panoptic import coco_panoptic_spec, read_ground_truth
@@ -148,25 +148,24 @@ def test_panoptic_quality_equals_panopticapi_on_hand_made_cases(first: Any, crow
     compare(crowded, [output(*first), output(rows((ALL, ALL, 1)), [(1, 2)])], tmp_path)
 
 
-def test_ours_stands_in_where_panopticapi_is_missing(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_the_tables_are_ours_unless_detectron2s_are_asked_for(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By itself, with a line in the log; and by choice."""
-    caplog.set_level("INFO")
-    monkeypatch.setattr(evaluation, "has_panopticapi", lambda: False)
-    assert isinstance(build_evaluator(small_cfg(tmp_path), NAME, tmp_path), PanopticQualityEvaluator)
-    assert "panopticapi is not installed" in caplog.text
-    monkeypatch.setattr(evaluation, "has_panopticapi", lambda: True)
-    assert isinstance(build_evaluator(small_cfg(tmp_path), NAME, tmp_path), COCOPanopticEvaluator)
-    native = build_evaluator(small_cfg(tmp_path, TEST__EVALUATORS="native"), NAME, tmp_path)
-    assert isinstance(native.evaluators[0], PanopticQualityEvaluator)
+    """Whatever is installed; without panopticapi Detectron2's evaluator is refused, in a line that offers both ways."""
+    assert isinstance(build_evaluator(small_cfg(tmp_path), NAME, tmp_path), SegmentationEvaluator)
+    theirs = small_cfg(tmp_path, TEST__EVALUATORS="detectron2")
+    (judge,) = build_evaluator(theirs, NAME, tmp_path)._evaluators
+    assert isinstance(judge, COCOPanopticEvaluator)
+    monkeypatch.setattr(stock_evaluation, "has_panopticapi", lambda: False)
+    with pytest.raises(UserError, match=r"pip install .*panopticapi.* auto"):
+        build_evaluator(theirs, NAME, tmp_path)
 
 
 @needs_panopticapi
 def test_one_model_scores_the_same_by_both(world: Path, tmp_path: Path) -> None:
-    """Through Detectron2's whole evaluation: loader, model, evaluator; ours adds the seen and unseen classes."""
+    """Through Detectron2's whole evaluation: loader, model, evaluator; the means of seen and unseen classes too."""
     results = []
-    for choice in ("native", "detectron2"):
+    for choice in ("auto", "detectron2"):
         cfg = small_cfg(tmp_path / choice, TEST__EVALUATORS=choice)
         torch.manual_seed(0)
         model = Trainer.build_model(cfg)
@@ -174,7 +173,7 @@ def test_one_model_scores_the_same_by_both(world: Path, tmp_path: Path) -> None:
         results.append(Trainer.test(cfg, model)["panoptic_seg"])
     ours, theirs = results
     assert {key: ours.get(key, 0.0) for key in theirs} == pytest.approx(theirs, abs=1e-9)
-    assert "n_unseen" in ours
+    assert "n_unseen" in theirs
 
 
 def test_semantic_and_instance_data_sets_are_judged_by_detectron2(world: Path, tmp_path: Path) -> None:
@@ -192,8 +191,9 @@ def test_semantic_and_instance_data_sets_are_judged_by_detectron2(world: Path, t
     names = [category.name for category in spec.load_vocabulary()]
     MetadataCatalog.get("tiny_sem_seg").set(stuff_classes=names, evaluator_type="sem_seg", ignore_label=255)
     try:
-        cfg = small_cfg(tmp_path / "run", MODEL__POSSAM__TEST__SEMANTIC_ON=True)
-        evaluator = build_evaluator(cfg, "tiny_sem_seg", tmp_path / "out")
+        theirs = {"TEST__EVALUATORS": "detectron2"}
+        cfg = small_cfg(tmp_path / "run", MODEL__POSSAM__TEST__SEMANTIC_ON=True, **theirs)
+        (evaluator,) = build_evaluator(cfg, "tiny_sem_seg", tmp_path / "out")._evaluators
         assert isinstance(evaluator, SemSegEvaluator)
         evaluator.reset()
         for item in Trainer.build_test_loader(cfg, "tiny_sem_seg"):
@@ -201,8 +201,8 @@ def test_semantic_and_instance_data_sets_are_judged_by_detectron2(world: Path, t
             truth = torch.from_numpy(np.array(Image.open(record["sem_seg_file_name"]))).long()
             evaluator.process(item, [{"sem_seg": torch.nn.functional.one_hot(truth, 256)[..., :56].permute(2, 0, 1)}])
         assert evaluator.evaluate()["sem_seg"]["mIoU"] == pytest.approx(100)
-        with pytest.raises(UserError, match=r"tiny_sem_seg.*no truth for what the model makes"):
-            build_evaluator(small_cfg(tmp_path / "run"), "tiny_sem_seg", tmp_path / "out")
+        with pytest.raises(UserError, match=r"tiny_sem_seg has truth for sem_seg but the model makes panoptic_seg"):
+            build_evaluator(small_cfg(tmp_path / "run", **theirs), "tiny_sem_seg", tmp_path / "out")
     finally:
         DatasetCatalog.remove("tiny_sem_seg")
         MetadataCatalog.remove("tiny_sem_seg")
@@ -219,8 +219,11 @@ def test_instances_are_judged_by_the_coco_evaluator(tmp_path: Path) -> None:
     (tmp_path / "truth.json").write_text(
         json.dumps({"images": [], "annotations": [], "categories": [{"id": 1, "name": "dog"}]})
     )
+    DatasetCatalog.register("tiny_instances_only", lambda: [])
     try:
-        cfg = small_cfg(tmp_path / "run", MODEL__POSSAM__TEST__INSTANCE_ON=True)
-        assert isinstance(build_evaluator(cfg, "tiny_instances_only", tmp_path), COCOEvaluator)
+        cfg = small_cfg(tmp_path / "run", MODEL__POSSAM__TEST__INSTANCE_ON=True, TEST__EVALUATORS="detectron2")
+        (evaluator,) = build_evaluator(cfg, "tiny_instances_only", tmp_path)._evaluators
+        assert isinstance(evaluator, COCOEvaluator)
     finally:
+        DatasetCatalog.remove("tiny_instances_only")
         MetadataCatalog.remove("tiny_instances_only")

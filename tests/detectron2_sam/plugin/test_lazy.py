@@ -34,7 +34,7 @@ def config(world: Path, tmp_path: Path) -> Any:
 @pytest.fixture
 def cfg(world: Path, tmp_path: Path) -> CfgNode:
     constant = {"SOLVER__LR_SCHEDULER_NAME": "WarmupMultiStepLR", "SOLVER__STEPS": (), "SOLVER__WARMUP_ITERS": 0}
-    return small_cfg(tmp_path / "yaml", TEST__EVALUATORS="native", SOLVER__MAX_ITER=2, **constant)
+    return small_cfg(tmp_path / "yaml", SOLVER__MAX_ITER=2, **constant)
 
 
 def test_it_describes_the_model_of_the_yaml(config: Any, cfg: CfgNode) -> None:
