@@ -16,6 +16,7 @@ import pytest
 
 from detectron2_sam.commands import train
 from detectron2_sam.commands.prepare.generated import prepare
+from detectron2_sam.commands.reproduce.table import table_names
 from detectron2_sam.methods import full_cfg, leaves
 from detectron2_sam.program import COMMANDS
 from possam.text_embeddings import TextEmbeddings
@@ -120,16 +121,6 @@ def test_each_command_is_run_or_has_a_reason() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_each_command_line_is_parsed() -> None:
-    """By its own parser; a configuration that it names ships with the program, or its page shows it."""
-    ours = [command for command in commands() if command.arguments and command.arguments != ("--help",)]
-    assert len(ours) > 140
-    for command in ours:
-        config = getattr(parse(command), "config_file", None)
-        if config and config not in FILES:
-            find_config(config)
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with what the commands name: data sets, a page's YAML files, checkpoints under each of their names."""
@@ -164,6 +155,26 @@ def fresh(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def words(options: dict[str, object], output: object) -> list[str]:
     return [str(word) for pair in {**options, "OUTPUT_DIR": output}.items() for word in pair]
+
+
+def test_each_make_target_is_in_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for command in commands():
+        if "make" in command.words:
+            target = command.words[command.words.index("make") + 1]
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), command
+
+
+def test_each_command_line_is_parsed(fresh: Path) -> None:
+    """By its own parser. Configurations of what is not trained merge with their overrides, and tables are known."""
+    ours = [command for command in commands() if command.arguments and command.arguments != ("--help",)]
+    assert len(ours) > 140
+    for command in ours:
+        args = parse(command)
+        if getattr(args, "config_file", None) and str(command) not in trainings():
+            full_cfg(args.config_file, args.opts)
+        if command.arguments[0] == "reproduce":
+            assert {*(args.table or ())} <= {"embedded", *table_names()}, command
 
 
 @BOTH
