@@ -47,6 +47,23 @@ def full_cfg(config_file: str | os.PathLike | None = None, options: Sequence[str
     return cfg
 
 
+def own_cfg(cfg: CfgNode) -> CfgNode:
+    """Of a cfg that may hold the keys of other methods and of Detectron2, the shared ones and those of its own method.
+
+    Raises:
+        UserError: `MODEL.META_ARCHITECTURE` is unknown.
+    """
+    own = get_cfg()
+    method.method_of(cfg).add_config(own)
+    return _values_of(own, cfg)
+
+
+def _values_of(keys: CfgNode, cfg: CfgNode) -> CfgNode:
+    """Those keys with the values that they have in `cfg`."""
+    kept = {key: _values_of(value, cfg[key]) if isinstance(value, CfgNode) else cfg[key] for key, value in keys.items()}
+    return CfgNode(kept)
+
+
 def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(SECTION.KEY, value) of every key of a configuration."""
     for key, value in node.items():

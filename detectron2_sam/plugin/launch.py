@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from detectron2_sam.commands.output_folder import claimed
+from detectron2_sam.methods import own_cfg
 from detectron2_sam.plugin.amodal_detector import is_amodal_detector
 from detectron2_sam.plugin.checkpoint import Checkpointer
 from detectron2_sam.plugin.compat import amp_precision
@@ -145,7 +146,7 @@ def _run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, 
     results = trainer.train()
     method = find_method(cfg.MODEL.META_ARCHITECTURE)
     if comm.is_main_process() and method is not None:
-        method.export(cfg, [spec_of(name) for name in cfg.DATASETS.TRAIN], bare(trainer.model))
+        method.export(own_cfg(cfg), [spec_of(name) for name in cfg.DATASETS.TRAIN], bare(trainer.model))
     return results
 
 

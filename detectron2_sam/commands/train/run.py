@@ -15,8 +15,8 @@ from lightning_fabric import Fabric
 from detectron2_sam.commands.output_folder import claimed
 from detectron2_sam.commands.train.build import build_trainer, evaluate_all, register_datasets
 from detectron2_sam.commands.train.log import describe, log_to
-from detectron2_sam.methods import full_cfg, methods
-from sam_common.config import UNTRAINED, CfgNode, UnknownKeyError, get_cfg
+from detectron2_sam.methods import full_cfg, methods, own_cfg
+from sam_common.config import UNTRAINED, CfgNode, UnknownKeyError
 from sam_common.data import catalog
 from sam_common.engine.build import check_levels, check_output_dir, run_seed
 from sam_common.engine.build_evaluation import checkpoint_to_evaluate
@@ -68,23 +68,6 @@ def processes_here(asked: int, machines: int) -> int:
     if asked != 1 or machines != 1:
         raise UserError("torchrun starts the processes: leave out --num-gpus and --num-machines")
     return int(os.environ["LOCAL_WORLD_SIZE"])
-
-
-def own_cfg(cfg: CfgNode) -> CfgNode:
-    """Of a cfg that holds the keys of several methods, the shared ones and those of the method it is for.
-
-    Raises:
-        UserError: `MODEL.META_ARCHITECTURE` is unknown.
-    """
-    own = get_cfg()
-    method_of(cfg).add_config(own)
-    return _values_of(own, cfg)
-
-
-def _values_of(keys: CfgNode, cfg: CfgNode) -> CfgNode:
-    """Those keys with the values that they have in `cfg`."""
-    kept = {key: _values_of(value, cfg[key]) if isinstance(value, CfgNode) else cfg[key] for key, value in keys.items()}
-    return CfgNode(kept)
 
 
 def _precision(cfg: CfgNode, device: torch.device) -> torch.dtype:

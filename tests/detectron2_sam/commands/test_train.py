@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from detectron2_sam.commands import train as train_net
 from detectron2_sam.commands.cli import run_tool
 from detectron2_sam.commands.train import run as train_run
-from detectron2_sam.methods import full_cfg
+from detectron2_sam.methods import full_cfg, own_cfg
 from sam_common.config import get_cfg
 from sam_common.engine.checkpoint import last_checkpoint, read_checkpoint
 from sam_common.errors import Interrupted, UserError
@@ -515,7 +515,7 @@ def test_the_keys_of_one_method() -> None:
     cfg = full_cfg()
     options = {"MODEL.META_ARCHITECTURE": "VanillaSAM", "MODEL.PLUG.LORA_RANK": "4", "INPUT.IMAGE_SIZE": "64"}
     cfg.merge_from_list([word for pair in options.items() for word in pair])
-    own = train_run.own_cfg(cfg)
+    own = own_cfg(cfg)
     assert own.MODEL.keys() == {*get_cfg().MODEL, "PLUG"}
     assert own.INPUT.BOXES.keys() == {"JITTER_TRAIN", "JITTER_TEST", "SOURCE", "SCORE_THRESHOLD", "MATCH_IOU"}
     assert (own.MODEL.PLUG.LORA_RANK, own.INPUT.IMAGE_SIZE, own.INPUT.INSTANCES_PER_IMAGE) == (4, 64, 8)

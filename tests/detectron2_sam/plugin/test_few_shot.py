@@ -17,6 +17,7 @@ from detectron2.engine import DefaultPredictor, HookBase
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.visualizer import Visualizer
+from safetensors import safe_open
 
 import detectron2_sam
 from amsam.data.worms import write_worms
@@ -90,6 +91,8 @@ def test_a_run_is_the_same_under_both(run: Any) -> None:
     for key in ("model", "frozen_sha256", "iteration", "metrics", "seed"):
         assert_same(best[0][key], best[1][key], key)
     assert not best[1].keys() & {"optimizer", "scaler", "hooks"}
+    adapters = [safe_open(output / "adapter.safetensors", "pt").metadata() for output in (ours, theirs)]
+    assert adapters[0] == adapters[1]  # the settings have nothing of Detectron2's
     assert report(ours) == report(theirs)
     assert report(theirs)["checkpoint_choice"] == "best of the validation" and report(theirs)["images"] == 2
     assert "validation after iteration 3: few_shot/Dice" in (theirs / "log.txt").read_text()
