@@ -8,8 +8,9 @@ from importlib import import_module
 from typing import Any
 
 from sam_common import method
-from sam_common.config import CfgNode, get_cfg
+from sam_common.config import CfgNode, UnknownKeyError, get_cfg
 from sam_common.data import catalog
+from sam_common.errors import UserError
 
 METHODS = (
     "possam.method",
@@ -41,9 +42,12 @@ def full_cfg(config_file: str | os.PathLike | None = None, options: Sequence[str
     cfg = get_cfg()
     for each in methods():
         each.add_config(cfg)
-    if config_file is not None:
-        cfg.merge_from_file(config_file)
-    cfg.merge_from_list(options)
+    try:
+        if config_file is not None:
+            cfg.merge_from_file(config_file)
+        cfg.merge_from_list(options)
+    except UnknownKeyError as error:
+        raise UserError(f"{error}; Detectron2's own keys need `detectron2-sam train --engine detectron2`") from error
     return cfg
 
 

@@ -16,7 +16,7 @@ from detectron2_sam.commands.output_folder import claimed
 from detectron2_sam.commands.train.build import build_trainer, evaluate_all, register_datasets
 from detectron2_sam.commands.train.log import describe, log_to
 from detectron2_sam.methods import full_cfg, methods, own_cfg
-from sam_common.config import UNTRAINED, CfgNode, UnknownKeyError
+from sam_common.config import UNTRAINED, CfgNode
 from sam_common.data import catalog
 from sam_common.engine.build import check_levels, check_output_dir, run_seed
 from sam_common.engine.build_evaluation import checkpoint_to_evaluate
@@ -40,10 +40,7 @@ logger = logging.getLogger("detectron2_sam.commands.train")
 
 def setup(args: argparse.Namespace) -> CfgNode:
     """The configuration, checked as far as the command line and the disk allow before any process starts."""
-    try:
-        cfg = full_cfg(args.config_file, args.opts)
-    except UnknownKeyError as error:
-        raise UserError(f"{error}; Detectron2's own keys need --engine detectron2") from error
+    cfg = full_cfg(args.config_file, args.opts)
     register_datasets(cfg)
     args.num_gpus = processes_here(args.num_gpus, args.num_machines)
     device = choose_device(cfg.MODEL.DEVICE, args.num_gpus)

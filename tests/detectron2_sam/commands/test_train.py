@@ -510,6 +510,12 @@ def test_sigterm_reaches_the_processes_and_one_process_goes_on(tmp_path: Path, s
     assert read_checkpoint(tmp_path / "model_final.pth")["iteration"] == iteration + 1
 
 
+def test_keys_of_detectron2_name_its_engine() -> None:
+    """A Detectron2 key under our engine: the message says which command knows it."""
+    with pytest.raises(UserError, match=r"VIS_PERIOD.*--engine detectron2"):
+        full_cfg(options=["VIS_PERIOD", "1"])
+
+
 def test_the_keys_of_one_method() -> None:
     """A run keeps the shared keys and its own, with their values; those of the other methods are gone."""
     cfg = full_cfg()
