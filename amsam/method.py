@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -48,7 +49,7 @@ def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[MaskR
     Raises:
         UserError: there are too few, they show nothing, or a key or file cannot be used.
     """
-    vocabulary, mapper = common_vocabulary(specs), build_mapper(cfg, training=True)
+    vocabulary, mapper = common_vocabulary(specs), FewShotMapper(**mapper_arguments(cfg, training=True))
     check_number_of_classes(cfg, specs[0])
     records = shots(cfg, specs)
     check_shots(records, [category.name for category in vocabulary])
@@ -63,7 +64,7 @@ def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[Sequence[MaskRecord], Few
         UserError: that is a file of boxes for other images, or a key cannot be used.
     """
     check_number_of_classes(cfg, spec)
-    records, mapper = spec.load(), build_mapper(cfg, training=False)
+    records, mapper = spec.load(), FewShotMapper(**mapper_arguments(cfg, training=False))
     if isinstance(mapper.box_source, ResultsFile):  # which may be for the whole folder, of which this is a part
         ids = {record["image_id"] for record in records} | folder_ids(spec.name, spec.files)
         mapper.box_source.check(spec.name, ids)
@@ -94,17 +95,17 @@ def export(cfg: CfgNode, specs: Sequence[DatasetSpec], model: nn.Module) -> None
     logger.info("saved %s; use it with detectron2-sam predict --adapter", path)
 
 
-def build_mapper(cfg: CfgNode, *, training: bool) -> FewShotMapper:
-    """The mapper, as `INPUT.BOXES` asks. Raises UserError where a value is unknown or out of range."""
+def mapper_arguments(cfg: CfgNode, *, training: bool) -> dict[str, Any]:
+    """Of the mapper, as `INPUT.BOXES` asks. Raises UserError where a value is unknown or out of range."""
     boxes = cfg.INPUT.BOXES
     one_of("INPUT.BOXES.SELECT", boxes.SELECT, POLICIES)
-    return FewShotMapper(
-        training=training,
-        box_source=box_source(cfg),
-        policy=boxes.SELECT,
-        classes=boxes.CLASSES,
-        jitter=box_jitter(cfg, training=training),
-    )
+    return {
+        "training": training,
+        "box_source": box_source(cfg),
+        "policy": boxes.SELECT,
+        "classes": boxes.CLASSES,
+        "jitter": box_jitter(cfg, training=training),
+    }
 
 
 def shots(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> list[MaskRecord]:

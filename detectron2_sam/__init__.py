@@ -6,7 +6,7 @@
     detectron2_sam.register()               # registries and catalogs; call it once or many times
     cfg = get_cfg()
     detectron2_sam.add_config(cfg)          # before merge_from_file
-    cfg.merge_from_file(detectron2_sam.find_config("possam_T"))
+    cfg.merge_from_file(detectron2_sam.get_config_file("possam_T"))
 
 Importing this package imports neither Detectron2 nor torch: what plugs into Detectron2 is imported when asked for.
 docs/detectron2.md shows how to plug it into a project.
@@ -22,16 +22,21 @@ from sam_common import lazy_attributes
 __version__ = "0.2.0"
 
 _HOMES = {
-    "AmodalEvaluator": "detectron2_sam.plugin.evaluation",
-    "FewShotEvaluator": "detectron2_sam.plugin.evaluation",
-    "POSSAM_HEAD_REGISTRY": "detectron2_sam.plugin.modeling",
-    "SegmentationEvaluator": "detectron2_sam.plugin.evaluation",
     "add_config": "detectron2_sam.plugin.config",
-    "find_config": "sam_common.config",
+    "AmodalEvaluator": "detectron2_sam.plugin.evaluation",
+    "AmodalMapper": "detectron2_sam.plugin.mappers",
+    "FewShotEvaluator": "detectron2_sam.plugin.evaluation",
+    "FewShotMapper": "detectron2_sam.plugin.mappers",
+    "get_config_file": "detectron2_sam.methods",
     "metadata_of": "detectron2_sam.plugin.datasets",
+    "POSSAM_HEAD_REGISTRY": "detectron2_sam.plugin.modeling",
     "register": "detectron2_sam.plugin.registration",
     "register_box_detector": "detectron2_sam.plugin.detector",
     "register_visible_parts": "detectron2_sam.plugin.datasets",
+    "SegmentationEvaluator": "detectron2_sam.plugin.evaluation",
+    "SegmentationMapper": "detectron2_sam.plugin.mappers",
+    "Trainer": "detectron2_sam.plugin.trainer",
+    "training_records": "detectron2_sam.plugin.mappers",
     "vocabulary_of": "detectron2_sam.plugin.datasets",
     "whole_objects": "detectron2_sam.plugin.amodal_detector",
 }

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from sam_common import method
-from sam_common.config import CfgNode, UnknownKeyError, get_cfg
+from sam_common.config import CfgNode, UnknownKeyError, find_config, get_cfg
 from sam_common.data import catalog
 from sam_common.errors import UserError
 
@@ -66,6 +66,15 @@ def _values_of(keys: CfgNode, cfg: CfgNode) -> CfgNode:
     """Those keys with the values that they have in `cfg`."""
     kept = {key: _values_of(value, cfg[key]) if isinstance(value, CfgNode) else cfg[key] for key, value in keys.items()}
     return CfgNode(kept)
+
+
+def get_config_file(name: str | os.PathLike) -> str:
+    """The path of a configuration that ships: `possam_T`, or the LazyConfig `detectron2/possam_T.py`.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    return str(find_config(name))
 
 
 def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

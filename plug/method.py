@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from plug.config import add_plug_config, build_plug, build_vanilla_sam
 from plug.data.annotations import group_instances
@@ -38,7 +39,7 @@ def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Amoda
         raise UserError(f"INPUT.INSTANCES_PER_IMAGE is {most}; give at least 1")
     groups = group_instances([record for spec in specs for record in spec.load()], most)
     _tell_epochs(groups, solver.MAX_ITER, solver.IMS_PER_BATCH)
-    return groups, build_mapper(cfg, training=True)
+    return groups, AmodalMapper(**mapper_arguments(cfg, training=True))
 
 
 def _tell_epochs(groups: Sequence[AmodalRecord], max_iter: int, batch_size: int) -> None:
@@ -57,24 +58,24 @@ def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[Sequence[AmodalRecord], A
     Raises:
         UserError: that is a file of boxes for other images, or a key cannot be used.
     """
-    records, mapper = spec.load(), build_mapper(cfg, training=False)
+    records, mapper = spec.load(), AmodalMapper(**mapper_arguments(cfg, training=False))
     if isinstance(mapper.box_source, ResultsFile):
         mapper.box_source.check(spec.name, {record["image_id"] for record in records})
     return records, mapper
 
 
-def build_mapper(cfg: CfgNode, *, training: bool) -> AmodalMapper:
-    """The mapper, as `INPUT.BOXES` and `INPUT.RANDOM_FLIP` ask. Raises UserError where a value is out of range."""
+def mapper_arguments(cfg: CfgNode, *, training: bool) -> dict[str, Any]:
+    """Of the mapper, as `INPUT.BOXES` and `INPUT.RANDOM_FLIP` ask. Raises UserError where a value is out of range."""
     match_iou = cfg.INPUT.BOXES.MATCH_IOU
     if not 0 < match_iou <= 1:
         raise UserError(f"INPUT.BOXES.MATCH_IOU is {match_iou}; give more than 0, at most 1")
-    return AmodalMapper(
-        training=training,
-        flip=cfg.INPUT.RANDOM_FLIP == "horizontal",
-        jitter=box_jitter(cfg, training=training),
-        box_source=None if training else box_source(cfg),
-        match_iou=match_iou,
-    )
+    return {
+        "training": training,
+        "flip": cfg.INPUT.RANDOM_FLIP == "horizontal",
+        "jitter": box_jitter(cfg, training=training),
+        "box_source": None if training else box_source(cfg),
+        "match_iou": match_iou,
+    }
 
 
 def prediction(args: argparse.Namespace, inputs: list[Input], cfg: CfgNode) -> Task:

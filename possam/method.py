@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from possam.config import add_possam_config, build_possam, checked_sizes
 from possam.data.coco_instance import coco_instance_spec
@@ -22,7 +23,6 @@ from sam_common.evaluation.panoptic_quality import PanopticQualityEvaluator
 from sam_common.io.inputs import Input
 from sam_common.method import Method, Reader
 from sam_common.prediction import Task
-from sam_common.structures import Vocabulary
 
 
 def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[SegmentationRecord], SegmentationMapper]:
@@ -31,29 +31,27 @@ def training_set(cfg: CfgNode, specs: Sequence[DatasetSpec]) -> tuple[list[Segme
     Raises:
         UserError: they do not, or a key or file cannot be used.
     """
-    mapper = build_mapper(cfg, common_vocabulary(specs), training=True)
+    mapper = SegmentationMapper(common_vocabulary(specs), training=True, **mapper_arguments(cfg))
     return [record for spec in specs for record in spec.load()], mapper
 
 
 def test_set(cfg: CfgNode, spec: DatasetSpec) -> tuple[Sequence[SegmentationRecord], SegmentationMapper]:
     """Every record, with the classes of the data set to look for."""
-    return spec.load(), build_mapper(cfg, spec.load_vocabulary(), training=False)
+    return spec.load(), SegmentationMapper(spec.load_vocabulary(), training=False, **mapper_arguments(cfg))
 
 
-def build_mapper(cfg: CfgNode, vocabulary: Vocabulary, *, training: bool) -> SegmentationMapper:
-    """The mapper of data sets with these classes. Raises UserError where a size is no size."""
+def mapper_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """Of the mapper, but for the classes and whether it trains. Raises UserError where a size is no size."""
     image_size, min_size_test, max_size_test = checked_sizes(cfg, "IMAGE_SIZE", "MIN_SIZE_TEST", "MAX_SIZE_TEST")
-    return SegmentationMapper(
-        vocabulary,
-        training=training,
-        min_scale=cfg.INPUT.MIN_SCALE,
-        max_scale=cfg.INPUT.MAX_SCALE,
-        flip=cfg.INPUT.RANDOM_FLIP == "horizontal",
-        color=cfg.INPUT.COLOR_AUG_SSD,
-        image_size=image_size,
-        min_size_test=min_size_test,
-        max_size_test=max_size_test,
-    )
+    return {
+        "min_scale": cfg.INPUT.MIN_SCALE,
+        "max_scale": cfg.INPUT.MAX_SCALE,
+        "flip": cfg.INPUT.RANDOM_FLIP == "horizontal",
+        "color": cfg.INPUT.COLOR_AUG_SSD,
+        "image_size": image_size,
+        "min_size_test": min_size_test,
+        "max_size_test": max_size_test,
+    }
 
 
 def prediction(args: argparse.Namespace, inputs: list[Input], cfg: CfgNode) -> Task:

@@ -202,7 +202,7 @@ def _leaf_keys(node: dict, prefix: str = "") -> Iterator[str]:
 
 
 def find_config(name: str | os.PathLike, *, asked: Path | None = None) -> Path:
-    """A configuration file by path, or by its name among the shipped ones: `NAME`, or `configs/NAME.yaml`.
+    """A configuration file by path, or by its name among the shipped ones: `NAME`, `NAME.yaml`, `configs/NAME.yaml`.
 
     Raises:
         UserError: there is no such file; it is called `asked` where that is given.
@@ -210,10 +210,11 @@ def find_config(name: str | os.PathLike, *, asked: Path | None = None) -> Path:
     path = Path(name)
     if os.path.isfile(path):
         return path
-    for shipped in (path, Path("configs", f"{path}.yaml")):
+    for shipped in (path, Path("configs", path), Path("configs", f"{path}.yaml")):
         with contextlib.suppress(UserError):
             return resource(str(shipped))
-    raise UserError(f"there is no configuration file {asked or path}{nearest(path.stem, names_in('configs'))}")
+    known = names_in(f"configs/{path.parent}") or names_in("configs")
+    raise UserError(f"there is no configuration file {asked or path}{nearest(path.stem, known)}")
 
 
 def resolve_device(name: str) -> torch.device:

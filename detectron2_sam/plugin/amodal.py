@@ -26,6 +26,11 @@ class _Amodal(TrainedPart):
     """
 
     def _complete(self, entry: dict[str, Any]) -> dict[str, Any]:
+        if self.training and "amodal_masks" not in entry:
+            raise UserError(
+                f"{entry.get('file_name') or 'a training image'} has no amodal_masks; use "
+                "mapper=detectron2_sam.AmodalMapper(cfg, True)"
+            )
         boxes, _ = boxes_of(entry)
         if boxes is None:
             raise UserError(f"{entry.get('file_name') or 'an input'} has no boxes: give boxes, instances or proposals")

@@ -237,10 +237,11 @@ def load_standard_records(name: str) -> list[dict[str, Any]]:
     """
     metadata = MetadataCatalog.get(name)
     labels = {"num_classes": len(metadata.get("stuff_classes", ())), "ignore_label": metadata.get("ignore_label", 255)}
-    return [_complete(record, labels) for record in DatasetCatalog.get(name)]
+    return [complete_record(record, labels) for record in DatasetCatalog.get(name)]
 
 
-def _complete(record: dict[str, Any], labels: dict[str, int]) -> dict[str, Any]:
+def complete_record(record: dict[str, Any], labels: dict[str, int]) -> dict[str, Any]:
+    """A record in Detectron2's standard form with what our readers add to it; `labels`, where it has a label map."""
     path = str(record["file_name"])
     complete: dict[str, Any] = {"file_name": path, "image_id": _plain(record.get("image_id", path))}
     if "height" in record and "width" in record:

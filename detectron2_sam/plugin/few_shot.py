@@ -86,7 +86,10 @@ class BoxRectangle(_FewShot, amsam.baselines.BoxRectangle):
 
 def _labels(entry: dict[str, Any]) -> Tensor:
     if "sem_seg" not in entry:
-        raise UserError(f"{entry.get('file_name') or 'a training image'} has no ground truth: give labels or sem_seg")
+        raise UserError(
+            f"{entry.get('file_name') or 'a training image'} has no ground truth: give labels or sem_seg; "
+            "detectron2_sam.FewShotMapper(cfg, True) reads them"
+        )
     labels = entry["sem_seg"].long()
     return torch.where(labels == IGNORE_LABEL, IGNORE, labels)
 

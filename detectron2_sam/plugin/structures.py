@@ -85,12 +85,17 @@ def to_segments(entry: dict[str, Any]) -> Segments:
     ignore, of which each class makes one segment.
 
     Raises:
-        UserError: there is none of them, or instances have no masks.
+        UserError: there is none of them, instances have no masks, or the panoptic truth was not read: Detectron2's own
+            `DatasetMapper` passes its file's name on.
     """
     if "segments" in entry:
         return entry["segments"]
     height, width = entry["image"].shape[-2:]
     name = entry.get("file_name") or "a training image"
+    if "pan_seg_file_name" in entry:
+        raise UserError(
+            f"{name}: its panoptic segments were not read; use mapper=detectron2_sam.SegmentationMapper(cfg, True)"
+        )
     if "instances" in entry:
         instances = entry["instances"]
         if instances.has("gt_masks"):

@@ -20,17 +20,15 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 
+from detectron2_sam.plugin import solver
 from detectron2_sam.plugin.amodal_detector import is_amodal_detector
 from detectron2_sam.plugin.checkpoint import Checkpointer
-from detectron2_sam.plugin.clipping import clip_before_steps
 from detectron2_sam.plugin.compat import amp_precision, distributed_on, without_cpu_amp
 from detectron2_sam.plugin.datasets import spec_of
 from detectron2_sam.plugin.evaluation import build_evaluator, evaluator_facts
 from detectron2_sam.plugin.levels import LevelTrainer, bare, with_validation
-from detectron2_sam.plugin.modeling import TrainedPart
 from sam_common.data.loader import BatchLoader, LevelBatches, MappedRecords, item_seed
-from sam_common.engine import build
-from sam_common.engine.build import build_backward, build_lr_factor, build_plan, check_training
+from sam_common.engine.build import build_backward
 from sam_common.engine.build_data import test_set, training_set
 from sam_common.engine.build_evaluation import build_validation, checkpoint_facts
 from sam_common.engine.evaluation import dataset_facts, format_report, write_report
@@ -124,11 +122,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """AdamW that clips the gradient of the whole model before each step, and takes no step that is not finite."""
-        if isinstance(model, TrainedPart):
-            check_training(cfg, model, [spec_of(name) for name in cfg.DATASETS.TRAIN])
-        optimizer, plan = build.build_optimizer(cfg, model), build_plan(cfg)
-        clip_before_steps(optimizer, plan.clip_norm, plan.norm_type)
+        """Ours, whatever the model is; see `solver.build_optimizer`."""
+        optimizer = solver.build_optimizer(cfg, model)
         device, processes = torch.device(cfg.MODEL.DEVICE), comm.get_world_size()
         backward = build_backward(cfg, model, optimizer, device=device, world_size=processes)
         if backward is not None:  # for `__init__`; made here, since it may give parameters a rate of their own
@@ -137,7 +132,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LambdaLR:
-        return LambdaLR(optimizer, build_lr_factor(cfg))
+        return solver.build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> BatchLoader:

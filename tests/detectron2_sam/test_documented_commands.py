@@ -32,7 +32,6 @@ ENGINES = {"fabric": "detectron2_sam.commands.train.run", "detectron2": "detectr
 HAS_DETECTRON2 = importlib.util.find_spec("detectron2") is not None
 WITH_DETECTRON2 = pytest.mark.skipif(not HAS_DETECTRON2, reason="needs Detectron2")
 BOTH = pytest.mark.parametrize("engine", ["fabric", pytest.param("detectron2", marks=WITH_DETECTRON2)])
-UNLIKE = pytest.mark.xfail(HAS_DETECTRON2, strict=True, reason="auto chooses other evaluators under each engine")
 
 NOT_RUN = {
     # prefix: why its kind of command is not run here, and which test runs it in miniature, if any
@@ -233,12 +232,7 @@ def tables(output: Path) -> dict[str, Any]:
     return {file.parent.name: json.loads(file.read_text(encoding="utf-8"))["results"] for file in files}
 
 
-def is_of_words(name: str) -> bool:
-    """Whether it is a run of PosSAM."""
-    return name.startswith(("possam", "shelf")) and not name.startswith(("shelf_few", "shelf_amodal"))
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[UNLIKE] * is_of_words(name)) for name in runs()])
+@pytest.mark.parametrize("name", runs())
 def test_it_runs_small_and_alike_under_both_engines(name: str, fresh: Path, tmp_path: Path) -> None:
     """Two iterations and the evaluation: the tables of both engines, where both are there, have the same numbers."""
     engines = list(ENGINES) if HAS_DETECTRON2 else ["fabric"]

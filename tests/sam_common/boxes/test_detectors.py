@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detectron2_sam.methods import full_cfg
 from plug.data.mapper import AmodalMapper
-from plug.method import build_mapper
+from plug.method import mapper_arguments
 from sam_common.boxes import detectors
 from sam_common.boxes.boxes import Boxes
 from sam_common.boxes.detectors import TORCHVISION, ResultsFile, build_box_source, build_detector, register_detector
@@ -185,10 +185,10 @@ def test_the_configuration_chooses_in_testing_only() -> None:
     """Derived by hand: INPUT.BOXES.SOURCE is asked for boxes of test images; training has those of its annotation."""
     cfg = full_cfg()
     cfg.INPUT.BOXES.SOURCE = "full_image"
-    mappers = [build_mapper(cfg, training=training) for training in (False, True)]
+    mappers = [AmodalMapper(**mapper_arguments(cfg, training=training)) for training in (False, True)]
     assert isinstance(mappers[0], AmodalMapper) and isinstance(mappers[1], AmodalMapper)
     assert mappers[1].box_source is None and mappers[0].box_source is not None
     assert mappers[0].box_source(RECORD, IMAGE).boxes.tolist() == [[0, 0, 8, 6]]
     cfg.INPUT.BOXES.SOURCE = "no.json"
     with pytest.raises(UserError, match=r"the box file no\.json cannot be read"):
-        build_mapper(cfg, training=False)
+        mapper_arguments(cfg, training=False)
