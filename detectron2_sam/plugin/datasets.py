@@ -27,6 +27,7 @@ from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
 from sam_common.reporting.drawing import segment_color
 from sam_common.structures import Category, Vocabulary
+from sam_common.text import some
 
 _KINDS = {
     "panoptic": ("coco_panoptic_seg", "panoptic_json", "json"),
@@ -36,6 +37,9 @@ _KINDS = {
     "masks": ("masks", "mask_root", "masks"),
 }
 """Kind of truth -> the `evaluator_type` of its metadata, the attribute that names its file, and that file's role."""
+
+_WITH_LABEL_MAPS = ("ade20k_panoptic_seg", "cityscapes_panoptic_seg", "mapillary_vistas_panoptic_seg")
+"""The `evaluator_type` of panoptic data sets whose records name label maps, though no attribute need name a folder."""
 
 
 class SpecMetadata(Metadata):
@@ -184,9 +188,9 @@ def spec_of(name: str) -> DatasetSpec:
     if "instance" in truths:
         files = {"json_file": truths["instance"], "images": metadata.get("image_root", "")}
         beside["instance"] = coco_instance_spec(f"the json_file of {name}", **files)
-    if "semantic" in truths:
+    if "semantic" in truths or metadata.get("evaluator_type") in _WITH_LABEL_MAPS:
         load = partial(_label_maps, name)
-        beside["semantic"] = replace(spec, name=f"the sem_seg_root of {name}", load=load, truth="semantic")
+        beside["semantic"] = replace(spec, name=f"the label maps of {name}", load=load, truth="semantic")
     return replace(spec, beside=beside)
 
 
@@ -198,11 +202,18 @@ def _truth_of(evaluator_type: str) -> str:
 
 
 def _label_maps(name: str) -> list[dict[str, Any]]:
-    """The records of a panoptic data set with its label maps as their truth."""
-    segments = ("pan_seg_file_name", "segments_info")
-    return [
-        {key: value for key, value in record.items() if key not in segments} for record in load_standard_records(name)
-    ]
+    """The records of a panoptic data set with its label maps as their truth.
+
+    Raises:
+        UserError: a record names none.
+    """
+    segments, records = ("pan_seg_file_name", "segments_info"), load_standard_records(name)
+    if lacking := [record["file_name"] for record in records if "sem_seg_file_name" not in record]:
+        raise UserError(
+            f"{len(lacking)} records of data set {name} have no sem_seg_file_name, though its metadata (sem_seg_root, "
+            f"evaluator_type) says that it has label maps: {some(lacking)}"
+        )
+    return [{key: value for key, value in record.items() if key not in segments} for record in records]
 
 
 def vocabulary_to_draw(spec: DatasetSpec) -> Vocabulary:

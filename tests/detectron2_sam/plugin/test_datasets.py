@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
 from detectron2.data.datasets import register_coco_panoptic
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.structures import BoxMode
 from PIL import Image
 
 import detectron2_sam
-from detectron2_sam.plugin.datasets import class_metadata, load_standard_records, register_datasets, spec_of
+from detectron2_sam.plugin.datasets import (
+    class_metadata,
+    load_standard_records,
+    register_datasets,
+    spec_of,
+    vocabulary_from_metadata,
+)
 from sam_common.data import catalog
 from sam_common.data.coco_panoptic import coco_panoptic_spec
+from sam_common.data.vocabulary_file import parse_vocabulary
 from sam_common.errors import UserError
+from sam_common.io.resources import resource
+from tests.support.public_trees import ADE20K_IDS, COCO_IDS, draw_public_trees
 
 NAME = "generated_test_panoptic"
 
@@ -118,6 +132,137 @@ def test_separate_numbers_are_refused() -> None:
     """Panoptic FPN's form numbers things and stuff apart: no vocabulary has two classes of one index."""
     with pytest.raises(UserError, match="numbers things and stuff separately"):
         detectron2_sam.vocabulary_of("coco_2017_val_panoptic_separated")
+
+
+def read(**attributes: Any) -> list[tuple[str, bool, int]]:
+    """Name, kind and id of each class of metadata with these attributes, the maps under short names."""
+    named = {key.replace("_ids", "_dataset_id_to_contiguous_id"): value for key, value in attributes.items()}
+    return [(c.name, c.is_thing, c.id) for c in vocabulary_from_metadata(Metadata(name="made", **named))]
+
+
+DOG, SKY, CAT = ("dog", True, 7), ("sky", False, 3), ("cat", True, 9)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        pytest.param(
+            {
+                "thing_classes": ["dog", "cat"],
+                "stuff_classes": ["dog", "sky", "cat"],
+                "thing_ids": {7: 0, 9: 2},
+                "stuff_ids": {7: 0, 3: 1, 9: 2},
+            },
+            id="Mask2Former",
+        ),
+        pytest.param(
+            {
+                "thing_classes": ["dog", "sky", "cat"],
+                "stuff_classes": ["dog", "sky", "cat"],
+                "thing_ids": {7: 0, 9: 2},
+                "stuff_ids": {3: 1},
+            },
+            id="Detectron2",
+        ),
+        pytest.param(
+            {
+                "thing_classes": ["dog", "", "cat"],
+                "stuff_classes": ["", "sky", ""],
+                "thing_ids": {7: 0, 9: 2},
+                "stuff_ids": {3: 1},
+            },
+            id="each list names its own",
+        ),
+        pytest.param(
+            {"stuff_classes": ["dog", "sky", "cat"], "thing_ids": {7: 0, 9: 2}, "stuff_ids": {3: 1}}, id="one list"
+        ),
+    ],
+)
+def test_one_range_of_indices_in_every_form(attributes: dict[str, Any]) -> None:
+    """Which index is a thing, and its id, the maps say; its name, the list that has it."""
+    assert read(**attributes) == [DOG, SKY, CAT]
+
+
+def test_one_kind_of_classes() -> None:
+    """Things only and stuff only, with maps and without: the order of a list is then both index and id."""
+    assert read(thing_classes=["dog", "cat"], thing_ids={7: 0, 9: 1}) == [DOG, CAT]
+    assert read(stuff_classes=["sky"], stuff_ids={3: 0}, thing_ids={}) == [SKY]
+    assert read(thing_classes=["dog", "cat"]) == [("dog", True, 0), ("cat", True, 1)]
+    assert read(stuff_classes=["sky", "sea"]) == [("sky", False, 0), ("sea", False, 1)]
+    assert read(thing_classes=["dog"], stuff_classes=["dog", "sky"]) == [("dog", True, 0), ("sky", False, 1)]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        pytest.param({}, "neither thing_classes nor stuff_classes", id="no classes"),
+        pytest.param(
+            {
+                "thing_classes": ["dog"],
+                "stuff_classes": ["things", "sky"],
+                "thing_ids": {7: 0},
+                "stuff_ids": {0: 0, 3: 1},
+            },
+            "index 0 stands for the ids 7 and 0",
+            id="separated",
+        ),
+        pytest.param(
+            {"thing_classes": ["dog"], "stuff_classes": ["sky"], "thing_ids": {7: 0}, "stuff_ids": {3: 1}},
+            "1 thing_classes and 1 stuff_classes",
+            id="two lists one after the other",
+        ),
+        pytest.param({"thing_classes": ["dog"], "thing_ids": {7: 0, 9: 1}}, "1 thing_classes", id="too few names"),
+        pytest.param({"thing_classes": ["dog"], "stuff_classes": ["sky"]}, "1 stuff_classes", id="two lists, no map"),
+    ],
+)
+def test_indices_without_one_name(attributes: dict[str, Any], said: str) -> None:
+    """Error: no vocabulary can be made of these; the line says what the metadata has."""
+    with pytest.raises(UserError, match=f"data set made .*{said}"):
+        read(**attributes)
+
+
+COCO_MODULE, ADE20K_MODULE = "register_coco_panoptic_annos_semseg", "register_ade20k_panoptic"
+
+
+@pytest.mark.parametrize(
+    ("clone", "module", "name"),
+    [
+        ("Mask2Former", ADE20K_MODULE, "ade20k_panoptic_val"),
+        ("Mask2Former", COCO_MODULE, "coco_2017_val_panoptic_with_sem_seg"),
+        ("fc-clip", ADE20K_MODULE, "openvocab_ade20k_panoptic_val"),
+        ("fc-clip", COCO_MODULE, "openvocab_coco_2017_val_panoptic_with_sem_seg"),
+    ],
+)
+def test_data_sets_that_projects_register(clone: str, module: str, name: str, tmp_path: Path) -> None:
+    """Mask2Former's and FC-CLIP's registrations: classes by index, sizes that their records lack, and the truth of AP
+    and mIoU from the files they name."""
+    package = Path(clone.replace("-", "").lower(), "data", "datasets")
+    folder = Path(os.environ.get("BENCH_PEERS", "")).resolve() / clone  # FC-CLIP reads its words from there
+    if not (folder / package / f"{module}.py").is_file():
+        pytest.skip(f"BENCH_PEERS names no folder with a clone of {clone}")
+    draw_public_trees(tmp_path)
+    command = [sys.executable, "-m", "tests.support.peer_catalog", str(package), module, name, str(tmp_path)]
+    environment = {
+        **os.environ,
+        "DETECTRON2_DATASETS": str(tmp_path),
+        "PYTHONPATH": str(Path(__file__).resolve().parents[3]),
+    }
+    subprocess.run(command, cwd=folder, env=environment, check=True, timeout=120)
+    told = json.loads((tmp_path / "told.json").read_text())
+    ids = COCO_IDS if module == COCO_MODULE else ADE20K_IDS
+    shipped = parse_vocabulary(resource(f"configs/vocabularies/{'coco' if ids is COCO_IDS else 'ade20k'}.txt"))
+    assert [entry[:2] for entry in told["vocabulary"]] == [[id, c.is_thing] for id, c in zip(ids, shipped, strict=True)]
+    if clone == "fc-clip" and ids is COCO_IDS:
+        assert told["vocabulary"][0][2][:3] == ["person", "child", "girl"]
+    (record,) = told["records"]
+    thing, stuff = (next(i for i, c in enumerate(shipped) if c.is_thing is kind) for kind in (True, False))
+    assert (record["width"], record["height"]) == (64, 48)
+    assert [segment["category_id"] for segment in record["segments_info"]] == [thing, stuff]
+    (instances,), (labels,) = told["judged"]["instance"], told["judged"]["semantic"]
+    assert instances["image_id"] == labels["image_id"] == record["image_id"]
+    assert [entry["category_id"] for entry in instances["annotations"]] == [thing]
+    assert labels["sem_seg_file_name"].endswith("000000000001.png") and labels["num_classes"] == len(shipped)
+    assert told["theirs"] == ["InstanceEvaluator", "SemanticEvaluator"]
 
 
 def test_an_unknown_name_offers_the_nearest() -> None:
