@@ -175,11 +175,12 @@ def spec_of(name: str) -> DatasetSpec:
     own = [] if ours is None else [ours.files.get(role) for _, _, role in _KINDS.values()]
     if ours is not None and any(_same_file(*pair) for pair in product(own, truths.values())):
         return ours
+    truth = next(iter(truths), None) or _truth_of(metadata)
     spec = DatasetSpec(
         name,
         load=partial(load_standard_records, name),
-        load_vocabulary=partial(vocabulary_from_metadata, metadata),
-        truth=next(iter(truths), None) or _truth_of(metadata.get("evaluator_type", "")),
+        load_vocabulary=partial(vocabulary_from_metadata, metadata, truth),
+        truth=truth,
         ignore_label=metadata.get("ignore_label", 255),
     )
     if spec.truth != "panoptic":
@@ -194,11 +195,17 @@ def spec_of(name: str) -> DatasetSpec:
     return replace(spec, beside=beside)
 
 
-def _truth_of(evaluator_type: str) -> str:
-    """The kind of truth that an `evaluator_type` is for, such as sem_seg, cityscapes_panoptic_seg or lvis."""
+def _truth_of(metadata: Metadata) -> str:
+    """The kind of truth by `evaluator_type`, such as cityscapes_sem_seg or lvis, or else by the lists of classes."""
+    evaluator_type = metadata.get("evaluator_type") or ""
+    if "panoptic" in evaluator_type:
+        return "panoptic"
     if "sem_seg" in evaluator_type:
         return "semantic"
-    return "instance" if evaluator_type in ("coco", "lvis") else "panoptic"
+    if evaluator_type:
+        return "instance"
+    has_things, has_stuff = (bool(metadata.get(f"{kind}_classes")) for kind in ("thing", "stuff"))
+    return "panoptic" if has_things == has_stuff else "instance" if has_things else "semantic"
 
 
 def _label_maps(name: str) -> list[dict[str, Any]]:
@@ -315,12 +322,15 @@ def metadata_of(vocabulary: Vocabulary, name: str = "vocabulary") -> Metadata:
     return Metadata(name=name, **class_metadata(vocabulary))
 
 
-def vocabulary_from_metadata(metadata: Metadata) -> Vocabulary:
+def vocabulary_from_metadata(metadata: Metadata, truth: str = "panoptic") -> Vocabulary:
     """The vocabulary whose indices are Detectron2's contiguous ids.
 
     Things and stuff must share one range of indices. Whether they do, their maps from the ids of the data set say; the
     lists of names may both be of all classes (Detectron2's standard form), or `thing_classes` of the things alone
     (Mask2Former's form), or only one of them may be there.
+
+    Args:
+        truth: the kind, which decides between two lists without maps: Cityscapes has 8 things and 19 classes of pixels.
 
     Raises:
         UserError: there are no classes, things and stuff have indices of their own (Panoptic FPN's separated form), or
@@ -331,6 +341,8 @@ def vocabulary_from_metadata(metadata: Metadata) -> Vocabulary:
     if not things and not stuff:
         raise UserError(f"data set {name} has neither thing_classes nor stuff_classes in MetadataCatalog")
     thing_ids, stuff_ids = (_dataset_ids(metadata, kind) for kind in ("thing", "stuff"))
+    if truth != "panoptic" and not thing_ids and not stuff_ids and things and stuff:
+        things, stuff = ([], stuff) if truth == "semantic" else (things, [])
     if not thing_ids and (not stuff or stuff[: len(things)] == things != stuff):
         thing_ids = {index: index for index in range(len(things))}  # no map: the order of the list
     for index in sorted(thing_ids.keys() & stuff_ids.keys()):

@@ -20,6 +20,7 @@ from sam_common.errors import UserError
 from sam_common.evaluation.class_groups import GROUPS, class_groups
 from sam_common.evaluation.mean_iou import RULES
 from sam_common.evaluation.panoptic_quality import METRICS
+from sam_common.evaluation.truth import records_to_judge
 from sam_common.structures import Vocabulary
 
 
@@ -66,6 +67,7 @@ class InstanceEvaluator(COCOEvaluator):
     def __init__(self, name: str, output_dir: Path) -> None:
         spec = spec_of(name)
         instances = spec if spec.truth == "instance" else spec.beside["instance"]
+        records_to_judge(spec, "instance")  # refuses a JSON that lacks an image or has other classes
         super().__init__(name, tasks=("bbox", "segm"), output_dir=str(output_dir))
         classes, vocabulary = instances.load_vocabulary(), spec.load_vocabulary()
         index_of = {category.id: index for index, category in enumerate(vocabulary)}
@@ -126,11 +128,12 @@ def stock_evaluators(
             f"data set {name} has truth for {', '.join(judged[spec.truth])} but the model makes "
             f"{', '.join(sorted(outputs)) or 'nothing'}: switch one of the former on in MODEL.POSSAM.TEST"
         )
-    for output, truth, key in (("instances", "instance", "json_file"), ("sem_seg", "semantic", "sem_seg_root")):
+    needed = {"instances": ("instance", "a json_file of instances"), "sem_seg": ("semantic", "label maps")}
+    for output, (truth, file) in needed.items():
         if output in asked and truth not in {spec.truth, *spec.beside}:
             raise UserError(
-                f"TEST.EVALUATORS is detectron2, whose evaluator of {output} needs {key} in the metadata of {name}, "
-                "which has none: choose auto, which takes this truth from its segments"
+                f"TEST.EVALUATORS is detectron2, whose evaluator of {output} needs {file}, which {name} has not: "
+                "choose auto, which takes this truth from the segments"
             )
     evaluators: list[DatasetEvaluator] = []
     if "panoptic_seg" in asked:
