@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import Boxes, Instances, RotatedBoxes
+from detectron2.structures import BitMasks, Boxes, Instances, RotatedBoxes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,7 +36,7 @@ class AmodalDetector(nn.Module):
     score threshold decides on the time.
 
     Args:
-        detector: makes `instances` with `pred_boxes`, in pixels of (`height`, `width`).
+        detector: makes `instances` with `pred_boxes`, in pixels of (`height`, `width`), or with `pred_masks` alone.
         completer: PLUG.
         input_format: RGB or BGR, of the detector's images, 0..255.
     """
@@ -74,19 +74,19 @@ class AmodalDetector(nn.Module):
     def complete(self, entry: dict[str, Any], output: dict[str, Any]) -> dict[str, Any]:
         """The detector's output for one image with what PLUG makes of its boxes.
 
-        Boxes without area inside the image are left out, as Detectron2's own `detector_postprocess` leaves them out.
+        Where a box has no area its mask's is taken: Mask2Former and its like leave all boxes zero. Objects without area
+        inside the image are left out, as Detectron2's own `detector_postprocess` leaves them out.
 
         Raises:
-            UserError: it has no instances, as of a model that proposes boxes or labels pixels, or rotated boxes.
+            UserError: it has no instances, as of a model that proposes boxes or labels pixels, these have neither boxes
+                nor masks, or the boxes are rotated.
         """
         if "instances" not in output:
             raise UserError(
                 f"the detector {type(self.detector).__name__} makes {', '.join(output)}, no instances; "
                 "give one that does"
             )
-        found: Instances = output["instances"]
-        if isinstance(found.pred_boxes, RotatedBoxes):
-            raise UserError("the detector's boxes are rotated, and PLUG is asked by upright ones; give one of those")
+        found = _with_boxes(output["instances"], type(self.detector).__name__)
         found = found[_inside(found).nonempty()]
         image = entry["image"].flip(0) if self.is_bgr else entry["image"]
         if image.shape[1:] != found.image_size:
@@ -110,6 +110,23 @@ class AmodalDetector(nn.Module):
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         return self.detector.load_state_dict(*args, **kwargs)
+
+
+def _with_boxes(found: Instances, detector: str) -> Instances:
+    """The instances, each with a box: of its mask, where the detector gives none that has an area."""
+    if not found.has("pred_boxes") and not found.has("pred_masks"):
+        raise UserError(f"the instances of {detector} have neither pred_boxes nor pred_masks; give a detector's")
+    if found.has("pred_boxes") and isinstance(found.pred_boxes, RotatedBoxes):
+        raise UserError("the detector's boxes are rotated, and PLUG is asked by upright ones; give one of those")
+    boxes = found.pred_boxes if found.has("pred_boxes") else Boxes(torch.zeros(len(found), 4))
+    empty = ~boxes.nonempty()
+    if not found.has("pred_masks") or not empty.any():
+        return found
+    masks = found.pred_masks
+    of_masks = BitMasks((masks.tensor if isinstance(masks, BitMasks) else masks) > 0.5).get_bounding_boxes().tensor
+    complete = Instances(found.image_size, **found.get_fields())
+    complete.pred_boxes = Boxes(torch.where(empty[:, None], of_masks, boxes.tensor.to(of_masks)))
+    return complete
 
 
 def _inside(found: Instances) -> Boxes:

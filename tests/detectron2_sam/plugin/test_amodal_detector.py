@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultPredictor
 from detectron2.evaluation import inference_on_dataset
-from detectron2.modeling import build_model
+from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 from detectron2.structures import BitMasks, Boxes, Instances, RotatedBoxes
 from detectron2.utils.events import EventStorage
 from detectron2.utils.visualizer import Visualizer
@@ -207,6 +207,43 @@ def test_rotated_boxes_are_refused() -> None:
     detector.forward = lambda batch: [{"instances": found}]
     with pytest.raises(UserError, match="boxes are rotated, and PLUG is asked by upright ones"):
         AmodalDetector(detector, completer).eval()([{"image": torch.zeros(3, 48, 64)}])
+
+
+@pytest.mark.parametrize("boxes", [None, [[0.0, 0, 0, 0], [0, 0, 0, 0], [2, 3, 9, 9]]], ids=["no boxes", "zeros"])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+def test_boxes_are_those_of_masks_where_a_detector_has_none(dtype: torch.dtype, boxes: Any) -> None:
+    """As of Mask2Former, whose masks are 0.0 and 1.0 and whose boxes are zeros; a mask without a pixel is skipped, and
+    a box that has an area stays."""
+    masks = torch.zeros(3, 48, 64, dtype=dtype)
+    masks[0, 10:30, 20:50] = 1
+    masks[2, 5:25, 1:7] = 1
+    found = Instances((48, 64), pred_masks=masks, scores=torch.ones(3), pred_classes=torch.arange(3))
+    if boxes:
+        found.pred_boxes = Boxes(boxes)
+    detector, completer = cast(Any, OneBox()), cast(Any, Bright())
+    detector.forward = lambda batch: [{"instances": found}]
+    whole = AmodalDetector(detector, completer).eval()([{"image": torch.zeros(3, 48, 64)}])[0]["instances"]
+    assert whole.pred_boxes.tensor.tolist() == [[20, 10, 50, 30], [2, 3, 9, 9] if boxes else [1, 5, 7, 25]]
+    assert whole.pred_classes.tolist() == [0, 2] and len(whole.pred_amodal_masks) == 2
+
+
+def test_neither_boxes_nor_masks_is_an_error() -> None:
+    """Nothing would say where the objects are."""
+    detector, completer = cast(Any, OneBox()), cast(Any, Bright())
+    detector.forward = lambda batch: [{"instances": Instances((48, 64), scores=torch.ones(1))}]
+    with pytest.raises(UserError, match="OneBox have neither pred_boxes nor pred_masks"):
+        AmodalDetector(detector, completer).eval()([{"image": torch.zeros(3, 48, 64)}])
+
+
+def test_it_completes_what_test_time_augmentation_finds(plug_config: Path) -> None:
+    """Around Detectron2's `GeneralizedRCNNWithTTA`, which itself goes around its own R-CNN only."""
+    cfg = stock_cfg(MASK_RCNN, **{"TEST.AUG.MIN_SIZES": (48, 64), "TEST.AUG.FLIP": False})
+    augmented = GeneralizedRCNNWithTTA(cfg, build_model(cfg).eval())
+    model = AmodalDetector(augmented, build_completer(str(plug_config), "random")).eval()
+    entry = {"image": torch.randint(256, (3, 64, 64), dtype=torch.uint8), "height": 64, "width": 64}
+    with torch.no_grad():
+        found = model([entry])[0]["instances"]
+    assert len(found) and found.pred_amodal_masks.shape == (len(found), 64, 64)
 
 
 def test_what_trains_and_is_saved_is_the_detector(tmp_path: Path, plug_config: Path) -> None:
