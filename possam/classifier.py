@@ -51,5 +51,5 @@ class CosineClassifier(nn.Module):
         """[..., Q, E] mask embeddings -> [..., Q, C + 1] logits, void last."""
         scale = self.log_scale.exp().clamp(max=MAX_SCALE)
         with torch.autocast(mask_embeddings.device.type, enabled=False):
-            void = F.normalize(mask_embeddings.float(), dim=-1) @ F.normalize(self.void, dim=0)  # [..., Q]
-        return torch.cat([cosine_logits(mask_embeddings, text, scale), scale * void[..., None]], dim=-1)
+            void = F.normalize(mask_embeddings.float(), dim=-1) @ F.normalize(self.void, dim=0)[:, None]  # [..., Q, 1]
+        return torch.cat([cosine_logits(mask_embeddings, text, scale), scale * void], dim=-1)

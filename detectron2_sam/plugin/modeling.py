@@ -217,9 +217,7 @@ class PosSAM(TrainedPart, possam.possam.PosSAM):
     def __init__(self, *, train_datasets: Sequence[str] = (), test_datasets: Sequence[str] = (), **parts: Any) -> None:
         super().__init__(**parts)
         self.vocabulary: Vocabulary = ()
-        self._train_words = functools.cache(functools.partial(_shared_vocabulary, tuple(train_datasets)))
-        self._test_words = functools.cache(functools.partial(_shared_vocabulary, tuple(test_datasets)[:1]))
-        self._several_tests = len(test_datasets) > 1
+        self.train_datasets, self.test_datasets = tuple(train_datasets), tuple(test_datasets)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -251,8 +249,16 @@ class PosSAM(TrainedPart, possam.possam.PosSAM):
             complete.setdefault("seed", int(torch.randint(2**62, ())))
         return complete
 
+    @functools.cached_property
+    def _train_words(self) -> Vocabulary:
+        return _shared_vocabulary(self.train_datasets)
+
+    @functools.cached_property
+    def _test_words(self) -> Vocabulary:
+        return _shared_vocabulary(self.test_datasets[:1])
+
     def _training_words(self) -> Vocabulary:
-        vocabulary = self._train_words()
+        vocabulary = self._train_words
         if not vocabulary:
             raise UserError(
                 "a training input names no classes: give it a vocabulary, or name its data set in DATASETS.TRAIN"
@@ -260,13 +266,13 @@ class PosSAM(TrainedPart, possam.possam.PosSAM):
         return vocabulary
 
     def _words(self, entry: dict[str, Any]) -> Vocabulary:
-        if not self.vocabulary and self._several_tests and "file_name" in entry:
+        if not self.vocabulary and len(self.test_datasets) > 1 and "file_name" in entry:
             raise UserError(
                 f"{entry['file_name']}: DATASETS.TEST has several sets; an input must say whose classes it asks for: "
                 "give it a vocabulary (detectron2_sam.vocabulary_of(name)), or set model.vocabulary"
             )
         try:
-            vocabulary = self.vocabulary or self._test_words() or self.training_vocabulary
+            vocabulary = self.vocabulary or self._test_words or self.training_vocabulary
         except UserError:
             if not self.training_vocabulary:
                 raise

@@ -72,6 +72,8 @@ def deformable_attention(
     """
     pairs = spatial_shapes.tolist() if isinstance(spatial_shapes, Tensor) else spatial_shapes
     sizes = [size for pair in pairs for size in pair]
+    if torch.jit.is_tracing():  # a trace knows PyTorch's own operators only, and keeps the sizes variable
+        return sampled_attention(value, sizes, locations, weights)
     return torch.ops.detectron2_sam.deformable_attention(value, sizes, locations, weights)
 
 

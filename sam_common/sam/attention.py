@@ -43,7 +43,7 @@ def relative_positions(table: Tensor, size: int) -> Tensor:
         [size, size, D]; entry [q, k] belongs to the offset q - k.
     """
     length = 2 * size - 1
-    if table.shape[0] != length:
+    if torch.jit.is_tracing() or table.shape[0] != length:  # a trace holds for every size
         table = F.interpolate(table.T[None], size=length, mode="linear")[0].T
     position = torch.arange(size, device=table.device)
     return table[position[:, None] - position[None, :] + size - 1]
@@ -80,9 +80,12 @@ def relative_position_attention(
         return attention_with_positions_inside(q, k, v, bias_h, bias_w)
     if max_bias is None:
         max_bias = max_kept if bias_h.requires_grad else MAX_BIAS.get(q.device.type, MAX_BIAS["cpu"])
-    rows = max(1, max_bias // per_row)
+    parts = [(q, bias_h, bias_w)]
+    if not torch.jit.is_tracing():  # a trace holds for every number of rows
+        rows = max(1, max_bias // per_row)
+        parts = list(zip(q.split(rows, 2), bias_h.split(rows, 2), bias_w.split(rows, 2), strict=True))
     outputs = []
-    for q_rows, h_rows, w_rows in zip(q.split(rows, 2), bias_h.split(rows, 2), bias_w.split(rows, 2), strict=True):
+    for q_rows, h_rows, w_rows in parts:
         # einsum's results have strides of its own, which the sum would inherit and `flatten` then have to copy.
         bias = h_rows.contiguous()[..., :, None] + w_rows.contiguous()[..., None, :]  # [N, heads, rows, w, H, W]
         bias = bias.flatten(4, 5).flatten(2, 3)  # [N, heads, rows·w, H·W]

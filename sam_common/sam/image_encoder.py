@@ -45,6 +45,8 @@ class WindowAttention(Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         size = (self.rel_pos_h.shape[0] + 1) // 2  # a window's table holds its 2·S - 1 offsets
+        if torch.jit.is_tracing():
+            return self.proj(self.within_whole_windows(x, size))
         (rows, heights), (columns, widths) = strips(x.shape[1], size), strips(x.shape[2], size)
         qkv = pad_to_multiple(self.qkv(x), size, value=self.qkv.bias)
         bands = []
@@ -58,6 +60,14 @@ class WindowAttention(Attention):
         windows, _ = official.window_partition(qkv, size)
         attended = self.attend(windows, h, w).unflatten(0, (len(qkv), qkv.shape[1] // size, -1))
         return attended.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+    def within_whole_windows(self, x: Tensor, size: int) -> Tensor:
+        """[B, H, W, C] -> the same; all tokens of the padded map ask, so that a trace holds for every H and W."""
+        _, H, W, _ = x.shape
+        qkv = self.qkv(F.pad(x, (0, 0, 0, -W % size, 0, -H % size)))
+        windows, (padded_h, padded_w) = official.window_partition(qkv, size)
+        attended = self.attend(windows).view(qkv.shape[0], padded_h // size, padded_w // size, size, size, -1)
+        return attended.transpose(2, 3).reshape(qkv.shape[0], padded_h, padded_w, -1)[:, :H, :W]
 
 
 def strips(length: int, size: int) -> tuple[list[int], list[int]]:
@@ -145,8 +155,11 @@ class ImageEncoder(official.ImageEncoderViT):
 
 
 def absolute_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """[1, h, w, C] position table -> [1, H, W, C] for a grid of (H, W) tokens, resized bicubically where it differs."""
-    if table.shape[1:3] == grid:
+    """[1, h, w, C] position table -> [1, H, W, C] for a grid of (H, W) tokens, resized bicubically where it differs.
+
+    A trace resizes always, so that it holds for every grid; to the same size that changes nothing.
+    """
+    if not torch.jit.is_tracing() and table.shape[1:3] == grid:
         return table
     resized = F.interpolate(table.permute(0, 3, 1, 2), size=grid, mode="bicubic", align_corners=False)
     return resized.permute(0, 2, 3, 1)
