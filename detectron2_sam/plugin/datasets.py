@@ -176,23 +176,34 @@ def spec_of(name: str) -> DatasetSpec:
     if ours is not None and any(_same_file(*pair) for pair in product(own, truths.values())):
         return ours
     truth = next(iter(truths), None) or _truth_of(metadata)
+    paths = {"images": metadata.get("image_root"), "panoptic": metadata.get("panoptic_root")}
+    if truth in truths:
+        paths[_KINDS[truth][2]] = truths[truth]
     spec = DatasetSpec(
         name,
         load=partial(load_standard_records, name),
         load_vocabulary=partial(vocabulary_from_metadata, metadata, truth),
         truth=truth,
+        files=_local_files(paths),
         ignore_label=metadata.get("ignore_label", 255),
     )
     if spec.truth != "panoptic":
         return spec
     beside: dict[str, DatasetSpec] = {}
     if "instance" in truths:
-        files = {"json_file": truths["instance"], "images": metadata.get("image_root", "")}
-        beside["instance"] = coco_instance_spec(f"the json_file of {name}", **files)
+        beside["instance"] = coco_instance_spec(
+            f"the json_file of {name}", json_file=truths["instance"], images=metadata.get("image_root", "")
+        )
     if "semantic" in truths or metadata.get("evaluator_type") in _WITH_LABEL_MAPS:
         load = partial(_label_maps, name)
-        beside["semantic"] = replace(spec, name=f"the label maps of {name}", load=load, truth="semantic")
+        files, told = _local_files({"labels": truths.get("semantic")}), f"the label maps of {name}"
+        beside["semantic"] = replace(spec, name=told, load=load, truth="semantic", files=files)
     return replace(spec, beside=beside)
+
+
+def _local_files(paths: Mapping[str, str | None]) -> dict[str, str]:
+    """Those of a spec, without what only Detectron2's readers can get."""
+    return {role: str(path) for role, path in paths.items() if path and "://" not in str(path)}
 
 
 def _truth_of(metadata: Metadata) -> str:
@@ -251,11 +262,15 @@ def load_standard_records(name: str) -> list[dict[str, Any]]:
     An image's size is read from its header where the dictionary lacks it; a missing id is the file's name.
 
     Raises:
-        UserError: an image file cannot be read.
+        UserError: a file cannot be read.
     """
     metadata = MetadataCatalog.get(name)
     labels = {"num_classes": len(metadata.get("stuff_classes", ())), "ignore_label": metadata.get("ignore_label", 255)}
-    return [complete_record(record, labels) for record in DatasetCatalog.get(name)]
+    try:
+        records = DatasetCatalog.get(name)
+    except OSError as error:
+        raise UserError(f"data set {name} cannot be read: {error}") from error
+    return [complete_record(record, labels) for record in records]
 
 
 def complete_record(record: dict[str, Any], labels: dict[str, int]) -> dict[str, Any]:

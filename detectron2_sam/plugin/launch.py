@@ -153,9 +153,8 @@ def _run(cfg: detectron2.config.CfgNode, args: argparse.Namespace) -> dict[str, 
 def _check_judged(cfg: detectron2.config.CfgNode, model: Any) -> None:
     """Finds what would stop the evaluation before anything else begins."""
     check_judged([spec_of(name) for name in cfg.DATASETS.TEST], model.outputs)
-    if cfg.TEST.EVALUATORS != "auto":
-        for name in cfg.DATASETS.TEST:
-            Trainer.build_evaluator(cfg, name)
+    for name in cfg.DATASETS.TEST:
+        Trainer.build_evaluator(cfg, name)
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:

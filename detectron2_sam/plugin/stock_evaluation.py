@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ class PanopticEvaluator(COCOPanopticEvaluator):
                 "git+https://github.com/cocodataset/panopticapi.git, or choose auto"
             )
         super().__init__(name, str(output_dir))
+        content = json.loads(Path(self._metadata.panoptic_json).read_bytes())
+        segments = (segment for entry in content["annotations"] for segment in entry["segments_info"])
+        _require_keys(self._metadata.panoptic_json, segments, ("iscrowd",))
         vocabulary = spec_of(name).load_vocabulary()
         groups = class_groups(vocabulary, training_vocabulary)
         self._groups = {
@@ -69,6 +73,8 @@ class InstanceEvaluator(COCOEvaluator):
         instances = spec if spec.truth == "instance" else spec.beside["instance"]
         records_to_judge(spec, "instance")  # refuses a JSON that lacks an image or has other classes
         super().__init__(name, tasks=("bbox", "segm"), output_dir=str(output_dir))
+        keys = ("area", "bbox", "iscrowd", "segmentation")
+        _require_keys(MetadataCatalog.get(name).json_file, self._coco_api.anns.values(), keys)
         classes, vocabulary = instances.load_vocabulary(), spec.load_vocabulary()
         index_of = {category.id: index for index, category in enumerate(vocabulary)}
         self._index_of = {index_of[category.id]: index for index, category in enumerate(classes)}
@@ -106,6 +112,20 @@ class _Labels:
 
     def argmax(self, dim: int) -> Tensor:
         return self._output["sem_seg_labels"]
+
+
+def _require_keys(path: str, entries: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> None:
+    """Finds what Detectron2's evaluators would miss when the inference is over.
+
+    Raises:
+        UserError: an entry of the file lacks one of the keys.
+    """
+    for entry in entries:
+        if lacking := [key for key in keys if key not in entry]:
+            raise UserError(
+                f"{path}, entry {entry.get('id')}: no {', '.join(lacking)}, which TEST.EVALUATORS detectron2 needs; "
+                "choose auto, which does without, or add it"
+            )
 
 
 def stock_evaluators(

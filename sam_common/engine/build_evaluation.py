@@ -91,7 +91,8 @@ def check_judged(specs: Sequence[DatasetSpec], made: AbstractSet[str]) -> None:
         made: the keys of what the model makes of an image.
 
     Raises:
-        UserError: a data set serves nothing that the model makes, or something that it makes is served by none.
+        UserError: a data set serves nothing that the model makes, something that it makes is served by none, or an
+            annotation is not there.
     """
     used = [served(spec.name, method_of_spec(spec).truths[spec.truth], made) for spec in specs]
     unjudged = made - {key for evaluators in used for evaluator in evaluators for key in evaluator.judges}
@@ -101,17 +102,17 @@ def check_judged(specs: Sequence[DatasetSpec], made: AbstractSet[str]) -> None:
             "truth: switch that off in the configuration, or name a data set that has it in DATASETS.TEST"
         )
     for spec, evaluators in zip(specs, used, strict=True):
+        _check_files(spec)
         for evaluator in evaluators:
-            _check_files(spec.beside.get(evaluator.truth), f"{evaluator.judges[0]} of {spec.name}")
+            if evaluator.truth in spec.beside:
+                _check_files(spec.beside[evaluator.truth], f"; or do not ask for {evaluator.judges[0]} of {spec.name}")
 
 
-def _check_files(spec: DatasetSpec | None, judged: str) -> None:
-    """Raises UserError where the truth of an output, in a data set beside, is not there."""
-    if spec is None:
-        return
-    for path in (spec.files[role] for role in ("json", "labels") if role in spec.files):
-        if not os.path.exists(path):
-            raise UserError(f"{missing(spec.name, 'annotation', path)}; or do not ask for {judged}, whose truth it is")
+def _check_files(spec: DatasetSpec, otherwise: str = "") -> None:
+    """Raises UserError where an annotation of a data set is not there; `otherwise` says what else can be done."""
+    for role in ("json", "panoptic", "labels", "masks"):
+        if role in spec.files and not os.path.exists(spec.files[role]):
+            raise UserError(missing(spec.name, "annotation", spec.files[role]) + otherwise)
 
 
 def make_evaluators(

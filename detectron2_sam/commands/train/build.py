@@ -69,7 +69,7 @@ def build_trainer(cfg: CfgNode, fabric: Fabric, model: nn.Module, *, config_file
     check_training(cfg, model, map(catalog.get, cfg.DATASETS.TRAIN))
     check_evaluation(cfg, model)
     for name in cfg.DATASETS.TEST:  # what is missing would show only after the training
-        catalog.get(name).load()
+        make_evaluators(catalog.get(name), Path(cfg.OUTPUT_DIR), None, as_model(model).outputs)
     optimizer = build_optimizer(cfg, model)
     backward = build_backward(cfg, model, optimizer, device=fabric.device, world_size=fabric.world_size)
     validate = build_validation(cfg, [catalog.get(name) for name in cfg.DATASETS.TRAIN])
