@@ -26,7 +26,7 @@ def small_cfg(output: Path, **options: Any) -> CfgNode:
     """A Detectron2 cfg of `configs/possam_T.yaml` with `SMALL`; options are keys with `__` for the dots."""
     cfg = get_cfg()
     detectron2_sam.add_config(cfg)
-    cfg.merge_from_file("configs/possam_T.yaml", allow_unsafe=False)
+    cfg.merge_from_file(detectron2_sam.get_config_file("possam_T"), allow_unsafe=False)
     changed = {**SMALL, "OUTPUT_DIR": str(output), **{k.replace("__", "."): v for k, v in options.items()}}
     cfg.merge_from_list([word for pair in changed.items() for word in pair])
     return cfg
