@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone, build_backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
@@ -274,7 +275,7 @@ class PosSAM(TrainedPart, possam.possam.PosSAM):
         try:
             vocabulary = self.vocabulary or self._test_words or self.training_vocabulary
         except UserError:
-            if not self.training_vocabulary:
+            if not self.training_vocabulary or self._draws_other_words():
                 raise
             vocabulary = self.training_vocabulary
         if not vocabulary:
@@ -282,6 +283,11 @@ class PosSAM(TrainedPart, possam.possam.PosSAM):
                 "there are no words to look for: set model.vocabulary, or DATASETS.TEST to a data set, or train first"
             )
         return vocabulary
+
+    def _draws_other_words(self) -> bool:
+        """Whether Detectron2's tools have names for what is found, which those of the training would not be."""
+        metadata = MetadataCatalog.get(self.test_datasets[0])
+        return any(metadata.get(f"{kind}_classes") for kind in ("thing", "stuff"))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What trains, and the training vocabulary once there is one (readers compare the shapes of what is there)."""

@@ -15,6 +15,7 @@ from detectron2.modeling import build_backbone, build_model
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.visualizer import Visualizer
 
+import detectron2_sam
 from detectron2_sam import metadata_of
 from detectron2_sam.plugin.structures import to_segments
 from possam import parse_vocabulary
@@ -182,3 +183,54 @@ def test_the_state_is_what_trains(model: torch.nn.Module) -> None:
     assert not keys.missing_keys and not keys.unexpected_keys
     with pytest.raises(RuntimeError, match="another model"):
         model.load_state_dict({"a": torch.zeros(1)})
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder without data sets, and a small file of a model that was trained on two words."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    detectron2_sam.register()
+    model = build_model(small_cfg(tmp_path))
+    model.training_vocabulary = parse_vocabulary("red part\n- tan part")
+    DetectionCheckpointer(model, str(tmp_path)).save("tiny")
+    return tmp_path / "tiny.pth"
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("ade20k_panoptic_val", 150), ("coco_2017_val_panoptic", 133), ("ade20k_sem_seg_val", 150)]
+)
+def test_a_benchmark_is_drawn_where_it_is_not(elsewhere: Path, name: str, count: int) -> None:
+    """Classes and metadata of a known benchmark are those that ship, one for one; its files are for evaluations."""
+    cfg = small_cfg(elsewhere.parent, MODEL__WEIGHTS=str(elsewhere), DATASETS__TEST=(name,))
+    predictor, image = DefaultPredictor(cfg), np.full((48, 64, 3), 99, np.uint8)
+    found = predictor(image)["panoptic_seg"]
+    words = predictor.model._test_words
+    assert len(words) == count and len(predictor.model.training_vocabulary) == 2
+    for category, shown in zip(words, predictor.metadata.stuff_classes, strict=True):
+        assert category.name.split(",")[0] == shown.split(",")[0]
+    assert Visualizer(image, predictor.metadata).draw_panoptic_seg(*found).get_image().shape == image.shape
+    assert not any(Path().iterdir())
+
+
+def test_a_set_that_nobody_knows_is_searched_by_the_words_of_the_training(elsewhere: Path) -> None:
+    """The file remembers them; metadata of these draws. Without any, the unknown name is the error."""
+    cfg = small_cfg(elsewhere.parent, MODEL__WEIGHTS=str(elsewhere), DATASETS__TEST=("taken_elsewhere",))
+    predictor, image = DefaultPredictor(cfg), np.full((48, 64, 3), 99, np.uint8)
+    ids, segments = predictor(image)["panoptic_seg"]
+    words = predictor.model.training_vocabulary
+    assert segments and all(segment["category_id"] < 2 for segment in segments)
+    drawn = Visualizer(image, metadata_of(words)).draw_panoptic_seg(ids, segments)
+    assert drawn.get_image().shape == image.shape
+    predictor.model.training_vocabulary = ()
+    with pytest.raises(UserError, match="unknown data set 'taken_elsewhere'"):
+        predictor(image)
+
+
+def test_no_names_of_other_classes_are_drawn(elsewhere: Path) -> None:
+    """Error: metadata that no vocabulary can be made of would name what the words of the training found."""
+    name = "coco_2017_val_panoptic_separated"
+    cfg = small_cfg(elsewhere.parent, MODEL__WEIGHTS=str(elsewhere), DATASETS__TEST=(name,))
+    with pytest.raises(UserError, match="numbers things and stuff separately"):
+        DefaultPredictor(cfg)(np.zeros((48, 64, 3), np.uint8))
