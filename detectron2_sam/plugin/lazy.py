@@ -19,7 +19,7 @@ from detectron2_sam.plugin.datasets import register_datasets, spec_of
 from detectron2_sam.plugin.evaluation import AmodalEvaluator, FewShotEvaluator, SegmentationEvaluator
 from detectron2_sam.plugin.few_shot import AMSAM
 from detectron2_sam.plugin.mappers import AmodalMapper, FewShotMapper, SegmentationMapper
-from detectron2_sam.plugin.modeling import PosSAM, SamViTBackbone
+from detectron2_sam.plugin.modeling import PosSAM, PosSAMHead, SamViTBackbone
 from plug.criterion import BRANCHES
 from plug.criterion import Criterion as PLUGCriterion
 from plug.data.annotations import group_instances
@@ -30,7 +30,6 @@ from possam.classifier import CosineClassifier
 from possam.clip_encoder import PIXEL_MEAN, PIXEL_STD, ClipEncoder, build_clip
 from possam.criterion import Criterion
 from possam.feature_pyramid import FeaturePyramid
-from possam.head import PosSAMHead
 from possam.iou_head import IoUHead
 from possam.local_discriminative_pooling import LocalDiscriminativePooling
 from possam.mask_aware_selective_ensemble import SelectiveEnsemble
