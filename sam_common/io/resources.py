@@ -25,4 +25,5 @@ def resource(relative: str) -> Path:
 
 def names_in(folder: str) -> list[str]:
     """The names of the files that ship in a folder, without their endings."""
-    return sorted(path.stem for root in _ROOTS for path in (root / folder).glob("*.*"))
+    folders = [root / folder for root in _ROOTS if os.path.isdir(root / folder)]  # False of a name too long for a disk
+    return sorted(path.stem for found in folders for path in found.glob("*.*"))
