@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("amsam", "detectron2_sam", "plug", "possam", "sam_common")
 DISTRIBUTION = {"cv2": "opencv-python-headless", "open_clip": "open-clip-torch", "PIL": "pillow", "yaml": "pyyaml"}
 """Import -> what is installed for it, where that is not its name with `-` for `_`."""
-UNDECLARED = {"detectron2", "triton"}  # on no registry; comes with torch where there are GPUs
+UNDECLARED = {"detectron2", "panopticapi", "triton"}  # on no registry (two); comes with torch where there are GPUs
 UNSEEN = {"tensorboard"}  # torch.utils.tensorboard imports it
 
 

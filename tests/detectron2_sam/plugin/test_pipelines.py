@@ -25,6 +25,7 @@ LAZY = "tools/lazyconfig_train_net.py"
 
 FAST = """
     MODEL.DEVICE cpu MODEL.WEIGHTS '' SOLVER.MAX_ITER 2 SOLVER.IMS_PER_BATCH 2 SOLVER.AMP.ENABLED False
+    INPUT.IMAGE_SIZE 128 INPUT.CROP.SIZE (64,64)
     INPUT.MIN_SIZE_TRAIN (64,) INPUT.MAX_SIZE_TRAIN 96 INPUT.MIN_SIZE_TEST 64 INPUT.MAX_SIZE_TEST 96
     DATALOADER.NUM_WORKERS 0 TEST.EVAL_PERIOD 0 TEST.DETECTIONS_PER_IMAGE 4 MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.0
     DATASETS.TRAIN "('coco_2017_train',)" DATASETS.TEST "('coco_2017_val',)"
@@ -124,6 +125,8 @@ def test_a_pipeline_trains_and_is_judged(row: Row, tmp_path: Path) -> None:
         config = clone / row.config if "/" in row.config else detectron2_sam.get_config_file(row.config)
         adds = [] if row.adds == "PosSAM" else added_keys(row.adds)
         words = [*shlex.split(FAST), *adds, *shlex.split(row.keys), "OUTPUT_DIR", str(tmp_path / "output")]
+        if "Panoptic-DeepLab" in row.program:
+            words += ["MODEL.PANOPTIC_DEEPLAB.SIZE_DIVISIBILITY", "64"]
     (tmp_path / "MultiScaleDeformableAttention.py").touch()  # compiled where the project is at home
     paths = [ROOT, tmp_path, (clone / row.program).parent, *sys.path, clone]
     environment = {
