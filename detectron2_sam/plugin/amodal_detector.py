@@ -120,10 +120,16 @@ def _with_boxes(found: Instances, detector: str) -> Instances:
         raise UserError("the detector's boxes are rotated, and PLUG is asked by upright ones; give one of those")
     boxes = found.pred_boxes if found.has("pred_boxes") else Boxes(torch.zeros(len(found), 4))
     empty = ~boxes.nonempty()
-    if not found.has("pred_masks") or not empty.any():
+    if not empty.any():
         return found
-    masks = found.pred_masks
-    of_masks = BitMasks((masks.tensor if isinstance(masks, BitMasks) else masks) > 0.5).get_bounding_boxes().tensor
+    if not found.has("pred_masks"):
+        if empty.all():
+            raise UserError(f"no box of {detector} has an area, and there are no pred_masks to take boxes from")
+        return found
+    masks = found.pred_masks.tensor if isinstance(found.pred_masks, BitMasks) else found.pred_masks
+    if getattr(masks, "shape", None) != (len(found), *found.image_size):
+        raise UserError(f"the pred_masks of {detector} are not of the image's size, so no box can be taken from them")
+    of_masks = BitMasks(masks > 0.5).get_bounding_boxes().tensor
     complete = Instances(found.image_size, **found.get_fields())
     complete.pred_boxes = Boxes(torch.where(empty[:, None], of_masks, boxes.tensor.to(of_masks)))
     return complete

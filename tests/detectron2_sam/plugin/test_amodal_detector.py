@@ -227,11 +227,19 @@ def test_boxes_are_those_of_masks_where_a_detector_has_none(dtype: torch.dtype, 
     assert whole.pred_classes.tolist() == [0, 2] and len(whole.pred_amodal_masks) == 2
 
 
-def test_neither_boxes_nor_masks_is_an_error() -> None:
-    """Nothing would say where the objects are."""
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "OneBox have neither pred_boxes nor pred_masks"),
+        ({"pred_boxes": Boxes(torch.zeros(1, 4))}, "no box of OneBox has an area"),
+        ({"pred_masks": torch.ones(1, 1, 28, 28)}, "pred_masks of OneBox are not of the image's size"),
+    ],
+)
+def test_objects_that_are_nowhere_are_an_error(fields: dict[str, Any], message: str) -> None:
+    """They would all be lost without a word."""
     detector, completer = cast(Any, OneBox()), cast(Any, Bright())
-    detector.forward = lambda batch: [{"instances": Instances((48, 64), scores=torch.ones(1))}]
-    with pytest.raises(UserError, match="OneBox have neither pred_boxes nor pred_masks"):
+    detector.forward = lambda batch: [{"instances": Instances((48, 64), scores=torch.ones(1), **fields)}]
+    with pytest.raises(UserError, match=message):
         AmodalDetector(detector, completer).eval()([{"image": torch.zeros(3, 48, 64)}])
 
 
