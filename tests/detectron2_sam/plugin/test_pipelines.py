@@ -102,7 +102,9 @@ def lazy_config(row: Row, clone: Path, folder: Path) -> Path:
     original = folder / row.config
     text = code_blocks(section("SAM's backbone"), "py")[0].replace(".mask_rcnn_R_50_FPN_1x", f".{original.stem}")
     file = original.with_name("on_sam.py")
-    file.write_text(text.replace('"sam_vit_b"', '"random"'))
+    resize = "mapper.augmentations[0].update(short_edge_length=64, max_size=96)"
+    small = f"dataloader.train.{resize}\ndataloader.test.{resize}\n"
+    file.write_text(text.replace('"sam_vit_b"', '"random"') + small)
     assert configs in file.parents
     return file
 
