@@ -17,8 +17,10 @@ from torch import Tensor
 
 from detectron2_sam.plugin.compat import has_panopticapi, panoptic_statistics
 from detectron2_sam.plugin.datasets import spec_of
+from sam_common.engine.build_data import method_of_spec
 from sam_common.errors import UserError
 from sam_common.evaluation.class_groups import GROUPS, class_groups
+from sam_common.evaluation.evaluator import served
 from sam_common.evaluation.mean_iou import RULES
 from sam_common.evaluation.panoptic_quality import METRICS
 from sam_common.evaluation.truth import records_to_judge
@@ -137,17 +139,7 @@ def stock_evaluators(
         UserError: there is none, or the data set has the truth in a form that Detectron2's evaluator cannot read.
     """
     spec = spec_of(name)
-    judged = {
-        "panoptic": ("panoptic_seg", "instances", "sem_seg"),
-        "instance": ("instances",),
-        "semantic": ("sem_seg",),
-    }
-    asked = {key.removesuffix("_labels") for key in outputs} & set(judged[spec.truth])
-    if not asked:
-        raise UserError(
-            f"data set {name} has truth for {', '.join(judged[spec.truth])} but the model makes "
-            f"{', '.join(sorted(outputs)) or 'nothing'}: switch one of the former on in MODEL.POSSAM.TEST"
-        )
+    asked = {evaluator.judges[0] for evaluator in served(name, method_of_spec(spec).truths[spec.truth], outputs)}
     needed = {"instances": ("instance", "a json_file of instances"), "sem_seg": ("semantic", "label maps")}
     for output, (truth, file) in needed.items():
         if output in asked and truth not in {spec.truth, *spec.beside}:
